@@ -1,0 +1,1 @@
+"""This node: remote facts in, eBPF maps, routes and device out."""

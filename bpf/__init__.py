@@ -1,0 +1,1 @@
+"""The kernel edge: map layouts, maps, programs, links. Imports nothing of ours."""

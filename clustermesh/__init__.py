@@ -1,0 +1,1 @@
+"""The mesh's data model, its control plane and the command line."""

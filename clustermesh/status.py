@@ -1,0 +1,164 @@
+"""What agent and apiserver say of themselves over HTTP, as values; meshctl reads them."""
+
+import msgspec
+
+
+class Count(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """Entries in a map and how many it holds at most."""
+
+    entries: int
+    max_entries: int
+
+
+class RemoteConfig(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", omit_defaults=True):
+    """What the handshake with a remote cluster gave (contract kvstore 8, ``config``)."""
+
+    required: bool = True
+    retrieved: bool = False
+    cluster_id: int = 0
+    kvstoremesh: bool = False
+    sync_canaries: bool = False
+    service_exports_enabled: bool | None = None
+    endpoint_slices_export_mode: str = ""
+
+
+class SyncedKinds(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """Which kinds of a cluster have been listed in full on this connection; None: not followed."""
+
+    nodes: bool = False
+    services: bool = False
+    identities: bool = False
+    endpoints: bool = False
+    service_exports: bool | None = None
+    endpoint_slices: bool | None = None
+
+
+class RemoteStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """One remote cluster as one agent sees it (names of contract kvstore 8, then ours).
+
+    ``last_failure`` and ``connected_since`` are Unix seconds, 0 for never; ``newest_fact_age`` is
+    in seconds, None when nothing came yet. ``unconfirmed``: the facts are those that an earlier
+    run left in its checkpoint.
+    """
+
+    name: str
+    ready: bool = False
+    connected: bool = False
+    status: str = ""
+    num_failures: int = 0
+    last_failure: float = 0.0
+    last_failure_reason: str = ""
+    num_nodes: int = 0
+    num_identities: int = 0
+    num_endpoints: int = 0
+    num_shared_services: int = 0
+    num_service_exports: int = 0
+    num_endpoint_slices: int = 0
+    config: RemoteConfig = RemoteConfig()
+    synced: SyncedKinds = SyncedKinds()
+    connected_since: float = 0.0
+    heartbeat_age: float | None = None
+    newest_fact_age: float | None = None
+    unconfirmed: bool = False
+    held: str = ""
+    refused_values: int = 0
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """One object that was refused; ``reason`` names the field and what was expected."""
+
+    what: str
+    reason: str
+    since: float
+
+
+class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """GET /v1/status of an agent. ``trouble`` holds full sentences, empty when all is well."""
+
+    node: str
+    cluster: str
+    cluster_id: int
+    version: str
+    ready: bool
+    started: float
+    own: RemoteStatus
+    remotes: tuple[RemoteStatus, ...]
+    num_services: int = 0
+    num_global_services: int = 0
+    maps: dict[str, Count] = {}
+    map_writes: int = 0
+    last_round: str = ""
+    trouble: tuple[str, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+
+class BackendStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """One backend (``ip:port``) of a frontend; ``why`` says what keeps it out when not ``used``."""
+
+    id: int
+    address: str
+    cluster: str
+    state: str = "active"
+    used: bool = True
+    why: str = ""
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """GET /v1/services of an agent: one frontend (``ip:port/PROTO``) of a service."""
+
+    id: int
+    namespace: str
+    name: str
+    frontend: str
+    type: str = "ClusterIP"
+    is_global: bool = False
+    shared: bool = False
+    affinity: str = "none"
+    backends: tuple[BackendStatus, ...] = ()
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """GET /v1/nodes of an agent: one node of the mesh."""
+
+    name: str
+    cluster: str
+    ipv4: str = ""
+    ipv4_cidrs: tuple[str, ...] = ()
+    ipv6: str = ""
+    ipv6_cidrs: tuple[str, ...] = ()
+    overlay: tuple[str, ...] = ()
+    source: str = ""
+
+
+class IdentityStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """GET /v1/identities of an agent: number and labels (``source:key=value``)."""
+
+    id: int
+    cluster: str
+    labels: tuple[str, ...]
+
+
+class SourceKind(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """One kind of object that the apiserver reads. Times are Unix seconds, 0 for never."""
+
+    synced: bool = False
+    objects: int = 0
+    last_event: float = 0.0
+
+
+class ApiserverStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """GET /v1/status of an apiserver."""
+
+    cluster: str
+    cluster_id: int
+    version: str
+    ready: bool
+    started: float
+    source: str
+    etcd: str
+    kinds: dict[str, SourceKind] = {}
+    keys: dict[str, int] = {}
+    pending: int = 0
+    heartbeat: float = 0.0
+    trouble: tuple[str, ...] = ()
+    refusals: tuple[Refusal, ...] = ()

@@ -1,0 +1,31 @@
+"""What happens to keys: values that every store yields and every follower consumes."""
+
+import msgspec
+
+
+class Put(msgspec.Struct, frozen=True, gc=False):
+    """A key has this value since this revision.
+
+    Keys are etcd's bytes decoded as UTF-8 with ``surrogateescape``: any key survives both ways.
+    """
+
+    key: str
+    value: bytes
+    revision: int
+
+
+class Delete(msgspec.Struct, frozen=True, gc=False):
+    """A key is gone; ``revision`` is where that was learned."""
+
+    key: str
+    revision: int
+
+
+class Synced(msgspec.Struct, frozen=True, gc=False):
+    """Everything that was true at ``revision`` has been told."""
+
+    revision: int
+
+
+Change = Put | Delete
+Event = Put | Delete | Synced
