@@ -1,0 +1,1 @@
+"""Where the local cluster's objects come from."""
