@@ -1,0 +1,246 @@
+"""Settings of a process: one frozen struct, decoded from a YAML file, the environment and flags.
+
+    class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+        cluster_name: Annotated[str, text("name of this cluster", pattern=...)]
+        lease_ttl: Annotated[float, seconds("life of keys without us", ge=1)] = 900.0
+
+    settings = load(Settings, argv, program="clustermesh-apiserver", summary="...")
+
+- ``load(kind, argv, *, program, summary, env=os.environ) -> kind``; raises ``SettingsError``, whose
+  text is one sentence, and ``SystemExit(0)`` after ``--help`` and ``--version``.
+- ``about(help, *, ge, le)``, ``text(help, *, pattern)`` and ``seconds(help, *, ge, le)`` annotate a
+  field; seconds may be written as a number or as ``15m``.
+- A field ``cluster_name`` is ``--cluster-name``, ``CLUSTERMESH_CLUSTER_NAME`` and ``cluster-name:``
+  in the file named by ``--config`` (or ``CLUSTERMESH_CONFIG``). Flags win over the environment,
+  the environment over the file, the file over the default. Booleans also have ``--no-x``. A tuple
+  is given as ``a,b`` in a flag and in the environment, as a list in the file.
+- Checks across fields go into ``__post_init__`` and raise ``ValueError`` with a sentence.
+"""
+
+import argparse
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+import msgspec
+from msgspec.inspect import BoolType, Type, VarTupleType, type_info
+
+from clustermesh.version import VERSION
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+ENVIRONMENT: Final = "CLUSTERMESH_"
+UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+
+
+class SettingsError(ValueError):
+    """A setting is missing or wrong; the text says which, where and what was expected."""
+
+
+def about(help: str, *, ge: float | None = None, le: float | None = None) -> msgspec.Meta:
+    """What ``--help`` says of a field, and the limits of a number."""
+    return msgspec.Meta(description=help, ge=ge, le=le)
+
+
+def text(help: str, *, pattern: str) -> msgspec.Meta:
+    """As ``about``, for text of a certain form."""
+    return msgspec.Meta(description=help, pattern=pattern)
+
+
+def seconds(help: str, *, ge: float | None = None, le: float | None = None) -> msgspec.Meta:
+    """As ``about``, for a length of time: a number of seconds, or text such as ``15m``."""
+    return msgspec.Meta(description=help, ge=ge, le=le, extra={"unit": "seconds"})
+
+
+class _Field(msgspec.Struct, frozen=True):
+    """One setting, with the names it has in its three places."""
+
+    name: str
+    help: str
+    required: bool
+    default: object
+    is_bool: bool
+    is_list: bool
+    is_time: bool
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT + self.name.upper().replace("-", "_")
+
+
+def load(
+    kind: type[S],
+    argv: Sequence[str],
+    *,
+    program: str,
+    summary: str,
+    env: Mapping[str, str] = os.environ,
+) -> S:
+    """Settings from all their places; see the module's text."""
+    fields = {field.name: field for field in _fields(kind)}
+    flags = vars(_parser(fields.values(), program=program, summary=summary).parse_args(argv))
+    path = flags.pop("config", None) or env.get(ENVIRONMENT + "CONFIG")
+    given: dict[str, tuple[object, str]] = {}
+    if path:
+        given |= _from_file(Path(path), fields)
+    given |= _from_environment(env, fields)
+    given |= {name: (value, fields[name].flag) for name, value in flags.items()}
+    missing = [field for field in fields.values() if field.required and field.name not in given]
+    for field in missing:
+        raise SettingsError(
+            f"{field.flag} is required ({field.help}); it can also be set as {field.variable}, "
+            f"or as {field.name} in the file named by --config"
+        )
+    values = {name: _read(fields[name], value, where) for name, (value, where) in given.items()}
+    try:
+        return msgspec.convert(values, kind, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise SettingsError(_sentence(error, given)) from None
+
+
+def _fields(kind: type[msgspec.Struct]) -> Iterable[_Field]:
+    for field in msgspec.structs.fields(kind):
+        info = type_info(field.type)
+        meta = _meta(info)
+        default = field.default
+        if field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
+        yield _Field(
+            name=field.encode_name,
+            help=meta.get("description", ""),
+            required=field.required,
+            default=default,
+            is_bool=isinstance(_bare(info), BoolType),
+            is_list=isinstance(_bare(info), VarTupleType),
+            is_time=meta.get("unit") == "seconds",
+        )
+
+
+def _bare(info: Type) -> Type:
+    return _bare(info.type) if isinstance(info, msgspec.inspect.Metadata) else info
+
+
+def _meta(info: Type) -> dict[str, Any]:
+    """Description and unit of an annotated type."""
+    if not isinstance(info, msgspec.inspect.Metadata):
+        return {}
+    return {**(info.extra_json_schema or {}), **(info.extra or {})}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message}; --help lists the flags")
+
+
+def _parser(fields: Iterable[_Field], *, program: str, summary: str) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=program, description=summary, allow_abbrev=False, argument_default=argparse.SUPPRESS
+    )
+    parser.add_argument("--version", action="version", version=f"{program} {VERSION}")
+    parser.add_argument("--config", metavar="FILE", help="settings file (YAML)")
+    for field in fields:
+        words = field.help.replace("%", "%%")
+        if not field.required and field.default not in ("", None, (), False):
+            words += f" (default: {_shown(field.default)})"
+        if field.is_bool:
+            action = argparse.BooleanOptionalAction
+            parser.add_argument(field.flag, dest=field.name, action=action, help=words)
+        else:
+            parser.add_argument(field.flag, dest=field.name, metavar="VALUE", help=words)
+    return parser
+
+
+def _shown(default: object) -> str:
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _from_file(path: Path, fields: Mapping[str, _Field]) -> dict[str, tuple[object, str]]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_bytes())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise SettingsError(f"{path}{where}: not YAML; expected lines of `name: value`") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: expected a mapping of settings, found {_kind(content)}")
+    for name in content:
+        if name not in fields:
+            raise SettingsError(f"{path}: unknown setting `{name}`{_nearest(str(name), fields)}")
+    return {name: (value, f"{path}: {name}") for name, value in content.items()}
+
+
+def _from_environment(
+    env: Mapping[str, str], fields: Mapping[str, _Field]
+) -> dict[str, tuple[object, str]]:
+    """Variables of our prefix. Strangers are let pass: Kubernetes writes `CLUSTERMESH_..._PORT`
+    for a Service of such a name, and our programs share the prefix. Misspellings are refused."""
+    names = {field.variable: field.name for field in fields.values()}
+    given: dict[str, tuple[object, str]] = {}
+    for variable, value in env.items():
+        if variable in names:
+            given[names[variable]] = (value, variable)
+        elif variable.startswith(ENVIRONMENT) and difflib.get_close_matches(
+            variable, names, n=1, cutoff=0.93
+        ):
+            raise SettingsError(f"unknown variable {variable}{_nearest(variable, names)}")
+    return given
+
+
+def _read(field: _Field, value: object, where: str) -> object:
+    """A value as its file, variable or flag spells it, made ready for msgspec."""
+    if field.is_list and isinstance(value, str):
+        return [part for part in value.split(",") if part]
+    if field.is_time and isinstance(value, str):
+        return _duration(value, where)
+    return value
+
+
+def _duration(written: str, where: str) -> float:
+    if match := DURATION.fullmatch(written):
+        return float(match[1]) * UNITS[match[2]]
+    try:
+        return float(written)
+    except ValueError:
+        raise SettingsError(
+            f"{where}: expected seconds, or a number with ms, s, m or h, found {written!r}"
+        ) from None
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str) and value:
+        return Path(value)
+    raise ValueError("Expected a path")
+
+
+def _sentence(error: msgspec.ValidationError, given: Mapping[str, tuple[object, str]]) -> str:
+    """msgspec's message with the place where the operator wrote the value, and the value."""
+    message, _, path = str(error).partition(" - at `$.")
+    name = re.split(r"[.\[`]", path)[0]
+    if name not in given:
+        return message
+    value, where = given[name]
+    expected, _, _ = message.partition(", got ")
+    return f"{where}: {expected[:1].lower()}{expected[1:]}, found {value!r}"
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean `{near[0]}`?" if near else f"; known are {', '.join(sorted(names))}"
+
+
+def _kind(value: object) -> str:
+    return "a list" if isinstance(value, list) else "text"
