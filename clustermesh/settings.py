@@ -13,7 +13,8 @@
 - A field ``cluster_name`` is ``--cluster-name``, ``CLUSTERMESH_CLUSTER_NAME`` and ``cluster-name:``
   in the file named by ``--config`` (or ``CLUSTERMESH_CONFIG``). Flags win over the environment,
   the environment over the file, the file over the default. Booleans also have ``--no-x``. A tuple
-  is given as ``a,b`` in a flag and in the environment, as a list in the file.
+  is given as ``a,b`` in a flag and in the environment, as a list in the file. ``Literal`` fields
+  offer a choice.
 - Checks across fields go into ``__post_init__`` and raise ``ValueError`` with a sentence.
 """
 
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 import msgspec
-from msgspec.inspect import BoolType, Type, VarTupleType, type_info
+from msgspec.inspect import BoolType, LiteralType, Type, VarTupleType, type_info
 
 from clustermesh.version import VERSION
 
@@ -66,6 +67,7 @@ class _Field(msgspec.Struct, frozen=True):
     is_bool: bool
     is_list: bool
     is_time: bool
+    choices: tuple[object, ...]
 
     @property
     def flag(self) -> str:
@@ -103,13 +105,13 @@ def load(
     try:
         return msgspec.convert(values, kind, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise SettingsError(_sentence(error, given)) from None
+        raise SettingsError(_sentence(error, given, fields)) from None
 
 
 def _fields(kind: type[msgspec.Struct]) -> Iterable[_Field]:
     for field in msgspec.structs.fields(kind):
         info = type_info(field.type)
-        meta = _meta(info)
+        meta, bare = _meta(info), _bare(info)
         default = field.default
         if field.default_factory is not msgspec.NODEFAULT:
             default = field.default_factory()
@@ -118,9 +120,10 @@ def _fields(kind: type[msgspec.Struct]) -> Iterable[_Field]:
             help=meta.get("description", ""),
             required=field.required,
             default=default,
-            is_bool=isinstance(_bare(info), BoolType),
-            is_list=isinstance(_bare(info), VarTupleType),
+            is_bool=isinstance(bare, BoolType),
+            is_list=isinstance(bare, VarTupleType),
             is_time=meta.get("unit") == "seconds",
+            choices=tuple(bare.values) if isinstance(bare, LiteralType) else (),
         )
 
 
@@ -148,6 +151,8 @@ def _parser(fields: Iterable[_Field], *, program: str, summary: str) -> argparse
     parser.add_argument("--config", metavar="FILE", help="settings file (YAML)")
     for field in fields:
         words = field.help.replace("%", "%%")
+        if field.choices:
+            words += f"; one of {', '.join(map(str, field.choices))}"
         if not field.required and field.default not in ("", None, (), False):
             words += f" (default: {_shown(field.default)})"
         if field.is_bool:
@@ -226,7 +231,11 @@ def _decode(kind: type, value: object) -> object:
     raise ValueError("Expected a path")
 
 
-def _sentence(error: msgspec.ValidationError, given: Mapping[str, tuple[object, str]]) -> str:
+def _sentence(
+    error: msgspec.ValidationError,
+    given: Mapping[str, tuple[object, str]],
+    fields: Mapping[str, _Field],
+) -> str:
     """msgspec's message with the place where the operator wrote the value, and the value."""
     message, _, path = str(error).partition(" - at `$.")
     name = re.split(r"[.\[`]", path)[0]
@@ -234,6 +243,8 @@ def _sentence(error: msgspec.ValidationError, given: Mapping[str, tuple[object, 
         return message
     value, where = given[name]
     expected, _, _ = message.partition(", got ")
+    if choices := fields[name].choices:
+        expected = f"expected one of {', '.join(map(str, choices))}"
     return f"{where}: {expected[:1].lower()}{expected[1:]}, found {value!r}"
 
 

@@ -1,7 +1,7 @@
 """Settings come from a file, the environment and flags, and each fault is one sentence."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import pytest
@@ -15,6 +15,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     lease_ttl: Annotated[float, seconds("life of keys without us", ge=1)] = 900.0
     state_dir: Annotated[Path | None, about("where state is kept")] = None
     replace: Annotated[bool, about("stand in for kube-proxy")] = False
+    source: Annotated[Literal["files", "api"], about("where objects come from")] = "files"
     extra: Annotated[tuple[str, ...], about("some words")] = ()
 
     def __post_init__(self) -> None:
@@ -75,6 +76,7 @@ def test_a_missing_setting_is_named_in_all_its_places() -> None:
         (["--cluster-name=default", "--cluster-id=3"], {}, "cluster-name: `default` is not a"),
         ([*REQUIRED, "--state-dir="], {}, "--state-dir: expected a path, found ''"),
         ([*REQUIRED, "--lease-ttl=5y"], {}, "--lease-ttl: expected seconds, or a number with ms"),
+        ([*REQUIRED, "--source=x"], {}, "--source: expected one of api, files, found 'x'"),
         ([*REQUIRED, "--clusterid=3"], {}, "unrecognized arguments: --clusterid=3; --help"),
         (REQUIRED, {"CLUSTERMESH_LEASE_TTL": "0"}, "CLUSTERMESH_LEASE_TTL: expected `float` >= 1"),
         (REQUIRED, {"CLUSTERMESH_LEASE_TLT": "9"}, "unknown variable CLUSTERMESH_LEASE_TLT; did"),
