@@ -1,0 +1,1 @@
+"""What the operator types: connect clusters, see how they are, read the nodes' maps, run a lab."""

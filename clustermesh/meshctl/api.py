@@ -1,0 +1,71 @@
+"""Talk HTTP to an agent or apiserver, over its unix socket (``unix:/path``) or TCP."""
+
+import http.client
+import socket
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+T = TypeVar("T")
+
+TIMEOUT = 5.0
+
+
+class NoAnswer(Exception):
+    """Nobody answers there now, or not in a way we understand; the text is one sentence."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def fetch(url: str, path: str, kind: type[T], *, timeout: float = TIMEOUT) -> T:
+    """GET a path and decode its JSON; raises ``NoAnswer``."""
+    code, body = get(url, path, timeout=timeout)
+    if code != http.client.OK:
+        raise NoAnswer(f"{url}{path} answers {code}")
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.MsgspecError as error:
+        raise NoAnswer(
+            f"{url}{path} gives what this release does not understand: {error}"
+        ) from error
+
+
+def get(url: str, path: str, *, timeout: float = TIMEOUT) -> tuple[int, bytes]:
+    """GET a path: HTTP status and body; raises ``NoAnswer``."""
+    connection = _connection(url, timeout)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise NoAnswer(f"{url} does not answer ({reason})") from error
+    finally:
+        connection.close()
+
+
+def ready(url: str, *, timeout: float = TIMEOUT) -> bool:
+    """Whether the process behind the URL says that it is ready."""
+    try:
+        return get(url, "/readyz", timeout=timeout)[0] == http.client.OK
+    except NoAnswer:
+        return False
+
+
+def _connection(url: str, timeout: float) -> http.client.HTTPConnection:
+    if url.startswith("unix:"):
+        return _UnixConnection(url.removeprefix("unix:"), timeout)
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise NoAnswer(f"{url!r} is neither unix:/PATH nor http://HOST:PORT")
+    return http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)

@@ -1,0 +1,126 @@
+"""The mesh file: which clusters there are, and where their certificates, files and agents are."""
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from clustermesh.meshctl.errors import Exit, MeshctlError
+from clustermesh.pki import write_private
+
+VARIABLE = "MESHCTL_MESH"
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """A node: where its agent's API is, and the bpf file system with the agent's pins."""
+
+    name: str
+    agent: str = ""
+    bpf_root: str = ""
+
+
+class Cluster(
+    msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True
+):
+    """A cluster. Paths are on this machine; ``endpoints``: how *other* clusters reach its etcd."""
+
+    name: str
+    id: int
+    endpoints: tuple[str, ...]
+    host_aliases: dict[str, tuple[str, ...]] = {}
+    ca_cert: Path
+    ca_key: Path
+    config_dir: Path
+    users_file: Path
+    apiserver: str = ""
+    nodes: tuple[Node, ...] = ()
+
+
+class Mesh(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """All clusters that meshctl may connect."""
+
+    clusters: tuple[Cluster, ...]
+
+    def cluster(self, name: str) -> Cluster:
+        for cluster in self.clusters:
+            if cluster.name == name:
+                return cluster
+        raise MeshctlError(_unknown("cluster", name, [c.name for c in self.clusters]), Exit.USAGE)
+
+    def nodes(self, wanted: str = "") -> list[tuple[Cluster, Node]]:
+        """Every node, or the one called ``cluster/node``."""
+        found = [(cluster, node) for cluster in self.clusters for node in cluster.nodes]
+        if not wanted:
+            return found
+        chosen = [pair for pair in found if full_name(*pair) == wanted]
+        if not chosen:
+            names = [full_name(*pair) for pair in found]
+            raise MeshctlError(_unknown("node", wanted, names), Exit.USAGE)
+        return chosen
+
+
+def full_name(cluster: Cluster, node: Node) -> str:
+    return f"{cluster.name}/{node.name}"
+
+
+def load(path: Path) -> Mesh:
+    """Read a mesh file; the error names the field that is wrong."""
+    try:
+        mesh = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), Mesh)
+    except OSError as error:
+        raise MeshctlError(f"cannot read the mesh file {path}: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise MeshctlError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    except msgspec.ValidationError as error:
+        raise MeshctlError(f"{path}: {error}.") from error
+    _no_duplicates(mesh.clusters, str(path))
+    return mesh
+
+
+def save(mesh: Mesh, path: Path) -> None:
+    document = msgspec.to_builtins(mesh, enc_hook=str)
+    write_private(path, yaml.safe_dump(document, sort_keys=False).encode())
+
+
+def find(given: Path | None, labs: Sequence[Path]) -> Path:
+    """The mesh file meant: the one given, the environment's, or that of the only lab there is."""
+    if given is not None:
+        return given
+    if os.environ.get(VARIABLE):
+        return Path(os.environ[VARIABLE])
+    if len(labs) == 1:
+        return labs[0]
+    if labs:
+        names = ", ".join(path.parent.name for path in labs)
+        raise MeshctlError(
+            f"several labs are up ({names}): say which mesh is meant,"
+            f" for example --mesh {labs[0]}, or set {VARIABLE}.",
+            Exit.USAGE,
+        )
+    raise MeshctlError(
+        f"no mesh is known here: give --mesh FILE or set {VARIABLE};"
+        " to try without any cluster, start a lab: meshctl lab up",
+        Exit.USAGE,
+    )
+
+
+def _no_duplicates(clusters: Sequence[Cluster], where: str) -> None:
+    for field in ("name", "id"):
+        seen: dict[str, str] = {}
+        for cluster in clusters:
+            value = str(getattr(cluster, field))
+            if value in seen:
+                raise MeshctlError(
+                    f"{where}: clusters {seen[value]!r} and {cluster.name!r} have the same {field}"
+                    f" {value}; each cluster of a mesh needs its own."
+                )
+            seen[value] = cluster.name
+
+
+def _unknown(what: str, name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"there is no {what} {name!r} in this mesh.{hint} It has: {', '.join(known) or 'none'}."
