@@ -1,0 +1,212 @@
+"""The node's data path as the agent holds it: open maps, the state page, what is attached."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from bpf import syscalls
+from bpf.clsact import ensure_filter, remove_filters
+from bpf.errors import AttachError, BpfError
+from bpf.kernel_maps import KernelCounters, KernelMap, KernelTables
+from bpf.links import CGROUP_HOOKS, TCX_EGRESS, TCX_INGRESS, Hook, ensure_link, remove_link
+from bpf.loader import load_maps, load_programs
+from bpf.maps import BpfMap, Counters, DictCounters, DictMap, DictTables, MapKind, Tables
+from bpf.pins import Pins, opened, pin
+from bpf.specs import MAPS, DatapathSettings, MapSpec
+from bpf.state import State
+
+_SIDES: Final = (
+    ("ingress", TCX_INGRESS, "cm_from_overlay"),
+    ("egress", TCX_EGRESS, "cm_to_overlay"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """Every map by what it is for. Names and bytes: contract datapath 1."""
+
+    tunnel: BpfMap
+    ipcache: BpfMap
+    nodes: BpfMap
+    services4: BpfMap
+    services6: BpfMap
+    backends4: BpfMap
+    backends6: BpfMap
+    reverse_nat4: BpfMap
+    reverse_nat6: BpfMap
+    affinity4: BpfMap
+    affinity6: BpfMap
+    affinity_match: BpfMap
+    reverse_sockets4: BpfMap
+    reverse_sockets6: BpfMap
+    tables4: Tables
+    tables6: Tables
+    metrics: Counters
+
+
+_MEMBERS: Final = dict(
+    zip((field.name for field in fields(Maps)), (spec for spec in MAPS), strict=False)
+)
+
+
+def maps_in_memory(settings: DatapathSettings | None = None) -> Maps:
+    """The same maps without a kernel: for tests, and to show what would be written."""
+    room = settings or DatapathSettings.small()
+
+    def make(spec: MapSpec) -> DictMap | DictTables | DictCounters:
+        if spec.kind is MapKind.HASH_OF_MAPS:
+            size = room.table_size * 4
+            return DictTables(spec.name, table_size=size, max_entries=spec.max_entries(room))
+        if spec.kind is MapKind.PERCPU_HASH:
+            return DictCounters()
+        return DictMap(
+            spec.name,
+            key_size=spec.key_size,
+            value_size=spec.value_size,
+            max_entries=spec.max_entries(room),
+            kind=spec.kind,
+        )
+
+    return Maps(**{name: make(spec) for name, spec in _MEMBERS.items()})  # type: ignore[arg-type]  # by kind
+
+
+def _kernel_maps(fds: dict[str, int], settings: DatapathSettings) -> Maps:
+    def make(spec: MapSpec) -> KernelMap | KernelTables | KernelCounters:
+        fd = fds[spec.name]
+        if spec.kind is MapKind.HASH_OF_MAPS:
+            return KernelTables(fd, spec.name, table_size=settings.table_size * 4)
+        if spec.kind is MapKind.PERCPU_HASH:
+            return KernelCounters(fd, spec.name)
+        return KernelMap(fd, spec.name)
+
+    return Maps(**{name: make(spec) for name, spec in _MEMBERS.items()})  # type: ignore[arg-type]  # by kind
+
+
+class Datapath:
+    """Loaded programs and open maps of one node. Closing it detaches nothing."""
+
+    def __init__(
+        self, pins: Pins, settings: DatapathSettings, maps: dict[str, int], programs: dict[str, int]
+    ) -> None:
+        self._pins = pins
+        self._settings = settings
+        self._map_fds = maps
+        self._program_fds = programs
+        self.maps = _kernel_maps(maps, settings)
+        self.state = State(maps["cm_state"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Everything stays pinned and goes on working."""
+        self.state.close()
+        for fd in (*self._map_fds.values(), *self._program_fds.values()):
+            os.close(fd)
+        self._map_fds.clear()
+        self._program_fds.clear()
+
+    def attach_overlay(self, ifindex: int) -> bool:
+        """Both ends of the VXLAN device with this index in the process's network namespace; whether
+        anything had to change. Call it again whenever the device may have been made anew."""
+        changed = [
+            self._attach_side(ifindex, side, attach_type, program)
+            for side, attach_type, program in _SIDES
+        ]
+        return any(changed)
+
+    def _attach_side(self, ifindex: int, side: str, attach_type: int, program: str) -> bool:
+        fd = self._program_fds[program]
+        path = self._pins.links / f"overlay_{side}"
+        if self._settings.tcx and tcx_supported():
+            return ensure_link(Hook(path, attach_type, ifindex, ifindex), fd)
+        changed = ensure_filter(ifindex, side, program, fd)
+        remove_link(path)
+        return changed
+
+    def detach_overlay(self, ifindex: int) -> None:
+        for side, _, _ in _SIDES:
+            remove_link(self._pins.links / f"overlay_{side}")
+        if not (self._settings.tcx and tcx_supported()):
+            remove_filters(ifindex)
+
+    def attach_sock_lb(self, cgroup: Path) -> bool:
+        """The socket programs on a cgroup2 folder and all below; whether anything had to change."""
+        try:
+            handle = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise AttachError(
+                f"cannot open the control group {cgroup}: {error.strerror}"
+            ) from error
+        try:
+            target = os.fstat(handle).st_ino
+            changed = [
+                ensure_link(
+                    Hook(self._pins.links / f"sock_{hook}", attach_type, target, handle),
+                    self._program_fds[f"cm_{hook}"],
+                )
+                for hook, attach_type in CGROUP_HOOKS.items()
+            ]
+        finally:
+            os.close(handle)
+        return any(changed)
+
+    def detach_sock_lb(self) -> None:
+        for hook in CGROUP_HOOKS:
+            remove_link(self._pins.links / f"sock_{hook}")
+
+    def share_pins(self, folder: Path) -> None:
+        """The maps also under another folder, where foreign tools look for them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, fd in self._map_fds.items():
+            present = opened(folder / name)
+            if present is not None:
+                same = syscalls.map_info(present).id == syscalls.map_info(fd).id
+                os.close(present)
+                if same:
+                    continue
+                raise BpfError(
+                    f"{folder / name} is another program's map; ours is not pinned there"
+                )
+            pin(fd, folder / name)
+
+    def programs(self) -> Iterator[syscalls.ProgramInfo]:
+        """With run counts and times while the kernel counts them (kernel.bpf_stats_enabled)."""
+        for fd in self._program_fds.values():
+            yield syscalls.program_info(fd)
+
+
+def tcx_supported() -> bool:
+    """TCX came with Linux 6.6."""
+    release = os.uname().release.split(".")
+    return (int(release[0]), int(release[1].split("-")[0])) >= (6, 6)
+
+
+def load(root: Path, settings: DatapathSettings | None = None) -> Datapath:
+    """Adopts or makes the maps and programs pinned under `root`, a folder on a BPF file system.
+
+    PinMismatchError when pinned maps differ from the settings, LoadError when the kernel refuses.
+    With everything in place this makes no map, loads no program and writes to no map.
+    """
+    chosen = settings or DatapathSettings()
+    pins = Pins(root)
+    pins.prepare()
+    maps = load_maps(pins, chosen)
+    try:
+        programs = load_programs(pins, chosen, maps)
+    except BaseException:
+        for fd in maps.values():
+            os.close(fd)
+        raise
+    return Datapath(pins, chosen, maps, programs)

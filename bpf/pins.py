@@ -1,0 +1,72 @@
+"""Where maps, programs and links stay while we are not running: a folder on a BPF file system."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bpf import syscalls
+from bpf.errors import BpfError
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """The folder of one node: maps/, programs/<version>/ and links/."""
+
+    root: Path
+
+    @property
+    def maps(self) -> Path:
+        return self.root / "maps"
+
+    @property
+    def links(self) -> Path:
+        return self.root / "links"
+
+    def programs(self, version: str) -> Path:
+        return self.root / "programs" / version
+
+    def prepare(self) -> None:
+        """Makes the folders. BpfError when this is no BPF file system or not ours to write."""
+        try:
+            for folder in (self.maps, self.links, self.root / "programs"):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BpfError(f"cannot keep pins under {self.root}: {error.strerror}") from error
+
+    def versions(self) -> Iterator[str]:
+        yield from (path.name for path in (self.root / "programs").iterdir())
+
+    def forget_programs(self, version: str) -> None:
+        """Links keep their programs alive; only the names go."""
+        shutil.rmtree(self.programs(version), ignore_errors=True)
+
+
+def opened(path: Path) -> int | None:
+    """The pinned object's descriptor, None when nothing is pinned there."""
+    try:
+        return syscalls.open_pin(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BpfError(f"cannot open {path}: {error.strerror}") from error
+
+
+def pin(fd: int, path: Path) -> None:
+    """Replaces whatever had the name."""
+    with suppress(FileNotFoundError):
+        path.unlink()
+    try:
+        syscalls.pin(fd, path)
+    except OSError as error:
+        raise BpfError(f"cannot pin {path}: {error.strerror}") from error
+
+
+def cleanup(root: Path) -> None:
+    """Removes every pin of ours below `root`, which detaches the programs. Twice is fine."""
+    pins = Pins(root)
+    for folder in (pins.links, root / "programs", pins.maps):
+        shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        root.rmdir()  # somebody else's pins, or a mount point, may remain

@@ -1,0 +1,115 @@
+"""Which maps there are and how large; how a pinned map differs from that. Contract datapath 1."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from bpf.maps import MapKind
+from bpf.syscalls import MapInfo
+
+NO_PREALLOC: Final = 1
+MMAPABLE: Final = 1 << 10
+TABLE_SIZES: Final = (251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071)
+
+
+@dataclass(frozen=True, slots=True)
+class DatapathSettings:
+    """Room in the maps, in entries, and how to attach. Pinned maps keep what they have."""
+
+    ipcache: int = 512_000
+    tunnel: int = 65_536
+    nodes: int = 16_384
+    services: int = 65_536
+    backends: int = 65_536
+    reverse_nat: int = 65_536
+    affinity: int = 65_536
+    reverse_sockets: int = 262_144
+    tables: int = 65_536
+    metrics: int = 1_024
+    table_size: int = 1_021
+    """Entries of one selection table: one of TABLE_SIZES."""
+    tcx: bool = True
+    """False attaches by clsact also where the kernel has TCX (6.6)."""
+
+    def __post_init__(self) -> None:
+        if self.table_size not in TABLE_SIZES:
+            allowed = ", ".join(map(str, TABLE_SIZES))
+            raise ValueError(f"table_size: one of {allowed}, got {self.table_size}")
+
+    @classmethod
+    def small(cls, entries: int = 4_096) -> "DatapathSettings":
+        """For a lab or a test: every map has this much room."""
+        return cls(
+            ipcache=entries,
+            tunnel=entries,
+            nodes=entries,
+            services=entries,
+            backends=entries,
+            reverse_nat=entries,
+            affinity=entries,
+            reverse_sockets=entries,
+            tables=entries,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MapSpec:
+    """One map as maps.h declares it; `size` names the setting that gives its room."""
+
+    name: str
+    kind: MapKind
+    key_size: int
+    value_size: int
+    size: str | None
+    flags: int = NO_PREALLOC
+
+    def max_entries(self, settings: DatapathSettings) -> int:
+        return int(getattr(settings, self.size)) if self.size else 1
+
+
+_HASH: Final = MapKind.HASH
+_LRU: Final = MapKind.LRU_HASH
+
+MAPS: Final[tuple[MapSpec, ...]] = (
+    MapSpec("cilium_tunnel_map", _HASH, 20, 20, "tunnel"),
+    MapSpec("cilium_ipcache", MapKind.LPM_TRIE, 24, 12, "ipcache"),
+    MapSpec("cm_nodes", _HASH, 4, 16, "nodes"),
+    MapSpec("cilium_lb4_services_v2", _HASH, 12, 12, "services"),
+    MapSpec("cilium_lb6_services_v2", _HASH, 24, 12, "services"),
+    MapSpec("cilium_lb4_backends_v3", _HASH, 4, 12, "backends"),
+    MapSpec("cilium_lb6_backends_v3", _HASH, 4, 24, "backends"),
+    MapSpec("cilium_lb4_reverse_nat", _HASH, 2, 6, "reverse_nat"),
+    MapSpec("cilium_lb6_reverse_nat", _HASH, 2, 18, "reverse_nat"),
+    MapSpec("cilium_lb4_affinity", _LRU, 16, 16, "affinity", 0),
+    MapSpec("cilium_lb6_affinity", _LRU, 24, 16, "affinity", 0),
+    MapSpec("cilium_lb_affinity_match", _HASH, 8, 1, "affinity"),
+    MapSpec("cilium_lb4_reverse_sk", _LRU, 16, 8, "reverse_sockets", 0),
+    MapSpec("cilium_lb6_reverse_sk", _LRU, 32, 20, "reverse_sockets", 0),
+    MapSpec("cilium_lb4_maglev", MapKind.HASH_OF_MAPS, 2, 4, "tables"),
+    MapSpec("cilium_lb6_maglev", MapKind.HASH_OF_MAPS, 2, 4, "tables"),
+    MapSpec("cilium_metrics", MapKind.PERCPU_HASH, 8, 16, "metrics"),
+    MapSpec("cm_state", MapKind.ARRAY, 4, 32, None, MMAPABLE),
+)
+
+OBJECTS: Final[dict[str, tuple[str, ...]]] = {
+    "overlay": ("cm_to_overlay", "cm_from_overlay"),
+    "sock_lb": tuple(
+        f"cm_{hook}{family}"
+        for hook in ("connect", "sendmsg", "recvmsg", "getpeername")
+        for family in (4, 6)
+    ),
+}
+
+
+def differences(spec: MapSpec, info: MapInfo, settings: DatapathSettings) -> Iterator[str]:
+    """Each way in which a pinned map is not the one we would make."""
+    wanted = {
+        "type": (info.kind, int(spec.kind)),
+        "key size": (info.key_size, spec.key_size),
+        "value size": (info.value_size, spec.value_size),
+        "room": (info.max_entries, spec.max_entries(settings)),
+        "flags": (info.flags, spec.flags),
+    }
+    for what, (has, needs) in wanted.items():
+        if has != needs:
+            yield f"{spec.name}: {what} is {has}, configured {needs}"

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/* What the maps hold, byte for byte: contract datapath 1.1 to 1.14 (profile 1.17), and our own cm_ maps.
+ * bpf/layout*.py holds the Python twins; a test compares both through BTF. */
+#pragma once
+#include "kernel.h"
+
+enum { FAMILY_IPV4 = 1, FAMILY_IPV6 = 2 };
+
+/* --- overlay: contract 1.1 and 1.2 -------------------------------------------------------------- */
+struct tunnel_key {
+	__be32 address[4];
+	__u8 family;
+	__u8 pad;
+	__u16 cluster_id;
+};
+
+struct tunnel_value {
+	__be32 address[4];
+	__u8 family;
+	__u8 key;
+	__u16 pad;
+};
+
+enum { IPCACHE_STATIC_BITS = 32 };
+
+struct ipcache_key {
+	__u32 prefixlen; /* IPCACHE_STATIC_BITS + the prefix's own bits */
+	__u16 cluster_id;
+	__u8 pad;
+	__u8 family;
+	__be32 address[4];
+};
+
+enum { IPCACHE_SKIP_TUNNEL = 1 };
+
+struct ipcache_value {
+	__u32 identity;
+	__be32 tunnel_endpoint;
+	__u16 pad;
+	__u8 key;
+	__u8 flags;
+};
+
+/* --- services: contract 1.3 to 1.5 -------------------------------------------------------------- */
+enum {
+	SERVICE_SESSION_AFFINITY = 0x0010,
+	SERVICE_TWO_SCOPES = 0x2000,
+};
+enum { SCOPE_EXTERNAL = 0, SCOPE_INTERNAL = 1 };
+enum { AFFINITY_TIMEOUT_MASK = 0xffffff };
+
+struct lb4_key {
+	__be32 address;
+	__be16 port;
+	__u16 slot; /* 0 is the master */
+	__u8 proto; /* the IP protocol number */
+	__u8 scope;
+	__u8 pad[2];
+};
+
+struct lb6_key {
+	__be32 address[4];
+	__be16 port;
+	__u16 slot;
+	__u8 proto;
+	__u8 scope;
+	__u8 pad[2];
+};
+
+struct lb_service {
+	union {
+		__u32 backend_id;	/* slot n */
+		__u32 affinity_timeout; /* slot 0, seconds in the low 24 bits */
+	};
+	__u16 count;
+	__be16 rev_nat; /* network order, and never swapped */
+	__u16 flags;
+	__u16 qcount;
+};
+
+struct lb4_backend {
+	__be32 address;
+	__be16 port;
+	__u8 proto;
+	__u8 state;
+	__u16 cluster_id;
+	__u8 zone;
+	__u8 pad;
+};
+
+struct lb6_backend {
+	__be32 address[4];
+	__be16 port;
+	__u8 proto;
+	__u8 state;
+	__u16 cluster_id;
+	__u8 zone;
+	__u8 pad;
+};
+
+struct lb4_reverse_nat {
+	__be32 address;
+	__be16 port;
+} __packed;
+
+struct lb6_reverse_nat {
+	__be32 address[4];
+	__be16 port;
+} __packed;
+
+/* --- session affinity: contract 1.6 -------------------------------------------------------------- */
+struct lb4_affinity_key {
+	__u64 client;
+	__be16 rev_nat;
+	__u8 by_cookie;
+	__u8 pad1;
+	__u32 pad2;
+};
+
+struct lb6_affinity_key {
+	__u64 client[2];
+	__be16 rev_nat;
+	__u8 by_cookie;
+	__u8 pad1;
+	__u32 pad2;
+};
+
+struct lb_affinity_value {
+	__u64 last_used; /* seconds of the monotonic clock */
+	__u32 backend_id;
+	__u32 pad;
+};
+
+struct lb_affinity_match {
+	__u32 backend_id;
+	__be16 rev_nat;
+	__u16 pad;
+};
+
+/* --- socket reverse translation: contract 1.9 ------------------------------------------------------ */
+struct lb4_reverse_sk_key {
+	__u64 cookie;
+	__be32 address;
+	__be16 port;
+	__u16 pad;
+};
+
+struct lb4_reverse_sk_value {
+	__be32 address;
+	__be16 port;
+	__be16 rev_nat;
+};
+
+struct lb6_reverse_sk_key {
+	__u64 cookie;
+	__be32 address[4];
+	__be16 port;
+	__u16 pad[3];
+};
+
+struct lb6_reverse_sk_value {
+	__be32 address[4];
+	__be16 port;
+	__be16 rev_nat;
+};
+
+/* --- metrics: contract 1.14 ------------------------------------------------------------------------- */
+struct metrics_key {
+	__u8 reason;
+	__u8 direction; /* bits 0-1 */
+	__u16 line;
+	__u8 file;
+	__u8 pad[3];
+};
+
+struct metrics_value {
+	__u64 count;
+	__u64 bytes;
+};
+
+/* --- our own ----------------------------------------------------------------------------------------- */
+/* Who may send to the overlay: the key is the node's underlay IPv4 address, network bytes. */
+struct cm_node {
+	__u32 cluster_id;
+	__u32 identity_low; /* the first and the last VNI that this node may use besides 2..10 */
+	__u32 identity_high;
+	__u32 flags;
+};
+
+/* What the agent says about itself, written through mmap: no bpf(2) call, no lock. */
+struct cm_state {
+	__u64 stamp;	   /* ns of CLOCK_MONOTONIC when the agent's facts were last known fresh, 0 never */
+	__u64 stale_after; /* ns */
+	__u32 cluster_id;
+	__u32 table_size; /* entries of a selection table, fixed when the maps are made */
+	__u32 mss;	  /* largest TCP segment of IPv4 through the overlay, 0 leaves them alone */
+	__u32 flags;
+};
