@@ -1,0 +1,1 @@
+"""The control plane of one cluster: its objects in, its facts out."""
