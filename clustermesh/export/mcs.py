@@ -1,0 +1,73 @@
+"""Exported services of the Multi-Cluster Services API (contract kvstore 2.6, 6.4)."""
+
+import base64
+import hashlib
+
+from clustermesh import addresses
+from clustermesh.export.services import affinity_seconds, cluster_ips, is_headless
+from clustermesh.model import (
+    OMITTED,
+    AffinityConfig,
+    ClientIP,
+    ExportedPort,
+    ServiceExport,
+)
+from clustermesh.sources import objects
+
+
+def derived_name(namespace: str, name: str) -> str:
+    """The name of the Service that stands for an imported one (contract kvstore 6.4)."""
+    digest = hashlib.sha256(f"{namespace}/{name}".encode()).digest()
+    return "derived-" + base64.b32hexencode(digest).decode().lower()[:10]
+
+
+def to_service_export(
+    export: objects.ServiceExport, service: objects.Service, *, cluster: str
+) -> ServiceExport:
+    """What other clusters are told of an exported service."""
+    spec = service.spec
+    return ServiceExport(
+        cluster=cluster,
+        name=export.metadata.name,
+        namespace=export.metadata.namespace,
+        annotations=export.spec.exported_annotations or OMITTED,
+        labels=export.spec.exported_labels or OMITTED,
+        export_creation_timestamp=export.metadata.creation_timestamp,
+        ports=tuple(
+            ExportedPort(
+                name=port.name,
+                protocol=port.protocol,
+                app_protocol=port.app_protocol or None,
+                port=port.port,
+            )
+            for port in spec.ports
+        ),
+        type="Headless" if is_headless(service) else "ClusterSetIP",
+        session_affinity=spec.session_affinity,
+        session_affinity_config=_affinity(spec),
+        ip_families=spec.ip_families or _families(service),
+        internal_traffic_policy=spec.internal_traffic_policy or _traffic_policy(spec),
+        traffic_distribution=spec.traffic_distribution,
+    )
+
+
+# What the API server would have filled in, for objects that never met one.
+
+
+def _affinity(spec: objects.ServiceSpec) -> AffinityConfig | None:
+    config = spec.session_affinity_config
+    if config is None:
+        return AffinityConfig(ClientIP(affinity_seconds(spec))) if affinity_seconds(spec) else None
+    client = config.client_ip
+    return AffinityConfig(ClientIP(client.timeout_seconds) if client else None)
+
+
+def _families(service: objects.Service) -> tuple[str, ...]:
+    if service.spec.type == "ExternalName":
+        return ()
+    told = (f"IPv{addresses.family(ip)}" for ip in cluster_ips(service))
+    return tuple(dict.fromkeys(told)) or ("IPv4",)
+
+
+def _traffic_policy(spec: objects.ServiceSpec) -> str | None:
+    return None if spec.type == "ExternalName" else "Cluster"
