@@ -1,7 +1,8 @@
 """Ask echo servers who they are, over fresh connections, and sum up: ``ask.py ADDRESS PORT``.
 
 Runs inside a pod (after ``enter.py``); prints one line of JSON: how many answers each pod gave,
-every failure, and the time. Only the standard library, so that it starts in milliseconds.
+every failure, how long it took and when it ended. Only the standard library, so that it starts in
+milliseconds.
 """
 
 import argparse
@@ -56,6 +57,7 @@ class Tally:
                 "peers": sorted(self.peers),
                 "failures": self.failures,
                 "seconds": round(time.monotonic() - self.began, 4),
+                "ended": time.time(),
             }
         )
 

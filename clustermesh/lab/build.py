@@ -27,8 +27,7 @@ def up(
     """
     mount = preflight.check()
     with locked(paths):
-        state = load(paths)
-        if state is not None and state.phase is Phase.UP and _whole(paths, state):
+        if is_up(paths):
             raise LabError(
                 f"the lab {paths.lab!r} is already up: look at it with `meshctl lab status`,"
                 " or remove it with `meshctl lab down` and start anew."
@@ -43,6 +42,14 @@ def up(
                 report("taking down what was made")
                 tear_down(paths, report)
             raise
+
+
+def is_up(paths: Paths) -> bool:
+    """Whether the lab was built to its end and all of it is still there; its processes may be
+    dead, since killing them is what a lab is for.
+    """
+    state = load(paths)
+    return state is not None and state.phase is Phase.UP and _whole(paths, state)
 
 
 def place(topology: Topology, cluster: Cluster) -> Iterator[Pod]:
@@ -143,7 +150,9 @@ class _Builder:
 
     def _write_mesh(self) -> None:
         entries = tuple(files.mesh_entry() for files in self._clusters.values())
-        meshfile.save(meshfile.Mesh(clusters=entries), self._paths.mesh)
+        size = self._topology.max_connected_clusters
+        mesh = meshfile.Mesh(clusters=entries, max_connected_clusters=size)
+        meshfile.save(mesh, self._paths.mesh)
 
 
 def wait_ready(
@@ -183,7 +192,6 @@ def _ended(process: processes.Process) -> str:
 
 
 def _whole(paths: Paths, state: State) -> bool:
-    """Whether every namespace of the lab is still there (dead processes are fair experiments)."""
     wanted = {paths.underlay_netns}
     for cluster in state.topology.clusters:
         wanted.add(paths.control_plane_netns(cluster.name))

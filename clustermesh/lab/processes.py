@@ -41,7 +41,7 @@ def start(target: str, argv: Sequence[str], log: Path) -> Process:
     """Start it in a session of its own, with its output appended to a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    pid = os.posix_spawn(
+    pid = os.posix_spawnp(
         argv[0],
         list(argv),
         os.environ,

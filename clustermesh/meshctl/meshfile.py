@@ -43,6 +43,7 @@ class Mesh(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
     """All clusters that meshctl may connect."""
 
     clusters: tuple[Cluster, ...]
+    max_connected_clusters: int = 255
 
     def cluster(self, name: str) -> Cluster:
         for cluster in self.clusters:

@@ -1,0 +1,175 @@
+"""Read the nodes' pinned maps: what forwards packets now, also while the agent is dead."""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bpf.errors import BpfError
+from bpf.kernel_maps import KernelCounters, KernelMap
+from clustermesh.meshctl import maps
+from clustermesh.meshctl.context import MeshOption, NodeOption, open_mesh
+from clustermesh.meshctl.errors import Exit, MeshctlError
+from clustermesh.meshctl.meshfile import full_name
+from clustermesh.meshctl.output import Format, Output, columns, complain, say, show_json
+
+Rows = Sequence[tuple[str, ...]]
+Read = Callable[[Path], Rows]
+
+PINS = Path("clustermesh", "maps")
+FAMILIES = (4, 6)
+
+app = typer.Typer(help="The nodes' eBPF maps, read from their pins.", no_args_is_help=True)
+tunnel_app = typer.Typer(help="Pod ranges and their nodes.", no_args_is_help=True)
+ipcache_app = typer.Typer(help="Addresses, identities and nodes.", no_args_is_help=True)
+lb_app = typer.Typer(help="Load balancing.", no_args_is_help=True)
+nodes_app = typer.Typer(help="Who may send over the overlay.", no_args_is_help=True)
+metrics_app = typer.Typer(help="Counters of packets and connections.", no_args_is_help=True)
+for _name, _app in {
+    "tunnel": tunnel_app,
+    "ipcache": ipcache_app,
+    "lb": lb_app,
+    "nodes": nodes_app,
+    "metrics": metrics_app,
+}.items():
+    app.add_typer(_app, name=_name)
+
+
+@tunnel_app.command("list")
+def tunnel(mesh: MeshOption = None, node: NodeOption = "", output: Output = Format.TABLE) -> None:
+    """Pod range to node."""
+    _show(mesh, node, output, ("TUNNEL", "VALUE"), read_tunnel)
+
+
+@ipcache_app.command("list")
+def ipcache(mesh: MeshOption = None, node: NodeOption = "", output: Output = Format.TABLE) -> None:
+    """Address or prefix to identity and node."""
+    _show(mesh, node, output, ("IP PREFIX/ADDRESS", "IDENTITY"), read_ipcache)
+
+
+@lb_app.command("list")
+def lb(
+    mesh: MeshOption = None,
+    node: NodeOption = "",
+    output: Output = Format.TABLE,
+    frontends: Annotated[bool, typer.Option(help="Raw entries of the services map.")] = False,  # noqa: FBT002  # typer makes it a flag
+    backends: Annotated[bool, typer.Option(help="Backends by id.")] = False,  # noqa: FBT002  # typer makes it a flag
+    revnat: Annotated[bool, typer.Option(help="Frontends by reverse-NAT id.")] = False,  # noqa: FBT002  # typer makes it a flag
+) -> None:
+    """Service address to backends."""
+    if frontends + backends + revnat > 1:
+        raise MeshctlError("choose one of --frontends, --backends and --revnat.", Exit.USAGE)
+    by_id = ("ID", "BACKEND ADDRESS (REVNAT_ID) (SLOT)")
+    if frontends:
+        _show(mesh, node, output, ("SERVICE ADDRESS", "BACKEND ID"), read_frontends)
+    elif backends:
+        _show(mesh, node, output, by_id, read_backends)
+    elif revnat:
+        _show(mesh, node, output, by_id, read_reverse_nat)
+    else:
+        _show(mesh, node, output, ("SERVICE ADDRESS", by_id[1]), read_services)
+
+
+@nodes_app.command("list")
+def nodes(mesh: MeshOption = None, node: NodeOption = "", output: Output = Format.TABLE) -> None:
+    """Known nodes, and the identities each may use."""
+    _show(mesh, node, output, ("NODE", "CLUSTER ID", "IDENTITIES"), read_nodes)
+
+
+@metrics_app.command("list")
+def metrics(mesh: MeshOption = None, node: NodeOption = "", output: Output = Format.TABLE) -> None:
+    """What was forwarded, and what was dropped and why."""
+    header = ("REASON", "DIRECTION", "PACKETS", "BYTES", "LINE", "FILE")
+    _show(mesh, node, output, header, read_metrics)
+
+
+def read_tunnel(root: Path) -> Rows:
+    return maps.tunnel(_entries(root, "cilium_tunnel_map"))
+
+
+def read_ipcache(root: Path) -> Rows:
+    return maps.ipcache(_entries(root, "cilium_ipcache"))
+
+
+def read_services(root: Path) -> Rows:
+    return [
+        row
+        for family in FAMILIES
+        for row in maps.services(_services(root, family), _backends(root, family))
+    ]
+
+
+def read_frontends(root: Path) -> Rows:
+    return [row for family in FAMILIES for row in maps.frontends(_services(root, family))]
+
+
+def read_backends(root: Path) -> Rows:
+    return [row for family in FAMILIES for row in maps.backends(_backends(root, family))]
+
+
+def read_reverse_nat(root: Path) -> Rows:
+    return [
+        row
+        for family in FAMILIES
+        for row in maps.reverse_nat(_entries(root, f"cilium_lb{family}_reverse_nat"))
+    ]
+
+
+def read_nodes(root: Path) -> Rows:
+    return maps.nodes(_entries(root, "cm_nodes"))
+
+
+def read_metrics(root: Path) -> Rows:
+    with closing(KernelCounters.pinned(root / PINS / "cilium_metrics", read_only=True)) as counters:
+        return maps.metrics(counters.read())
+
+
+def _services(root: Path, family: int) -> list[tuple[bytes, bytes]]:
+    return _entries(root, f"cilium_lb{family}_services_v2")
+
+
+def _backends(root: Path, family: int) -> list[tuple[bytes, bytes]]:
+    return _entries(root, f"cilium_lb{family}_backends_v3")
+
+
+def _entries(root: Path, name: str) -> list[tuple[bytes, bytes]]:
+    with closing(KernelMap.pinned(root / PINS / name, read_only=True)) as opened:
+        return list(opened.items())
+
+
+def _show(
+    mesh: Path | None, node: str, output: Format, header: tuple[str, ...], read: Read
+) -> None:
+    chosen = open_mesh(mesh).nodes(node)
+    found: dict[str, Rows] = {}
+    failures = []
+    for cluster, entry in chosen:
+        name = full_name(cluster, entry)
+        try:
+            found[name] = read(Path(entry.bpf_root or "/sys/fs/bpf"))
+        except OSError as error:
+            failures.append(f"{name}: cannot read its maps ({error.strerror}); are they here?")
+        except BpfError as error:
+            failures.append(f"{name}: {error}")
+    if output is Format.JSON:
+        told = {name: as_object(header, rows) for name, rows in found.items()}
+        show_json(told.get(node, told) if node else told)
+    else:
+        say("\n\n".join(f"{name}:\n{columns(header, rows)}" for name, rows in found.items()))
+    for line in failures:
+        complain(line)
+    if failures:
+        raise MeshctlError(f"the maps of {len(failures)} of {len(chosen)} nodes could not be read")
+
+
+def as_object(header: tuple[str, ...], rows: Rows) -> object:
+    """``{key: [value, ...]}`` for two columns, as cilium-dbg has it; a list of objects for more."""
+    if len(header) > 2:
+        names = [name.lower().replace(" ", "-") for name in header]
+        return [dict(zip(names, row, strict=True)) for row in rows]
+    grouped: dict[str, list[str]] = {}
+    for key, value in rows:
+        grouped.setdefault(key, []).append(value)
+    return grouped

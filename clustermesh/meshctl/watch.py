@@ -1,0 +1,135 @@
+"""Wait until nodes agree with what was configured: a peer synced, or a peer drained."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from bpf.errors import BpfError
+from bpf.kernel_maps import KernelMap
+from bpf.layout import IpcacheValue
+from bpf.layout_lb import BackendValue
+from clustermesh.meshctl import api
+from clustermesh.meshctl.bpf import PINS
+from clustermesh.meshctl.meshfile import Mesh, Node, full_name
+from clustermesh.meshctl.peering import Peering
+from clustermesh.status import AgentStatus, RemoteStatus
+
+POLL = 0.05
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """One node and one peer: whether it is as wanted; ``why`` not, or what was seen."""
+
+    node: str
+    peer: str
+    done: bool
+    reached: bool = True
+    why: str = ""
+
+
+class Pair(NamedTuple):
+    """A node that ought to see, or no longer see, a peer."""
+
+    node: str
+    entry: Node
+    peer: str
+    peer_id: int
+    identity_bits: int
+
+
+Judge = Callable[[Pair], Outcome]
+
+
+def pairs(mesh: Mesh, peerings: Sequence[Peering]) -> list[Pair]:
+    """Every node of every reader, with the source it follows."""
+    bits = 16 if mesh.max_connected_clusters == 255 else 15
+    return [
+        Pair(full_name(p.reader, node), node, p.source.name, p.source.id, bits)
+        for p in peerings
+        for node in p.reader.nodes
+    ]
+
+
+def until(
+    wanted: Sequence[Pair], judge: Judge, *, timeout: float, report: Callable[[str], None]
+) -> list[Outcome]:
+    """Ask again until all are done or the time is over; the last outcome of each."""
+    deadline = time.monotonic() + timeout
+    while True:
+        outcomes = [judge(pair) for pair in wanted]
+        open_ones = [outcome for outcome in outcomes if not outcome.done]
+        if not open_ones or time.monotonic() >= deadline:
+            return outcomes
+        first = open_ones[0]
+        done = len(outcomes) - len(open_ones)
+        report(f"{done} of {len(outcomes)}; {first.node} and {first.peer}: {first.why}")
+        time.sleep(POLL)
+
+
+def synced(pair: Pair) -> Outcome:
+    """Whether a node has everything of its peer."""
+    try:
+        remote = _remote(pair)
+    except api.NoAnswer as error:
+        return _outcome(pair, done=False, reached=False, why=str(error))
+    if remote is None:
+        return _outcome(pair, done=False, why="not noticed yet")
+    if not remote.ready:
+        why = remote.last_failure_reason or remote.status or "not synced yet"
+        return _outcome(pair, done=False, why=why)
+    return _outcome(
+        pair,
+        done=True,
+        why=f"{remote.num_nodes} nodes, {remote.num_endpoints} endpoints,"
+        f" {remote.num_identities} identities, {remote.num_shared_services} services",
+    )
+
+
+def drained(pair: Pair) -> Outcome:
+    """Whether a node has nothing of its peer any more, in its agent and in its maps."""
+    reached = True
+    try:
+        if _remote(pair) is not None:
+            return _outcome(pair, done=False, why="still draining")
+    except api.NoAnswer:
+        reached = False
+    addresses, backends = left_in_maps(pair)
+    if addresses or backends:
+        why = f"{addresses} addresses and {backends} backends left in its maps"
+        return _outcome(pair, done=not reached, reached=reached, why=why)
+    return _outcome(pair, done=True, reached=reached, why="0 addresses and 0 backends left")
+
+
+def left_in_maps(pair: Pair) -> tuple[int, int]:
+    """Entries that carry the peer's cluster id: in the ipcache, and among the backends."""
+    addresses = sum(
+        IpcacheValue.unpack(value).identity >> pair.identity_bits == pair.peer_id
+        for value in _values(pair.entry, "cilium_ipcache")
+    )
+    backends = sum(
+        BackendValue.unpack(value).cluster_id == pair.peer_id
+        for family in (4, 6)
+        for value in _values(pair.entry, f"cilium_lb{family}_backends_v3")
+    )
+    return addresses, backends
+
+
+def _values(node: Node, name: str) -> list[bytes]:
+    with suppress(OSError, BpfError):
+        path = Path(node.bpf_root) / PINS / name
+        with closing(KernelMap.pinned(path, read_only=True)) as opened:
+            return [value for _, value in opened.items()]
+    return []
+
+
+def _remote(pair: Pair) -> RemoteStatus | None:
+    status = api.fetch(pair.entry.agent, "/v1/status", AgentStatus)
+    return next((remote for remote in status.remotes if remote.name == pair.peer), None)
+
+
+def _outcome(pair: Pair, *, done: bool, why: str, reached: bool = True) -> Outcome:
+    return Outcome(node=pair.node, peer=pair.peer, done=done, reached=reached, why=why)
