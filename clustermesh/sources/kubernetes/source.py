@@ -1,0 +1,69 @@
+"""The Kubernetes source: every kind of a flavour, followed at once over one set of connections."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from clustermesh.sources.kubernetes import discovery
+from clustermesh.sources.kubernetes.api import Api
+from clustermesh.sources.kubernetes.failures import ApiFailure, Unreachable
+from clustermesh.sources.kubernetes.follow import Follower, Reads
+from clustermesh.sources.kubernetes.resources import RESOURCES, Flavour
+from clustermesh.sources.kubernetes.settings import KubernetesSettings
+from clustermesh.sources.objects import ObjectKind
+from clustermesh.sources.port import SourceSink
+from kvstore.backoff import Backoff
+
+
+class KubernetesSource:
+    """The local cluster's objects from its API server; implements ``Source``."""
+
+    def __init__(self, api: Reads, flavour: Flavour, settings: KubernetesSettings) -> None:
+        """``api`` is entered already; see ``open_kubernetes``."""
+        self.flavour = flavour
+        self._api = api
+        self._settings = settings
+
+    @property
+    def kinds(self) -> frozenset[ObjectKind]:
+        """What the flavour has."""
+        return frozenset(resource.kind for resource in RESOURCES[self.flavour])
+
+    async def run(self, sink: SourceSink) -> None:
+        """Follow every kind until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for resource in RESOURCES[self.flavour]:
+                follower = Follower(self._api, resource, sink, self._settings)
+                tasks.create_task(follower.run(), name=f"follow/{resource.title}")
+
+
+@asynccontextmanager
+async def open_kubernetes(
+    settings: KubernetesSettings, report: Callable[[str | None], None]
+) -> AsyncIterator[KubernetesSource]:
+    """Reach the API server, find out its flavour unless that is set, and give the source.
+
+    Waits for as long as there is no answer, telling ``report`` a sentence, and None when there is.
+    """
+    async with Api(settings) as api:
+        flavour = settings.flavour or await _detect(api, settings, report)
+        yield KubernetesSource(api, flavour, settings)
+
+
+async def _detect(
+    api: Api, settings: KubernetesSettings, report: Callable[[str | None], None]
+) -> Flavour:
+    waits = Backoff(first=settings.first_wait, ceiling=settings.longest_wait)
+    while True:
+        try:
+            found = await discovery.flavour(api)
+        except ApiFailure as failure:
+            said = failure.retry_after if isinstance(failure, Unreachable) else 0.0
+            wait = max(next(waits), said)
+            report(
+                f"cannot find out what the cluster runs: {failure}; trying again in {wait:.1f} s"
+            )
+            await asyncio.sleep(wait)
+        else:
+            report(None)
+            return found
