@@ -32,16 +32,16 @@ class Claims(Generic[U]):
         else:
             self._keys.pop(claimant, None)
 
-    def changes(self) -> dict[str, bytes | None]:
+    def changes(self) -> list[tuple[str, bytes | None]]:
         """Keys whose value differs from the last time: new values first, then (None) removals."""
-        puts: dict[str, bytes | None] = {}
-        gone: dict[str, bytes | None] = {}
+        puts: list[tuple[str, bytes | None]] = []
+        gone: list[tuple[str, bytes | None]] = []
         for key, before in self._before.items():
             now = self._owned[key][1] if key in self._owned else None
             if now != before:
-                (gone if now is None else puts)[key] = now
+                (gone if now is None else puts).append((key, now))
         self._before = {}
-        return puts | gone
+        return puts + gone
 
     def waiting(self) -> Iterator[tuple[str, U, list[U]]]:
         """Contested keys: the key, its owner, and who waits."""

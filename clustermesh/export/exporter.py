@@ -9,8 +9,8 @@ from clustermesh.export.settings import ExportSettings
 from clustermesh.sources.objects import KubernetesObject, ObjectKind, Ref
 from clustermesh.sources.port import ObjectChange, Upsert
 
-KeyChanges = dict[str, bytes | None]
-"""Key to new value, or None for a key to remove; new values come before removals."""
+KeyChanges = Sequence[tuple[str, bytes | None]]
+"""Keys, each once, with the new value or None for a key to remove; new values come first."""
 
 
 class Exporter:
@@ -34,7 +34,7 @@ class Exporter:
     def apply(self, kind: ObjectKind, changes: Sequence[ObjectChange]) -> KeyChanges:
         """What changes in etcd. Kinds that are not exported (see settings) are passed over."""
         if kind not in self._kinds:
-            return {}
+            return ()
         touched: dict[Unit, None] = {}
         for change in changes:
             units = (

@@ -43,7 +43,7 @@ def edited(exporter: Exporter, kind: ObjectKind, name: str, **changes: object) -
     namespace, _, short = name.rpartition("/")
     old = exporter.known()[Ref(kind, namespace, short)]
     raw = json.loads(msgspec.json.encode(old))
-    patched(raw, {key.replace("_", "-"): value for key, value in changes.items()})
+    patched(raw, {key.replace("_", "-"): value for key, value in changes})
     return exporter.apply(kind, [Upsert(objects.convert(kind, raw))])
 
 
@@ -119,7 +119,7 @@ OTHERWISE = {
 def shown(changes: KeyChanges) -> list[tuple[str, str, bytes]]:
     return [
         ("DELETE" if value is None else "PUT", key, reduced(key, value) if value else b"")
-        for key, value in changes.items()
+        for key, value in changes
         if not key.startswith("clustermesh/local/")
     ]
 

@@ -31,11 +31,11 @@ def _items(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def feed(exporter: Exporter, wanted: Iterable[KubernetesObject]) -> KeyChanges:
     """Hand objects over one by one, namespaces first; everything that changed."""
-    changes: KeyChanges = {}
+    changes: dict[str, bytes | None] = {}
     ordered = sorted(wanted, key=lambda each: not isinstance(each, objects.Namespace))
     for each in ordered:
-        changes |= exporter.apply(objects.ref(each).kind, [Upsert(each)])
-    return changes
+        changes |= dict(exporter.apply(objects.ref(each).kind, [Upsert(each)]))
+    return list(changes.items())
 
 
 def drop(exporter: Exporter, gone: KubernetesObject) -> KeyChanges:
