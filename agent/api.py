@@ -1,0 +1,106 @@
+"""What the agent answers over HTTP beyond what every process does (``clustermesh.http``)."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+import msgspec
+
+from clustermesh.http import Answer, Query, Refused
+from clustermesh.status import (
+    IdentityStatus,
+    NodeStatus,
+    RemoteConfig,
+    RemoteStatus,
+    ServiceStatus,
+    SyncedKinds,
+)
+
+NEVER = "0001-01-01T00:00:00.000Z"
+
+
+class Picture(Protocol):
+    """Where the answers come from; see ``agent.dataplane``."""
+
+    def services(self) -> Sequence[ServiceStatus]:
+        """Every frontend with its backends."""
+        ...
+
+    def nodes(self) -> Sequence[NodeStatus]:
+        """Every node of the mesh."""
+        ...
+
+    def identities(self) -> Sequence[IdentityStatus]:
+        """Every identity of the mesh."""
+        ...
+
+
+class Cluster(msgspec.Struct, frozen=True, rename="kebab", omit_defaults=True):
+    """RemoteCluster of GET /v1/cluster (contract kvstore 8): zero values are left out."""
+
+    name: str
+    ready: bool = False
+    connected: bool = False
+    status: str = ""
+    num_failures: int = 0
+    last_failure: str = ""
+    num_nodes: int = 0
+    num_identities: int = 0
+    num_endpoints: int = 0
+    num_shared_services: int = 0
+    num_service_exports: int = 0
+    num_endpoint_slices: int = 0
+    config: RemoteConfig | None = None
+    synced: SyncedKinds | None = None
+
+
+class ClusterMesh(msgspec.Struct, frozen=True, rename="kebab"):
+    """ClusterMeshStatus (contract kvstore 8)."""
+
+    clusters: tuple[Cluster, ...]
+
+
+def reads(picture: Picture, remotes: Callable[[], Sequence[RemoteStatus]]) -> dict[str, Answer]:
+    """Path to answer. ``?cluster=`` chooses; ``?namespace=`` and ``?name=`` choose services."""
+    return {
+        "/v1/cluster": lambda _: ClusterMesh(tuple(map(as_cluster, remotes()))),
+        "/v1/services": lambda query: _chosen(picture.services(), query, ("namespace", "name")),
+        "/v1/nodes": lambda query: _chosen(picture.nodes(), query, ("cluster", "name")),
+        "/v1/identities": lambda query: _chosen(picture.identities(), query, ("cluster", "id")),
+    }
+
+
+def as_cluster(remote: RemoteStatus) -> Cluster:
+    """A remote in the shape of Cilium's API."""
+    return Cluster(
+        name=remote.name,
+        ready=remote.ready,
+        connected=remote.connected,
+        status=remote.status,
+        num_failures=remote.num_failures,
+        last_failure=_moment(remote.last_failure),
+        num_nodes=remote.num_nodes,
+        num_identities=remote.num_identities,
+        num_endpoints=remote.num_endpoints,
+        num_shared_services=remote.num_shared_services,
+        num_service_exports=remote.num_service_exports,
+        num_endpoint_slices=remote.num_endpoint_slices,
+        config=remote.config,
+        synced=remote.synced,
+    )
+
+
+def _moment(seconds: float) -> str:
+    """Unix seconds as Cilium's API writes them."""
+    if not seconds:
+        return NEVER
+    when = datetime.fromtimestamp(seconds, UTC)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _chosen(rows: Sequence[object], query: Query, allowed: Sequence[str]) -> list[object]:
+    if unknown := sorted(query.keys() - set(allowed)):
+        known = ", ".join(allowed)
+        raise Refused(400, f"unknown parameter {unknown[0]!r}; known are {known}")
+    wanted = query.items()
+    return [row for row in rows if all(str(getattr(row, key)) == val for key, val in wanted)]

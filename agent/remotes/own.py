@@ -1,0 +1,117 @@
+"""The own cluster, followed like any other, but for ever: it is never drained."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from agent.facts import AnyKind, Me, Sink
+from agent.remotes import feeds, handshake
+from agent.remotes.progress import Counts, Progress
+from agent.remotes.session import ConfigChanged, Opener, Role, Session, Waits
+from agent.remotes.supervision import causes, reason_of
+from clustermesh.model import ClusterConfig
+from clustermesh.status import RemoteStatus
+from kvstore.backoff import Backoff
+from kvstore.config import EtcdConfig
+
+log = structlog.get_logger()
+
+
+class NoRecord:
+    """The own cluster's facts are not remembered: without its etcd nothing of it is pruned."""
+
+    def put(self, kind: AnyKind, key: str, value: bytes) -> None:
+        """Not remembered."""
+
+    def delete(self, kind: AnyKind, key: str) -> None:
+        """Not remembered."""
+
+    def listing(self, kind: AnyKind) -> None:
+        """Not remembered."""
+
+    def listed(self, kind: AnyKind) -> None:
+        """Not remembered."""
+
+
+class Own:
+    """This node's own cluster, as its etcd tells it."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        me: Me,
+        sink: Sink,
+        opener: Opener,
+        waits: Waits,
+        report: Callable[[str | None], None],
+    ) -> None:
+        self.progress = Progress(me.cluster)
+        self._path = path
+        self._me = me
+        self._sink = sink
+        self._opener = opener
+        self._waits = waits
+        self._report = report
+        self._session: Session | None = None
+        self._known = False
+
+    @property
+    def fresh(self) -> bool:
+        """Whether what we know of the own cluster is what is true: read in full, and followed."""
+        return self.progress.ready and self._session is not None and not self._session.held
+
+    def status(self, counts: Counts) -> RemoteStatus:
+        """What the operator sees of it."""
+        age, held = (None, "")
+        if self._session is not None:
+            age, held = self._session.heartbeat_age, self._session.held
+        return self.progress.status(counts, heartbeat_age=age, held=held)
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        self.progress.on_change = self._tell
+        for wait in Backoff(ceiling=self._waits.ceiling):
+            try:
+                await self._connect()
+            except Exception as error:  # noqa: BLE001  # the maps serve on; it is tried again
+                if all(isinstance(cause, ConfigChanged) for cause in causes(error)):
+                    continue
+                reason = f"{reason_of(error)}; trying again in {wait:.1f} s"
+                self.progress.trouble("connection", reason)
+                await asyncio.sleep(wait)
+
+    def _tell(self) -> None:
+        self._report(None if self.progress.ready else self.progress.sentence() or "being read")
+
+    async def _connect(self) -> None:
+        config = await asyncio.to_thread(EtcdConfig.load, self._path)
+        role = Role(judge=self._judge, accept=self._accept, feeds=self._feeds)
+        session = Session(
+            role=role,
+            sink=self._sink,
+            progress=self.progress,
+            record=NoRecord(),
+            waits=self._waits,
+        )
+        try:
+            async with self._opener(config) as store:
+                self._session = session
+                await session.run(store)
+        finally:
+            self._session = None
+            self.progress.end()
+            self._sink.unsynced(self._me.cluster)
+
+    def _judge(self, value: bytes) -> ClusterConfig:
+        return handshake.judge_own(value, self._me)
+
+    def _accept(self, _: ClusterConfig) -> None:
+        if self._known:
+            self._sink.unconfirmed(self._me.cluster)
+        self._known = True
+
+    def _feeds(self, _: ClusterConfig) -> tuple[feeds.Feed, ...]:
+        return feeds.of_own(self._me)

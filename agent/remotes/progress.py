@@ -1,0 +1,179 @@
+"""What is known of one cluster's life: kept by its task, shown as status."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from agent.facts import AnyKind, LocalKind
+from clustermesh.keys import Kind
+from clustermesh.model import ClusterConfig
+from clustermesh.status import RemoteConfig, RemoteStatus, SyncedKinds
+
+log = structlog.get_logger()
+WARNINGS: Final = 20  # bad values named in the log per cluster and connection; all are counted
+
+Counts = Callable[[str, AnyKind], int]
+
+
+class Progress:
+    """One cluster's connection as numbers, ages and sentences."""
+
+    def __init__(self, cluster: str) -> None:
+        self.cluster = cluster
+        self.config: ClusterConfig | None = None
+        self.unconfirmed = False
+        self.refused = 0
+        self.etcd = ""
+        self.on_change: Callable[[], None] = lambda: None
+        self.settled = asyncio.Event()
+        """Set when nobody needs to wait for the cluster: it was ready once, or is overdue."""
+        self._trouble: dict[str, str] = {}
+        self._notes: dict[str, str] = {}
+        self._synced: dict[AnyKind, bool] = {}
+        self._connected_at = 0.0
+        self._failures = 0
+        self._last_failure = 0.0
+        self._last_reason = ""
+        self._newest: float | None = None
+        self._warned = 0
+
+    # -- told by the cluster's task -----------------------------------------------------------
+
+    def begin(self, kinds: tuple[AnyKind, ...]) -> None:
+        """A connection stands and these kinds will be read in full."""
+        self._synced = dict.fromkeys(kinds, False)
+        self._warned = 0
+        self.trouble("connection", None)
+
+    def end(self) -> None:
+        """The connection is over; facts stay."""
+        self._synced = dict.fromkeys(self._synced, False)
+        self._connected_at = 0.0
+        self._trouble.clear()
+        self.on_change()
+
+    def note(self, part: str, sentence: str | None) -> None:
+        """Something is wrong that does not touch the connection, or no longer (None)."""
+        if sentence is None:
+            self._notes.pop(part, None)
+        elif self._notes.get(part) != sentence:
+            self._notes[part] = sentence
+            log.warning("cluster in trouble", cluster=self.cluster, reason=sentence)
+
+    def trouble(self, part: str, sentence: str | None) -> None:
+        """``part`` of the connection is in trouble, or well again (None)."""
+        was = bool(self._trouble)
+        if sentence is None:
+            self._trouble.pop(part, None)
+        else:
+            if not was:
+                self._failures += 1
+                log.warning("cluster unreachable", cluster=self.cluster, reason=sentence)
+            self._trouble[part] = sentence
+            self._last_failure = time.time()
+            self._last_reason = sentence
+            self._connected_at = 0.0
+        if not self._trouble and not self._connected_at:
+            self._connected_at = time.time()
+            log.info("cluster connected", cluster=self.cluster)
+        self.on_change()
+
+    def synced(self, kind: AnyKind) -> None:
+        """The kind has been read in full."""
+        self._synced[kind] = True
+        self.on_change()
+        if self.ready:
+            self.unconfirmed = False
+            self.settled.set()
+
+    def news(self) -> None:
+        """A fact came."""
+        self._newest = asyncio.get_running_loop().time()
+
+    def bad_value(self, kind: AnyKind, key: str, reason: str) -> None:
+        """A value was refused; what it replaces stays for now."""
+        self.refused += 1
+        self._warned += 1
+        if self._warned <= WARNINGS:
+            log.warning(
+                "value refused", cluster=self.cluster, kind=str(kind), key=key, reason=reason
+            )
+        elif self._warned == WARNINGS + 1:
+            log.warning("more values refused, not named", cluster=self.cluster)
+
+    # -- asked ----------------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Whether the cluster's etcd answers."""
+        return self._connected_at > 0
+
+    @property
+    def ready(self) -> bool:
+        """Connected, known, and every kind read in full (contract kvstore 8)."""
+        return (
+            self.connected
+            and self.config is not None
+            and bool(self._synced)
+            and all(self._synced.values())
+        )
+
+    def sentence(self) -> str:
+        """What is wrong now, empty when nothing is."""
+        return next(iter([*self._trouble.values(), *self._notes.values()]), "")
+
+    def status(self, counts: Counts, *, heartbeat_age: float | None, held: str) -> RemoteStatus:
+        """All of it."""
+        now = asyncio.get_running_loop().time()
+        services = LocalKind.SERVICES if LocalKind.SERVICES in self._synced else Kind.SERVICES
+        return RemoteStatus(
+            name=self.cluster,
+            ready=self.ready,
+            connected=self.connected,
+            status=self.sentence() or self.etcd,
+            num_failures=self._failures,
+            last_failure=self._last_failure,
+            last_failure_reason=self._last_reason,
+            num_nodes=counts(self.cluster, Kind.NODES),
+            num_identities=counts(self.cluster, Kind.IDENTITIES),
+            num_endpoints=counts(self.cluster, Kind.IPS),
+            num_shared_services=counts(self.cluster, services),
+            num_service_exports=counts(self.cluster, Kind.SERVICE_EXPORTS),
+            num_endpoint_slices=counts(self.cluster, Kind.ENDPOINT_SLICES),
+            config=self._config(),
+            synced=self._kinds(),
+            connected_since=self._connected_at,
+            heartbeat_age=heartbeat_age,
+            newest_fact_age=None if self._newest is None else now - self._newest,
+            unconfirmed=self.unconfirmed,
+            held=held,
+            refused_values=self.refused,
+        )
+
+    def _config(self) -> RemoteConfig:
+        if self.config is None:
+            return RemoteConfig()
+        capabilities = self.config.capabilities
+        return RemoteConfig(
+            retrieved=True,
+            cluster_id=self.config.id,
+            kvstoremesh=capabilities.cached,
+            sync_canaries=capabilities.synced_canaries,
+            service_exports_enabled=capabilities.service_exports_enabled,
+            endpoint_slices_export_mode=capabilities.endpoint_slices_export_mode,
+        )
+
+    def _kinds(self) -> SyncedKinds:
+        done = self._synced
+        services = (Kind.SERVICES, LocalKind.SERVICES, Kind.ENDPOINT_SLICES)
+        return SyncedKinds(
+            nodes=done.get(Kind.NODES) is True,
+            services=any(done.get(kind) is True for kind in services),
+            identities=done.get(Kind.IDENTITIES) is True,
+            endpoints=done.get(Kind.IPS) is True,
+            service_exports=done.get(Kind.SERVICE_EXPORTS),
+            endpoint_slices=done.get(Kind.ENDPOINT_SLICES),
+        )

@@ -1,0 +1,115 @@
+"""One kind of one cluster: decoded, handed on in small slices, and remembered for a restart."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from agent.facts import AnyKind, Change, Sink
+from agent.remotes.feeds import Feed
+from agent.remotes.gate import Held
+from agent.remotes.progress import Progress
+from clustermesh.checks import BadFact
+from kvstore.client import Reader
+from kvstore.events import Delete, Event, Put, Synced
+from kvstore.watch import ending, follow
+
+SLICE: Final = 250  # events between two yields to the loop: some 5 ms of decoding and applying
+
+
+class Record(Protocol):
+    """What remembers raw facts for a restart; see ``agent.checkpoint``."""
+
+    def put(self, kind: AnyKind, key: str, value: bytes) -> None:
+        """``key`` (as in ``facts.Change``) has this value."""
+        ...
+
+    def delete(self, kind: AnyKind, key: str) -> None:
+        """``key`` is gone."""
+        ...
+
+    def listing(self, kind: AnyKind) -> None:
+        """A full list of the kind begins."""
+        ...
+
+    def listed(self, kind: AnyKind) -> None:
+        """What the list since ``listing`` did not repeat is gone."""
+        ...
+
+
+class KindReader:
+    """Follows one feed for as long as a connection lasts."""
+
+    def __init__(
+        self, feed: Feed, *, sink: Sink, progress: Progress, gate: Held, record: Record
+    ) -> None:
+        self._feed = feed
+        self._sink = sink
+        self._progress = progress
+        self._gate = gate
+        self._record = record
+        self._bad: set[str] = set()
+        """Keys whose present value was refused: an older one is swept at the next full list."""
+
+    async def run(self, store: Reader) -> None:
+        """Follow until cancelled."""
+        self._record.listing(self._feed.kind)
+        events = follow(
+            store,
+            self._feed.prefix,
+            gate=self._gate,
+            canary=self._feed.canary or None,
+            report=self._report,
+        )
+        async with ending(events) as slices:
+            async for slice_ in slices:
+                for start in range(0, len(slice_), SLICE):
+                    self._take(slice_[start : start + SLICE])
+                    await asyncio.sleep(0)
+
+    def _report(self, sentence: str | None) -> None:
+        canary = self._feed.canary
+        waiting = sentence is not None and bool(canary) and canary in sentence
+        self._progress.note(self._feed.kind, sentence if waiting else None)
+        self._progress.trouble(self._feed.kind, None if waiting else sentence)
+
+    def _take(self, events: Sequence[Event]) -> None:
+        changes: list[Change] = []
+        for event in events:
+            if isinstance(event, Synced):
+                self._apply(changes)
+                changes = []
+                self._synced()
+            elif change := self._change(event):
+                changes.append(change)
+        self._apply(changes)
+
+    def _apply(self, changes: Sequence[Change]) -> None:
+        if changes:
+            self._progress.news()
+            self._sink.apply(self._progress.cluster, self._feed.kind, changes)
+
+    def _change(self, event: Put | Delete) -> Change | None:
+        feed = self._feed
+        name = event.key.removeprefix(feed.prefix)
+        if isinstance(event, Delete):
+            self._bad.discard(name)
+            self._record.delete(feed.kind, name)
+            return name, None
+        try:
+            fact = feed.decode(event.key, event.value)
+        except BadFact as error:
+            self._bad.add(name)
+            self._progress.bad_value(feed.kind, name, str(error))
+            return None
+        self._bad.discard(name)
+        self._record.put(feed.kind, name, event.value)
+        return name, fact
+
+    def _synced(self) -> None:
+        kind = self._feed.kind
+        for name in self._bad:
+            self._record.delete(kind, name)
+        self._apply([(name, None) for name in self._bad])
+        self._record.listed(kind)
+        self._sink.synced(self._progress.cluster, kind)
+        self._progress.synced(kind)

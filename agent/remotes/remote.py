@@ -1,0 +1,194 @@
+"""One remote cluster from the day its file appears until it is drained, one task long."""
+
+import asyncio
+
+import structlog
+
+from agent.checkpoint import ClusterRecord, Saved
+from agent.facts import AnyKind, Me, Sink
+from agent.remotes import feeds, handshake
+from agent.remotes.directory import RemoteFile
+from agent.remotes.handshake import Ids
+from agent.remotes.progress import Counts, Progress
+from agent.remotes.session import ConfigChanged, Opener, Role, Session, Waits
+from agent.remotes.supervision import causes, reason_of
+from clustermesh import keys
+from clustermesh.checks import BadFact
+from clustermesh.keys import Layout, Origin
+from clustermesh.model import ClusterConfig
+from clustermesh.status import RemoteStatus
+from kvstore.backoff import Backoff
+
+log = structlog.get_logger()
+
+
+class Remote:
+    """A remote cluster. Outage keeps its facts; only removal and a new id let go of them."""
+
+    def __init__(
+        self,
+        cluster: str,
+        *,
+        me: Me,
+        sink: Sink,
+        ids: Ids,
+        record: ClusterRecord,
+        opener: Opener,
+        waits: Waits,
+    ) -> None:
+        self.cluster = cluster
+        self.progress = Progress(cluster)
+        self._me = me
+        self._sink = sink
+        self._ids = ids
+        self._record = record
+        self._opener = opener
+        self._waits = waits
+        self._wanted: RemoteFile | None = None
+        self._changed = asyncio.Event()
+        self._session: Session | None = None
+        self._id = 0
+        self._kinds: frozenset[AnyKind] = frozenset()
+
+    # -- asked by the owner of the directory ----------------------------------------------------
+
+    def configure(self, file: RemoteFile | None) -> None:
+        """This is the cluster's file now; None: it is gone. The last call counts."""
+        running = self._wanted
+        if file is not None and file.config is None and running is not None and running.config:
+            self.progress.note("file", f"{file.problem}; the earlier content stays in use")
+            return
+        self.progress.note("file", None)
+        if running is None or file is None or file.digest != running.digest:
+            self._wanted = file
+            self._changed.set()
+
+    def restore(self, saved: Saved) -> None:
+        """Begin with what an earlier run knew, before anything is asked of the peer."""
+        try:
+            self._ids.reserve(self.cluster, saved.cluster_id)
+        except handshake.Refused as error:
+            log.warning("checkpoint not used", cluster=self.cluster, reason=str(error))
+            return
+        self._id = saved.cluster_id
+        self._sink.identify(self.cluster, self._id)
+        origin = Origin(self.cluster, self._id, self._me.max_clusters, Layout.STATE)
+        for kind, facts in saved.facts.items():
+            decode = keys.decoder(kind, origin)
+            prefix = keys.prefix(kind, Layout.STATE, self.cluster)
+            changes = []
+            for name, value in facts.items():
+                try:
+                    changes.append((name, decode(prefix + name, value)))
+                except BadFact:
+                    continue  # a release that checks more than the one that wrote it
+            self._sink.apply(self.cluster, kind, changes)
+        self._kinds = frozenset(saved.facts)
+        self._sink.unconfirmed(self.cluster)
+        self.progress.unconfirmed = True
+
+    def status(self, counts: Counts) -> RemoteStatus:
+        """What the operator sees of it."""
+        age, held = (None, "")
+        if self._session is not None:
+            age, held = self._session.heartbeat_age, self._session.held
+        return self.progress.status(counts, heartbeat_age=age, held=held)
+
+    # -- its life -------------------------------------------------------------------------------
+
+    async def run(self, *, sync_timeout: float) -> None:
+        """Live until the file is gone, then drain; the peer is not needed for that."""
+        async with asyncio.TaskGroup() as tasks:
+            grace = tasks.create_task(self._grace(sync_timeout))
+            while (file := self._wanted) is not None:
+                self._changed.clear()
+                await self._until_changed(file)
+                if self._wanted is None:
+                    self._drain()
+            self.progress.settled.set()
+            grace.cancel()
+
+    async def _grace(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if not self.progress.settled.is_set():
+            log.warning("cluster not synced in time", cluster=self.cluster, after=seconds)
+            self._sink.overdue(self.cluster)
+            self.progress.settled.set()
+
+    async def _until_changed(self, file: RemoteFile) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            life = tasks.create_task(self._live(file))
+            await self._changed.wait()
+            life.cancel()
+
+    async def _live(self, file: RemoteFile) -> None:
+        backoff = Backoff(ceiling=self._waits.ceiling)
+        while True:
+            try:
+                await self._connect(file)
+            except Exception as error:  # noqa: BLE001  # a bulkhead: no peer stops the others
+                if all(isinstance(cause, ConfigChanged) for cause in causes(error)):
+                    log.info("cluster config changed", cluster=self.cluster)
+                    backoff.reset()
+                    continue
+                wait = next(backoff)
+                reason = f"{reason_of(error)}; trying again in {wait:.1f} s"
+                self.progress.trouble("connection", reason)
+                await asyncio.sleep(wait)
+
+    async def _connect(self, file: RemoteFile) -> None:
+        if file.config is None:
+            self.progress.trouble("connection", file.problem)
+            await asyncio.Event().wait()  # until the file changes
+            return
+        role = Role(judge=self._judge, accept=self._accept, feeds=self._feeds)
+        session = Session(
+            role=role,
+            sink=self._sink,
+            progress=self.progress,
+            record=self._record,
+            waits=self._waits,
+        )
+        try:
+            async with self._opener(file.config) as store:
+                self._session = session
+                await session.run(store)
+        finally:
+            self._session = None
+            self.progress.end()
+            self._sink.unsynced(self.cluster)
+
+    def _judge(self, value: bytes) -> ClusterConfig:
+        return handshake.judge(self.cluster, value, self._me)
+
+    def _feeds(self, config: ClusterConfig) -> tuple[feeds.Feed, ...]:
+        return feeds.of_remote(self.cluster, config, max_clusters=self._me.max_clusters)
+
+    def _accept(self, config: ClusterConfig) -> None:
+        """Take the cluster under this id; facts of an earlier connection await confirmation."""
+        if self._id != config.id:
+            if self._id:
+                log.warning(
+                    "cluster changed its id", cluster=self.cluster, old=self._id, new=config.id
+                )
+                self._drain()
+            self._ids.reserve(self.cluster, config.id)
+            self._id = config.id
+            self._sink.identify(self.cluster, config.id)
+            self._record.begin(config.id)
+        kinds = frozenset(feed.kind for feed in self._feeds(config))
+        if self._kinds:
+            self._sink.unconfirmed(self.cluster)
+        for kind in self._kinds - kinds:  # no longer published: an empty list of them
+            self._sink.synced(self.cluster, kind)
+            self._record.listing(kind)
+            self._record.listed(kind)
+        self._kinds = kinds
+
+    def _drain(self) -> None:
+        log.info("cluster drained", cluster=self.cluster)
+        self._sink.drain(self.cluster)
+        self._record.clear()
+        self._ids.release(self.cluster)
+        self._id = 0
+        self._kinds = frozenset()

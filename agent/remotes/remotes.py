@@ -1,0 +1,123 @@
+"""All remote clusters of this node: those whose files are in the configuration directory."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from agent.checkpoint import Checkpoint, Saved
+from agent.facts import Me, Sink
+from agent.remotes import directory
+from agent.remotes.handshake import Ids
+from agent.remotes.progress import Counts
+from agent.remotes.remote import Remote
+from agent.remotes.session import Opener, Waits
+from clustermesh.status import RemoteStatus
+from kvstore.watch import ending
+
+log = structlog.get_logger()
+
+
+class Places(msgspec.Struct, frozen=True, kw_only=True):
+    """Where remotes are configured, and the waits that are not one remote's own (seconds)."""
+
+    directory: Path
+    scan_interval: float = 30.0
+    sync_timeout: float = 60.0
+
+
+class Remotes:
+    """Begins, changes and ends the lives of remotes. One task each; none waits for another."""
+
+    def __init__(
+        self,
+        places: Places,
+        *,
+        me: Me,
+        sink: Sink,
+        checkpoint: Checkpoint,
+        opener: Opener,
+        waits: Waits,
+        report: Callable[[str | None], None],
+    ) -> None:
+        self.settled = asyncio.Event()
+        """Set when every remote of the start was ready once, or was waited for long enough."""
+        self._places = places
+        self._me = me
+        self._sink = sink
+        self._checkpoint = checkpoint
+        self._opener = opener
+        self._waits = waits
+        self._report = report
+        self._ids = Ids(me)
+        self._remotes: dict[str, Remote] = {}
+        self._saved: Mapping[str, Saved] = {}
+
+    async def run(self) -> None:
+        """Follow the directory until cancelled."""
+        self._saved = await asyncio.to_thread(self._checkpoint.load)
+        async with asyncio.TaskGroup() as tasks:
+            scans = directory.follow(
+                self._places.directory, own=self._me.cluster, interval=self._places.scan_interval
+            )
+            async with ending(scans) as found:
+                async for files, problem in found:
+                    self._report(problem or None)
+                    self._turn(files, tasks)
+
+    def statuses(self, counts: Counts) -> list[RemoteStatus]:
+        """Every remote, by name."""
+        return [self._remotes[name].status(counts) for name in sorted(self._remotes)]
+
+    def trouble(self) -> list[str]:
+        """What is wrong with remotes, a sentence each."""
+        sentences = (
+            (name, self._remotes[name].progress.sentence()) for name in sorted(self._remotes)
+        )
+        return [f"cluster {name}: {sentence}" for name, sentence in sentences if sentence]
+
+    def _turn(self, files: directory.Remotes, tasks: asyncio.TaskGroup) -> None:
+        """Make the directory's content the configuration."""
+        self._sink.expect(frozenset(files))
+        for name in self._remotes.keys() - files.keys():
+            self._remotes[name].configure(None)
+        first = not self.settled.is_set() and not self._remotes
+        for name, file in files.items():
+            if name in self._remotes:
+                self._remotes[name].configure(file)
+            else:
+                self._begin(file, tasks)
+        for name in self._saved.keys() - files.keys():
+            self._checkpoint.forget(name)
+        self._saved = {}
+        if first:
+            tasks.create_task(self._settle(list(self._remotes.values())))
+
+    def _begin(self, file: directory.RemoteFile, tasks: asyncio.TaskGroup) -> None:
+        log.info("cluster configured", cluster=file.cluster, path=str(file.path))
+        remote = Remote(
+            file.cluster,
+            me=self._me,
+            sink=self._sink,
+            ids=self._ids,
+            record=self._checkpoint.record(file.cluster),
+            opener=self._opener,
+            waits=self._waits,
+        )
+        if saved := self._saved.get(file.cluster):
+            remote.restore(saved)
+        remote.configure(file)
+        self._remotes[file.cluster] = remote
+        tasks.create_task(self._live(remote), name=f"remote/{file.cluster}")
+
+    async def _live(self, remote: Remote) -> None:
+        await remote.run(sync_timeout=self._places.sync_timeout)
+        del self._remotes[remote.cluster]
+        log.info("cluster removed", cluster=remote.cluster)
+
+    async def _settle(self, remotes: list[Remote]) -> None:
+        for remote in remotes:
+            await remote.progress.settled.wait()
+        self.settled.set()

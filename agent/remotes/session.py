@@ -1,0 +1,138 @@
+"""One connection to one cluster: who it is, when its lists are complete, and what they say."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import msgspec
+
+from agent.facts import Sink
+from agent.remotes.feeds import Feed
+from agent.remotes.gate import Held
+from agent.remotes.handshake import Refused
+from agent.remotes.progress import Progress
+from agent.remotes.reader import KindReader, Record
+from clustermesh import keys
+from clustermesh.model import ClusterConfig
+from kvstore.backoff import Backoff
+from kvstore.client import Reader, Store, StoreError
+from kvstore.config import EtcdConfig
+from kvstore.heartbeat import Heartbeat, HeartbeatSettings
+
+Opener = Callable[[EtcdConfig], AbstractAsyncContextManager[Store]]
+
+
+class ConfigChanged(Exception):
+    """The cluster's config says something else now: this connection cannot go on."""
+
+
+class Waits(msgspec.Struct, frozen=True, kw_only=True):
+    """Every wait of a cluster's life, in seconds."""
+
+    handshake: float = 60.0
+    config: float = 30.0
+    ceiling: float = 30.0
+    heartbeat: float = 120.0
+
+
+class Role(msgspec.Struct, frozen=True, kw_only=True):
+    """What differs between a remote cluster and the own one.
+
+    ``judge`` reads the cluster-config and raises ``Refused``; ``accept`` prepares for the facts
+    of the cluster it describes and may raise ``Refused``, too; ``feeds`` says what to read.
+    """
+
+    judge: Callable[[bytes], ClusterConfig]
+    accept: Callable[[ClusterConfig], None]
+    feeds: Callable[[ClusterConfig], tuple[Feed, ...]]
+
+
+class Session:
+    """The life of one connection; ``run`` returns only by an exception."""
+
+    def __init__(
+        self, *, role: Role, sink: Sink, progress: Progress, record: Record, waits: Waits
+    ) -> None:
+        self._role = role
+        self._sink = sink
+        self._progress = progress
+        self._record = record
+        self._waits = waits
+        self._heartbeat: Heartbeat | None = None
+        self._gate: Held | None = None
+
+    async def run(self, store: Store) -> None:
+        """Shake hands, then follow every kind until cancelled; raises ``ConfigChanged``."""
+        config = await self._handshake(store)
+        self._heartbeat = Heartbeat(store, HeartbeatSettings(limit=self._waits.heartbeat))
+        self._gate = gate = Held(self._heartbeat)
+        feeds = self._role.feeds(config)
+        self._progress.config = config
+        self._progress.begin(tuple(feed.kind for feed in feeds))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._heartbeat.run())
+            tasks.create_task(self._recheck(store, config, gate))
+            for feed in feeds:
+                tasks.create_task(self._read(store, feed, gate))
+
+    @property
+    def heartbeat_age(self) -> float | None:
+        """Seconds since the heartbeat changed, None before the handshake."""
+        return None if self._heartbeat is None else self._heartbeat.age()
+
+    @property
+    def held(self) -> str:
+        """Why deletions are held, empty when they are not."""
+        return "" if self._gate is None else self._gate.reason()
+
+    async def _handshake(self, store: Reader) -> ClusterConfig:
+        """Ask until there is a config that this mesh can have."""
+        for wait in Backoff(ceiling=self._waits.ceiling):
+            try:
+                return await self._ask(store)
+            except (StoreError, Refused) as error:
+                problem = str(error)
+            except TimeoutError:
+                problem = f"no answer within {self._waits.handshake:g} s"
+            self._progress.trouble("connection", f"{problem}; trying again in {wait:.1f} s")
+            await asyncio.sleep(wait)
+        raise AssertionError  # a back-off never ends
+
+    async def _ask(self, store: Reader) -> ClusterConfig:
+        name = self._progress.cluster
+        async with asyncio.timeout(self._waits.handshake):
+            entry = await store.get(keys.cluster_config(name))
+        if entry is None:
+            raise Refused(
+                f"its etcd has no {keys.cluster_config(name)}: its control plane has not started,"
+                f" or the cluster's name is not {name}"
+            )
+        config = self._role.judge(entry.value)
+        self._role.accept(config)
+        return config
+
+    async def _recheck(self, store: Reader, config: ClusterConfig, gate: Held) -> None:
+        """Read the config again and again; the peers' rights allow no watch on it."""
+        while True:
+            await asyncio.sleep(self._waits.config)
+            try:
+                entry = await store.get(keys.cluster_config(self._progress.cluster))
+                if entry is None:
+                    gate.config_gone()
+                    continue
+                if self._role.judge(entry.value) != config:
+                    raise ConfigChanged
+            except StoreError:
+                continue  # the readers of facts tell of it
+            except Refused as error:
+                self._progress.note("config", str(error))
+                continue
+            self._progress.note("config", None)
+            gate.config_present()
+
+    async def _read(self, store: Reader, feed: Feed, gate: Held) -> None:
+        await gate.wait()  # a first list, too, is believed only from somebody alive
+        reader = KindReader(
+            feed, sink=self._sink, progress=self._progress, gate=gate, record=self._record
+        )
+        await reader.run(store)

@@ -1,0 +1,143 @@
+"""Settings of the agent: every path, limit and wait, read once from file, environment and flags."""
+
+import ipaddress
+import socket
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+
+from clustermesh.settings import about, seconds, text
+
+NAME: Final = r"^([a-z0-9][-a-z0-9]{0,30})?[a-z0-9]$"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """What ``clustermesh-agent`` needs to know (contract kvstore 3 for names, ids and modes)."""
+
+    cluster_name: Annotated[str, text("name of this cluster, 1 to 32 characters", pattern=NAME)]
+    cluster_id: Annotated[int, about("id of this cluster in the mesh", ge=1, le=511)]
+    node_name: Annotated[str, about("name of this node; empty: the host's name")] = ""
+    node_ip: Annotated[str, about("address of this node that other nodes' packets come to")]
+    etcd_config: Annotated[Path, about("etcd client file of the own cluster (YAML)")]
+    clustermesh_config: Annotated[Path, about("directory with one etcd client file per remote")]
+    max_connected_clusters: Annotated[int, about("size of the mesh: 255 or 511 everywhere")] = 255
+
+    state_dir: Annotated[Path, about("where the agent keeps what it must know after a restart")] = (
+        Path("/var/lib/clustermesh")
+    )
+    bpf_root: Annotated[Path, about("bpf file system; pins go to clustermesh/ below it")] = Path(
+        "/sys/fs/bpf"
+    )
+    cgroup_root: Annotated[
+        Path | None,
+        about("cgroup2 directory whose sockets are served (default: the mount)"),
+    ] = None
+    kube_proxy_replacement: Annotated[
+        bool, about("serve every service, not only the global ones")
+    ] = False
+    table_size: Annotated[int, about("slots of a selection table, one of the primes")] = 1021
+    map_entries: Annotated[
+        int, about("room of every map, in entries; 0: each map's own default", ge=0, le=8_388_608)
+    ] = 0
+
+    device: Annotated[
+        str, text("name of our VXLAN device", pattern=r"^[a-zA-Z][-_a-zA-Z0-9]{0,14}$")
+    ] = "cm_vxlan"
+    tunnel_port: Annotated[int, about("UDP port on the wire", ge=1, le=65535)] = 8472
+    device_port: Annotated[
+        int, about("UDP port of our device; 0: the wire's, or a free one beside it", ge=0, le=65535)
+    ] = 0
+    mtu: Annotated[int, about("MTU of our device; 0: the underlay's less the header", ge=0)] = 0
+    route_table: Annotated[int, about("number of our routing table", ge=1, le=0xFFFFFFFF)] = 8472
+    rule_priority: Annotated[
+        int, about("priority of the rule that leads to our table", ge=1, le=32765)
+    ] = 472
+    host_routes: Annotated[
+        int, about("most routes to single pods outside announced ranges", ge=0)
+    ] = 4096
+
+    stale_after: Annotated[
+        float, seconds("age of our facts from which local backends are left alone", ge=1)
+    ] = 300.0
+    stamp_interval: Annotated[float, seconds("how often fresh facts are stamped", ge=0.1)] = 10.0
+    heartbeat_limit: Annotated[
+        float, seconds("silence of a peer after which its deletions are held", ge=1)
+    ] = 120.0
+    handshake_timeout: Annotated[
+        float, seconds("most that one question of the handshake may take", ge=0.1)
+    ] = 60.0
+    config_interval: Annotated[
+        float, seconds("how often a peer's cluster-config is read again", ge=0.1)
+    ] = 30.0
+    retry_ceiling: Annotated[float, seconds("longest wait between two attempts", ge=0.1)] = 30.0
+    sync_timeout: Annotated[
+        float, seconds("how long a start waits for remotes before it says ready", ge=0)
+    ] = 60.0
+    scan_interval: Annotated[
+        float, seconds("how often directories are read even without an event", ge=0.1)
+    ] = 30.0
+    checkpoint_interval: Annotated[
+        float, seconds("least time between two writes of the checkpoint", ge=0.01)
+    ] = 2.0
+    network_interval: Annotated[
+        float, seconds("how often device, routes and rules are compared without an event", ge=0.1)
+    ] = 30.0
+    network_settle: Annotated[
+        float, seconds("pause between a netlink event and the comparison", ge=0)
+    ] = 0.2
+
+    api_socket: Annotated[Path, about("unix socket of the HTTP API")] = Path(
+        "/run/clustermesh/agent.sock"
+    )
+    api_listen: Annotated[str, about("HOST:PORT for the HTTP API on TCP; empty: none")] = ""
+    log_level: Annotated[str, about("debug, info, warning or error")] = "info"
+    log_format: Annotated[str, about("json, console or auto")] = "auto"
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def node(self) -> str:
+        """The node's name."""
+        return self.node_name or socket.gethostname()
+
+
+class CleanupSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """What ``clustermesh-agent cleanup`` needs: where the agent had put things."""
+
+    bpf_root: Path = Path("/sys/fs/bpf")
+    state_dir: Path = Path("/var/lib/clustermesh")
+    device: str = "cm_vxlan"
+    route_table: int = 8472
+    rule_priority: int = 472
+    api_socket: Path = Path("/run/clustermesh/agent.sock")
+
+
+def _check(settings: Settings) -> None:
+    if settings.max_connected_clusters not in (255, 511):
+        raise ValueError(
+            f"max-connected-clusters: expected 255 or 511, found {settings.max_connected_clusters}"
+        )
+    if settings.cluster_id > settings.max_connected_clusters:
+        raise ValueError(
+            f"cluster-id: expected 1 to {settings.max_connected_clusters},"
+            f" found {settings.cluster_id}"
+        )
+    try:
+        ipaddress.ip_address(settings.node_ip)
+    except ValueError:
+        raise ValueError(f"node-ip: expected an address, found {settings.node_ip!r}") from None
+    if settings.api_listen:
+        listen(settings.api_listen)
+    if settings.stamp_interval > settings.stale_after / 2:
+        raise ValueError("stamp-interval: expected at most half of stale-after")
+
+
+def listen(written: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``, an IPv6 host in brackets; raises ``ValueError``."""
+    host, _, port = written.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
+        raise ValueError(f"api-listen: expected HOST:PORT, found {written!r}")
+    return host, int(port)
