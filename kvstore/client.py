@@ -29,6 +29,14 @@ class Conflict(StoreError):
     """A condition of a write did not hold: somebody else was there first."""
 
 
+class LeaseGone(Conflict):
+    """The lease a write names has ended: grant another, write again."""
+
+
+class Refused(StoreError):
+    """This request will never be taken as it stands (too large, malformed): leave it out, say so."""
+
+
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """One key as it stands: ``revision`` of its last change, ``lease`` 0 when there is none."""
 
@@ -92,7 +100,7 @@ class Reader(Protocol):
 
 
 class Writer(Protocol):
-    """Writing side. Raises ``Unavailable``, ``Denied`` or ``Conflict``."""
+    """Writing side. Raises ``Unavailable``, ``Denied``, ``Conflict`` or ``Refused``."""
 
     async def commit(self, ops: Sequence[WriteOp]) -> int:
         """At most 128 operations on distinct keys in one transaction; the revision it made."""
@@ -125,6 +133,15 @@ class Store(Reader, Writer, Protocol):
     @property
     def cluster_id(self) -> int:
         """The id of the etcd that answered first on this connection, 0 before any answer."""
+        ...
+
+    @property
+    def connections(self) -> int:
+        """How often a connection came up. A step up means: verify what you believe is stored."""
+        ...
+
+    async def connected(self, *, beyond: int) -> int:
+        """Wait until ``connections`` is greater than ``beyond``; its value then."""
         ...
 
 

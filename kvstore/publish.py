@@ -1,0 +1,329 @@
+"""Keeping a set of keys true in a store: what is wanted is written once, at once when idle and in batches when busy."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from kvstore.backoff import Backoff
+from kvstore.client import DeleteOp, LeaseGone, PutOp, Refused, Store, StoreError
+from kvstore.lease import Leases
+from kvstore.watch import Report, ending
+
+
+class _Unknown:
+    """What the store holds after a write that failed half way: the old value, the new one, or nothing."""
+
+
+_UNKNOWN = _Unknown()
+
+
+class PublishSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Sizes and seconds of a publisher; the defaults are those of contract kvstore 5.2."""
+
+    batch_ops: int = 128
+    batch_bytes: int = 1 << 20
+    lease_ttl: float = 900.0
+    """0: keys without a lease."""
+    lease_keys: int = 1_000
+    first_wait: float = 0.05
+    ceiling: float = 10.0
+
+
+class Publisher:
+    """The owner of a set of keys. Callers say what is wanted, at any time and without waiting; ``run`` makes it so.
+
+    Per key only the newest wish is written, wishes equal to what the store holds cost nothing, and keys are written in
+    the order in which they were first wished for. What fails is tried again until it is so or no longer wanted; only a
+    value that the store will never take is left out, and named.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: PublishSettings = PublishSettings(),  # noqa: B008 - frozen
+        *,
+        report: Report = lambda _: None,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._report = report
+        self._leases = Leases(store, ttl=settings.lease_ttl, keys=settings.lease_keys)
+        self._written: dict[str, bytes | _Unknown] = {}
+        """What the store holds of ours. None, here and below, means: no such key."""
+        self._pending: dict[str, bytes | None] = {}
+        self._flight: dict[str, bytes | None] = {}
+        self._canaries: dict[str, bytes] = {}
+        self._refused: dict[str, bytes] = {}
+        self._last: tuple[str, int] | None = None
+        """The last write: its key, and its revision, 0 for a removal."""
+        self._prefixes: tuple[str, ...] = ()
+        self._unswept = False
+        self._swept = 0
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._told: str | None = None
+
+    @property
+    def pending(self) -> int:
+        """Keys whose newest wish the store has not taken yet."""
+        return len(self._pending.keys() | self._flight.keys())
+
+    @property
+    def refused(self) -> Sequence[str]:
+        """Keys whose value the store will never take (too large, say); they keep their last value there."""
+        return tuple(self._refused)
+
+    def put(self, key: str, value: bytes) -> None:
+        """From now on the key should have this value."""
+        self._wish(key, value)
+
+    def remove(self, key: str) -> None:
+        """From now on there should be no such key."""
+        self._canaries.pop(key, None)
+        self._wish(key, None)
+
+    def synced(self, key: str, value: bytes) -> None:
+        """Put a canary: it is written after everything that was wished for before it."""
+        self._canaries[key] = value
+        self._pending.pop(key, None)
+        self._wish(key, value)
+
+    async def flushed(self) -> None:
+        """Return when every wish has come true."""
+        await self._idle.wait()
+
+    async def sweep(self, prefixes: Sequence[str]) -> int:
+        """Remove what an earlier life left under the prefixes; how many keys that were.
+
+        Call it when everything wanted has been wished for: strangers are removed. From then on the same is done
+        whenever the store turns out to have another past than the one we wrote, having been wiped or restored.
+        """
+        self._prefixes, self._unswept = tuple(prefixes), True
+        self._stir()
+        await self._idle.wait()
+        return self._swept
+
+    async def run(self) -> None:
+        """Make wishes come true, keep leases alive; for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._notice_connections(), name="publisher: new connections")
+            await self._work()
+
+    def _wish(self, key: str, value: bytes | None) -> None:
+        if value is not None and self._refused.get(key) == value:
+            return
+        self._refused.pop(key, None)
+        holds = self._flight[key] if key in self._flight else self._written.get(key)
+        if value == holds:
+            self._pending.pop(key, None)
+        else:
+            self._pending[key] = value
+            self._stir()
+
+    def _stir(self) -> None:
+        self._idle.clear()
+        self._wake.set()
+
+    async def _notice_connections(self) -> None:
+        while True:
+            await self._store.connected(beyond=self._store.connections)
+            self._wake.set()
+
+    async def _work(self) -> None:
+        waits = Backoff(first=self._settings.first_wait, ceiling=self._settings.ceiling)
+        verified = self._store.connections
+        while True:
+            connection = self._store.connections
+            try:
+                if connection != verified:
+                    await self._verify()
+                    verified = connection
+                await self._keep_alive()
+                await self._write()
+            except StoreError as error:
+                wait = next(waits)
+                self._tell(
+                    f"{self.pending} keys are not published: {error}; trying again in {wait:.1f} s"
+                )
+                await self._pause(connection, wait)
+            else:
+                waits.reset()
+                self._tell(self._refusals())
+                await self._rest()
+
+    async def _rest(self) -> None:
+        """Wait for a wish, a new connection, or the next renewal of a lease."""
+        try:
+            async with asyncio.timeout_at(self._leases.due_at()):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+    async def _pause(self, connection: int, seconds: float) -> None:
+        """Wait; not longer than until a lost connection is up again."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._store.connected(beyond=connection)
+        except TimeoutError:
+            return
+
+    def _tell(self, sentence: str | None) -> None:
+        if sentence != self._told:
+            self._told = sentence
+            self._report(sentence)
+
+    def _refusals(self) -> str | None:
+        if not self._refused:
+            return None
+        first = next(iter(self._refused))
+        return f"{len(self._refused)} keys have values that the store does not take, the first is {first}"
+
+    async def _write(self) -> None:
+        """Until nothing is left to do."""
+        while self._pending or self._unswept:
+            if self._pending:
+                await self._commit(await self._take())
+            else:
+                self._swept = await self._compare(repair=False)
+                self._unswept = False
+        self._idle.set()
+
+    async def _take(self) -> list[PutOp | DeleteOp]:
+        """The oldest wishes, as many as fit into one transaction; they are in flight from now on."""
+        ops: list[PutOp | DeleteOp] = []
+        room = self._settings.batch_bytes
+        while self._pending and len(ops) < self._settings.batch_ops:
+            key, value = next(iter(self._pending.items()))
+            room -= len(key) + len(value or b"")
+            if ops and room < 0:
+                break
+            if value is None:
+                op: PutOp | DeleteOp = DeleteOp(key)
+            else:
+                lease = self._leases.find(key)
+                if lease is None:
+                    if ops:
+                        break  # what is taken must not wait for a new lease
+                    await self._leases.grant(asyncio.get_running_loop().time())
+                    continue
+                op = PutOp(key, value, lease)
+            del self._pending[key]
+            self._flight[key] = value
+            ops.append(op)
+        return ops
+
+    async def _commit(self, ops: Sequence[PutOp | DeleteOp]) -> None:
+        """Write; what the store refuses is narrowed down to the key that it refuses."""
+        try:
+            revision = await self._store.commit(ops)
+        except Refused as error:
+            if len(ops) == 1:
+                self._refuse(ops[0].key, error)
+                return
+            await self._commit(ops[: len(ops) // 2])
+            await self._commit(ops[len(ops) // 2 :])
+        except LeaseGone:
+            self._uncertain()
+            if not await self._keep_alive(now=float("inf")):
+                raise  # all of ours live: trying again at once would go round for ever
+        except StoreError:
+            self._uncertain()
+            raise
+        else:
+            self._settle(ops, revision)
+
+    def _settle(self, ops: Sequence[PutOp | DeleteOp], revision: int) -> None:
+        for op in ops:
+            del self._flight[op.key]
+            if isinstance(op, PutOp):
+                self._written[op.key] = op.value
+                self._last = (op.key, revision)
+            else:
+                self._written.pop(op.key, None)
+                self._leases.release(op.key)
+                self._last = (op.key, 0)
+
+    def _refuse(self, key: str, error: Refused) -> None:
+        value = self._flight.pop(key)
+        if value is not None and key not in self._pending:
+            self._refused[key] = value
+            self._tell(f"{key}: {error}")
+
+    def _uncertain(self) -> None:
+        """Nobody knows whether what is in flight was written: it goes back to the head of the queue."""
+        for key in self._flight:
+            self._written[key] = _UNKNOWN
+        self._pending = {**self._flight, **self._pending}
+        self._flight = {}
+        self._canaries_last()
+
+    def _again(self, keys: Iterable[str]) -> None:
+        """Write these once more, canaries last."""
+        for key in keys:
+            value = self._written[key]
+            if not isinstance(value, _Unknown):
+                self._pending.setdefault(key, value)
+                self._written[key] = _UNKNOWN
+        self._canaries_last()
+        if self._pending:
+            self._stir()
+
+    def _canaries_last(self) -> None:
+        for key in self._canaries:
+            if key in self._pending:
+                self._pending[key] = self._pending.pop(key)
+
+    async def _keep_alive(self, now: float | None = None) -> int:
+        """Renew the leases that are due by now; the keys of those that have ended are written again. How many ended."""
+        now = asyncio.get_running_loop().time() if now is None else now
+        ended = 0
+        for lease in self._leases:
+            if lease.due_at() <= now and not await self._leases.renew(
+                lease, asyncio.get_running_loop().time()
+            ):
+                lost = self._leases.lost(lease)
+                self._again([key for key in self._written if key in lost])
+                ended += 1
+        return ended
+
+    async def _verify(self) -> None:
+        """On a new connection: is this the store that we wrote, with everything that we wrote in it?
+
+        History is a line: when the last write is there, at its revision, every earlier one was kept too.
+        """
+        await self._keep_alive(now=float("inf"))
+        if self._last is None:
+            return
+        key, revision = self._last
+        found = await self._store.get(key)
+        if (found.revision if found else 0) != revision:
+            await self._compare(repair=True)
+
+    async def _compare(self, *, repair: bool) -> int:
+        """Wish away what is under our prefixes and not wanted; with ``repair`` also write again what is missing."""
+        intact: set[str] = set()
+        strangers = 0
+        for prefix in self._prefixes:
+            async with ending(self._store.pages(prefix)) as pages:
+                async for page in pages:
+                    for entry in page.entries:
+                        if self._written.get(entry.key) == entry.value:
+                            intact.add(entry.key)
+                        elif not self._is_wanted(entry.key):
+                            self._written[entry.key] = _UNKNOWN
+                            self._pending[entry.key] = None
+                            strangers += 1
+        if repair:
+            self._again([key for key in self._written if key not in intact])
+        if self._pending:
+            self._stir()
+        return strangers
+
+    def _is_wanted(self, key: str) -> bool:
+        for layer in (self._pending, self._flight):
+            if key in layer:
+                return layer[key] is not None
+        return key in self._written

@@ -1,0 +1,249 @@
+"""Following a prefix for ever: list, synced, changes; gaps come out as ordinary events."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import msgspec
+
+from kvstore.backoff import Backoff
+from kvstore.client import Batch, Denied, HistoryLost, Reader, StoreError
+from kvstore.events import Change, Delete, Event, Put, Synced
+
+T = TypeVar("T")
+Report = Callable[[str | None], None]
+
+
+class FollowSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds and sizes of a follower."""
+
+    first_wait: float = 0.05
+    ceiling: float = 60.0
+    """A list that fails is tried again after 50 ms, in the end after a minute (contract kvstore 5.2)."""
+    denied_wait: float = 5.0
+    slice_events: int = 1_000
+    """No more events than this are handed on at once, except that a revision is never cut."""
+
+
+class Gate(Protocol):
+    """May deletions be believed now?"""
+
+    def open(self) -> bool: ...
+
+    async def wait(self) -> None:
+        """Return when it is open."""
+        ...
+
+
+@runtime_checkable
+class Connected(Protocol):
+    """A store that can say when it is worth trying again."""
+
+    @property
+    def connections(self) -> int: ...
+
+    async def connected(self, *, beyond: int) -> int: ...
+
+
+async def follow(
+    store: Reader,
+    prefix: str,
+    *,
+    gate: Gate | None = None,
+    canary: str | None = None,
+    settings: FollowSettings = FollowSettings(),  # noqa: B008 - frozen
+    report: Report = lambda _: None,
+) -> AsyncIterator[Sequence[Event]]:
+    """One endless story of a prefix, in bounded slices. Store failures never come out of it.
+
+    It begins with a full list: puts, then ``Synced``. Then whole revisions as they happen. When the past is lost it
+    lists again: puts of everything, deletes of what vanished meanwhile, ``Synced``. With a ``canary`` (contract kvstore
+    5.3) no list is believed before that key is there. While the ``gate`` is closed deletions are held back, and
+    ``Synced`` with them; when it opens, a full list settles them. ``report`` gets a sentence while the story is
+    interrupted, with the time of the next try, and None when it goes on.
+    """
+    follower = _Follower(store, prefix, gate, canary, settings, report)
+    waits = Backoff(first=settings.first_wait, ceiling=settings.ceiling)
+    while True:
+        connections = store.connections if isinstance(store, Connected) else 0
+        try:
+            async with ending(follower.story()) as story:
+                async for told in story:
+                    waits.reset()
+                    yield told
+            continue
+        except HistoryLost as error:
+            follower.seen = None
+            wait = next(waits)
+            report(f"{prefix}: {error}; listing again in {wait:.1f} s")
+        except Denied as error:
+            wait = max(settings.denied_wait, next(waits))
+            report(f"{prefix}: {error}; trying again in {wait:.0f} s")
+        except StoreError as error:
+            wait = next(waits)
+            report(f"{prefix}: {error}; trying again in {wait:.1f} s")
+        await _pause(store, connections, wait)
+
+
+class _Follower:
+    """What one follower knows: the keys it told of, and up to which revision."""
+
+    def __init__(
+        self,
+        store: Reader,
+        prefix: str,
+        gate: Gate | None,
+        canary: str | None,
+        settings: FollowSettings,
+        report: Report,
+    ) -> None:
+        self.store = store
+        self.prefix = prefix
+        self.gate = gate
+        self.canary = canary
+        self.size = settings.slice_events
+        self.report = report
+        self.known: set[str] = set()
+        self.seen: int | None = None
+        self.holding = False
+
+    async def story(self) -> AsyncIterator[Sequence[Event]]:
+        """List if the past is lost, then changes, until something fails or held deletions can be settled."""
+        if self.seen is None:
+            async with ending(self._list()) as listing:
+                async for told in listing:
+                    yield told
+                    await asyncio.sleep(0)
+        assert self.seen is not None  # the list ended
+        self.report(None)
+        async with ending(self.store.changes(self.prefix, after=self.seen)) as batches:
+            while (batch := await self._next(batches)) is not None:
+                for changes in self._believed(batch):
+                    yield changes
+                    await asyncio.sleep(0)
+                self.seen = batch.revision
+        self.seen = None
+
+    async def _list(self) -> AsyncIterator[Sequence[Event]]:
+        """Everything, then what vanished, then Synced: additions first, so that nothing is empty in between."""
+        if self.canary is not None:
+            await self._await_canary(self.canary)
+        stale, revision = set(self.known), 0
+        async with ending(self.store.pages(self.prefix)) as pages:
+            async for page in pages:
+                revision = page.revision
+                for entries in _slices(page.entries, self.size):
+                    puts = [Put(one.key, one.value, one.revision) for one in entries]
+                    keys = [put.key for put in puts]
+                    self.known.update(keys)
+                    stale.difference_update(keys)
+                    yield puts
+        self.holding = self.gate is not None and not self.gate.open()
+        if not self.holding:
+            for gone in _slices(sorted(stale), self.size):
+                self.known.difference_update(gone)
+                yield [Delete(key, revision) for key in gone]
+            yield (Synced(revision),)
+        self.seen = revision
+
+    def _believed(self, batch: Batch) -> Iterator[Sequence[Change]]:
+        """The batch in slices; deletions are left out while the gate is closed."""
+        events = batch.events
+        if self.gate is not None and not self.gate.open():
+            events = [event for event in events if isinstance(event, Put)]
+            self.holding = self.holding or len(events) < len(batch.events)
+        for event in events:
+            if isinstance(event, Put):
+                self.known.add(event.key)
+            else:
+                self.known.discard(event.key)
+        return whole_revisions(events, self.size)
+
+    async def _next(self, batches: AsyncIterator[Batch]) -> Batch | None:
+        """The next batch; None when deletions were held and may be believed again."""
+        if not self.holding or self.gate is None:
+            return await anext(batches)
+        return await _unless(_awaited(batches), self.gate.wait())
+
+    async def _await_canary(self, key: str) -> None:
+        """Return when the key is there."""
+        revision = 0
+        async with ending(self.store.pages(key)) as pages:
+            async for page in pages:
+                revision = page.revision
+                if any(one.key == key for one in page.entries):
+                    return
+        self.report(f"{self.prefix}: waiting for {key}, which says that the list is complete")
+        async with ending(self.store.changes(key, after=revision)) as batches:
+            async for batch in batches:
+                if any(isinstance(event, Put) and event.key == key for event in batch.events):
+                    return
+
+
+def whole_revisions(events: Sequence[Change], size: int) -> Iterator[Sequence[Change]]:
+    """Slices of about ``size`` events that never part events of one revision."""
+    start = 0
+    while len(events) - start > size:
+        end = start + size
+        while end > start and events[end - 1].revision == events[end].revision:
+            end -= 1
+        if end == start:  # one revision is larger than a slice: it stays whole
+            end = start + size
+            while end < len(events) and events[end].revision == events[start].revision:
+                end += 1
+        yield events[start:end]
+        start = end
+    if start < len(events):
+        yield events[start:] if start else events
+
+
+def _slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for at in range(0, len(items), size):
+        yield items[at : at + size]
+
+
+@asynccontextmanager
+async def ending(stream: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """Use a stream and end it for certain, so that what it holds is let go of now."""
+    try:
+        yield stream
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()
+
+
+async def _awaited(batches: AsyncIterator[Batch]) -> Batch | StoreError:
+    try:
+        return await anext(batches)
+    except StoreError as error:
+        return error
+
+
+async def _unless(
+    batch: Coroutine[Any, Any, Batch | StoreError], other: Coroutine[Any, Any, None]
+) -> Batch | None:
+    """The batch, or None when ``other`` returns first."""
+    async with asyncio.TaskGroup() as race:
+        wanted, stop = race.create_task(batch), race.create_task(other)
+        await asyncio.wait((wanted, stop), return_when=asyncio.FIRST_COMPLETED)
+        wanted.cancel()
+        stop.cancel()
+    if wanted.cancelled():
+        return None
+    result = wanted.result()
+    if isinstance(result, StoreError):
+        raise result
+    return result
+
+
+async def _pause(store: Reader, connections: int, seconds: float) -> None:
+    """Wait; not longer than until a lost connection is up again."""
+    if not isinstance(store, Connected):
+        await asyncio.sleep(seconds)
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            await store.connected(beyond=connections)
+    except TimeoutError:
+        return

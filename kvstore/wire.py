@@ -1,0 +1,354 @@
+"""gRPC's edge: one connection to one etcd, with typed methods, and the guard against another etcd's answers."""
+
+import asyncio
+import os
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+# gRPC's C core writes to stderr on its own; every failure reaches us as a status anyway. Its fork handlers are for
+# programs that go on using a channel in the child, which we never do.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+import grpc
+
+from kvstore import failure
+from kvstore._proto import etcd_pb2 as rpc
+from kvstore.client import Denied, HistoryLost, StoreError, Unavailable
+from kvstore.config import Endpoint, EtcdConfig
+
+
+class Request(Protocol):
+    """A message that can be sent."""
+
+    def SerializeToString(self) -> bytes: ...  # noqa: N802 - protobuf's name
+
+
+class Reply(Protocol):
+    """A message that tells which etcd sent it."""
+
+    @property
+    def header(self) -> rpc.ResponseHeader: ...
+
+
+_Grpc = Any  # grpc has no types; its objects do not leave this module
+
+Q = TypeVar("Q", bound=Request)
+R = TypeVar("R", bound=Reply)
+
+
+class Method(Generic[Q, R]):
+    """A path with the types that travel on it."""
+
+    def __init__(self, path: str, request: type[Q], reply: type[R]) -> None:
+        self.path = path
+        self.request = request
+        self.reply = reply
+
+
+RANGE = Method("/etcdserverpb.KV/Range", rpc.RangeRequest, rpc.RangeResponse)
+TXN = Method("/etcdserverpb.KV/Txn", rpc.TxnRequest, rpc.TxnResponse)
+COMPACT = Method("/etcdserverpb.KV/Compact", rpc.CompactionRequest, rpc.CompactionResponse)
+WATCH = Method("/etcdserverpb.Watch/Watch", rpc.WatchRequest, rpc.WatchResponse)
+GRANT = Method("/etcdserverpb.Lease/LeaseGrant", rpc.LeaseGrantRequest, rpc.LeaseGrantResponse)
+REVOKE = Method("/etcdserverpb.Lease/LeaseRevoke", rpc.LeaseRevokeRequest, rpc.LeaseRevokeResponse)
+KEEP_ALIVE = Method(
+    "/etcdserverpb.Lease/LeaseKeepAlive", rpc.LeaseKeepAliveRequest, rpc.LeaseKeepAliveResponse
+)
+STATUS = Method("/etcdserverpb.Maintenance/Status", rpc.StatusRequest, rpc.StatusResponse)
+AUTHENTICATE = Method(
+    "/etcdserverpb.Auth/Authenticate", rpc.AuthenticateRequest, rpc.AuthenticateResponse
+)
+
+_Metadata = tuple[tuple[str, str], ...]
+
+
+class Target(Protocol):
+    """Where to dial: an address, and the name the server must prove to have."""
+
+    @property
+    def endpoint(self) -> Endpoint: ...
+
+    @property
+    def server_name(self) -> str | None: ...
+
+
+class Link:
+    """One connection. It ends once, for a stated reason, and is never mended: the next one is a new link."""
+
+    def __init__(self, channel: _Grpc, *, name: str, config: EtcdConfig) -> None:
+        self._channel = channel
+        self._config = config
+        self._callables: dict[str, _Grpc] = {}
+        self._metadata: _Metadata = ()
+        self._ended: asyncio.Event = asyncio.Event()
+        self.name = name
+        self.end_reason = ""
+        self.cluster_id = 0
+        self.revision = 0
+        self.version = ""
+
+    @property
+    def alive(self) -> bool:
+        """Not ended, and still the very connection that was dialled."""
+        if (
+            not self._ended.is_set()
+            and self._channel.get_state() is not grpc.ChannelConnectivity.READY
+        ):
+            self.end("the connection was lost")
+        return not self._ended.is_set()
+
+    def end(self, reason: str) -> None:
+        """From now on every call fails with ``Unavailable``."""
+        if not self._ended.is_set():
+            self.end_reason = reason
+            self._ended.set()
+
+    async def greet(self) -> None:
+        """The first words on a new connection: who are you, and (with a password) may I come in."""
+        status = await self._once(STATUS, rpc.StatusRequest(), self._config.dial_timeout)
+        self.cluster_id, self.version = status.header.cluster_id, status.version
+        if self._config.username is not None:
+            await self._authenticate()
+
+    async def ended(self) -> str:
+        """Wait for the end; its reason. Notices a lost connection even when nobody calls."""
+        state = grpc.ChannelConnectivity.READY
+        async with asyncio.TaskGroup() as tasks:
+            changed = tasks.create_task(self._channel.wait_for_state_change(state))
+            told = tasks.create_task(self._ended.wait())
+            await asyncio.wait((changed, told), return_when=asyncio.FIRST_COMPLETED)
+            self.end("the connection was lost")
+            changed.cancel()
+        return self.end_reason
+
+    async def close(self) -> None:
+        """End, and let go of the socket."""
+        self.end("it was closed here")
+        await self._channel.close()
+
+    async def call(self, method: Method[Q, R], request: Q, *, timeout: float | None = None) -> R:  # noqa: ASYNC109
+        """One request and its reply; raises one of our words."""
+        return await self.begin(method, request, timeout=timeout)
+
+    def begin(
+        self, method: Method[Q, R], request: Q, *, timeout: float | None = None
+    ) -> "Pending[Q, R]":
+        """Send now, await the reply later."""
+        return Pending(self, method, request, timeout or self._config.request_timeout)
+
+    def stream(self, method: Method[Q, R], *, need_leader: bool = False) -> "Stream[Q, R]":
+        """A stream of requests and replies."""
+        if not self.alive:
+            raise Unavailable(self.end_reason)
+        make = self._callable(method, streaming=True)
+        extra: _Metadata = (("hasleader", "true"),) if need_leader else ()
+        return Stream(self, make(metadata=self._metadata + extra))
+
+    def guard(self, reply: R) -> R:
+        """Pass on a reply of the etcd this link belongs to (contract kvstore 5.2: a header that names another one)."""
+        if reply.header.cluster_id != self.cluster_id:
+            self.end(f"etcd {reply.header.cluster_id:x} answered instead of {self.cluster_id:x}")
+            raise HistoryLost(self.end_reason)
+        self.revision = max(self.revision, reply.header.revision)
+        return reply
+
+    def failed(self, error: grpc.aio.AioRpcError) -> StoreError:
+        """A call's failure in our words; ends the link when it is the connection that failed."""
+        told = failure.translate(error)
+        if failure.breaks(error):
+            self.end(str(told))
+        return told
+
+    def interrupted(self) -> StoreError | None:
+        """Was a CancelledError gRPC's way of saying that the channel closed, rather than a cancellation of this task?"""
+        task = asyncio.current_task()
+        if self._ended.is_set() and task is not None and not task.cancelling():
+            return Unavailable(self.end_reason)
+        return None
+
+    def start(self, method: Method[Q, R], request: Q, timeout: float) -> _Grpc:
+        return self._callable(method, streaming=False)(
+            request, timeout=timeout, metadata=self._metadata
+        )
+
+    async def renew_token(self) -> bool:
+        """Authenticate again; False when this link has no password to do it with (a certificate needs none)."""
+        if self._config.username is not None:
+            await self._authenticate()
+        return self._config.username is not None
+
+    async def _authenticate(self) -> None:
+        request = rpc.AuthenticateRequest(
+            name=self._config.username, password=self._config.password
+        )
+        try:
+            reply = await self._once(AUTHENTICATE, request, self._config.dial_timeout)
+        except Denied as error:
+            if "not enabled" not in str(error):
+                raise Denied(f"etcd refuses user {self._config.username}: {error}") from None
+            return  # an etcd without users lets everybody in
+        self._metadata = (("token", reply.token),)
+
+    async def _once(self, method: Method[Q, R], request: Q, seconds: float) -> R:
+        try:
+            reply: R = await self.start(method, request, seconds)
+        except grpc.aio.AioRpcError as error:
+            raise self.failed(error) from None
+        return reply
+
+    def _callable(self, method: Method[Q, R], *, streaming: bool) -> _Grpc:
+        found = self._callables.get(method.path)
+        if found is None:
+            make = self._channel.stream_stream if streaming else self._channel.unary_unary
+            found = self._callables[method.path] = make(
+                method.path,
+                request_serializer=method.request.SerializeToString,
+                response_deserializer=method.reply.FromString,  # type: ignore[attr-defined]  # static in every message
+            )
+        return found
+
+
+class Pending(Generic[Q, R]):
+    """A request that is under way. Awaiting it gives the reply; ``cancel`` when nobody will."""
+
+    def __init__(self, link: Link, method: Method[Q, R], request: Q, seconds: float) -> None:
+        self._link = link
+        self._method = method
+        self._request = request
+        self._seconds = seconds
+        self._call = link.start(method, request, seconds) if link.alive else None
+
+    def __await__(self) -> Generator[_Grpc, None, R]:
+        return self._reply().__await__()
+
+    def cancel(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+
+    async def _reply(self) -> R:
+        if self._call is None:
+            raise Unavailable(self._link.end_reason)
+        try:
+            return self._link.guard(await self._answer())
+        except grpc.aio.AioRpcError as error:
+            raise self._link.failed(error) from None
+        except asyncio.CancelledError:
+            if told := self._link.interrupted():
+                raise told from None
+            raise
+
+    async def _answer(self) -> R:
+        reply: R
+        try:
+            reply = await self._call  # type: ignore[misc]  # not None here; grpc has no types
+        except grpc.aio.AioRpcError as error:
+            if not failure.asks_for_new_token(error):
+                raise
+            await self._link.renew_token()
+            reply = await self._link.start(self._method, self._request, self._seconds)
+        return reply
+
+
+class Stream(Generic[Q, R]):
+    """Both directions of a streaming call, in our words."""
+
+    def __init__(self, link: Link, call: _Grpc) -> None:
+        self._link = link
+        self._call = call
+
+    async def send(self, request: Q) -> None:
+        """Send one request; one sender at a time."""
+        try:
+            await self._call.write(request)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise await self._why(error) from None
+        except asyncio.CancelledError:
+            if told := self._link.interrupted():
+                raise told from None
+            raise
+
+    async def receive(self) -> R:
+        """The next reply; raises ``Unavailable`` also when the other side ended the stream."""
+        try:
+            reply = await self._call.read()
+            if reply is grpc.aio.EOF:
+                code = await self._call.code()
+                if code is grpc.StatusCode.OK:
+                    self._link.end("etcd ended the stream")
+                    raise Unavailable("etcd ended the stream")
+        except grpc.aio.AioRpcError as error:
+            raise self._link.failed(error) from None
+        except asyncio.CancelledError:
+            if told := self._link.interrupted():
+                raise told from None
+            raise
+        if reply is grpc.aio.EOF:
+            raise await self._why(None)
+        message: R = reply
+        return self._link.guard(message)
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+    async def _why(self, error: Exception | None) -> StoreError:
+        if not isinstance(error, grpc.aio.AioRpcError):
+            error = grpc.aio.AioRpcError(
+                await self._call.code(),
+                grpc.aio.Metadata(),
+                grpc.aio.Metadata(),
+                details=await self._call.details(),
+            )
+        return self._link.failed(error)
+
+
+async def dial(target: Target, config: EtcdConfig) -> Link:
+    """A new connection, certificates read now; raises ``Unavailable`` or ``Denied``."""
+    options = _options(config, target.server_name)
+    if target.endpoint.secure:
+        credentials = await asyncio.to_thread(_credentials, config)
+        channel = grpc.aio.secure_channel(target.endpoint.text, credentials, options=options)
+    else:
+        channel = grpc.aio.insecure_channel(target.endpoint.text, options=options)
+    link = Link(channel, name=str(target.endpoint), config=config)
+    try:
+        await link.greet()
+    except BaseException:
+        await link.close()
+        raise
+    return link
+
+
+def _credentials(config: EtcdConfig) -> _Grpc:
+    def read(path: str | None) -> bytes | None:
+        try:
+            return None if path is None else Path(path).read_bytes()
+        except OSError as error:
+            raise Unavailable(f"{path} cannot be read: {error.strerror}") from None
+
+    return grpc.ssl_channel_credentials(
+        read(config.trusted_ca_file), read(config.key_file), read(config.cert_file)
+    )
+
+
+def _options(config: EtcdConfig, server_name: str | None) -> Sequence[tuple[str, object]]:
+    options: list[tuple[str, object]] = [
+        (
+            "grpc.use_local_subchannel_pool",
+            1,
+        ),  # or a "new" channel may quietly reuse an old connection
+        ("grpc.enable_retries", 0),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.keepalive_time_ms", int(config.keepalive_time * 1000)),
+        ("grpc.keepalive_timeout_ms", int(config.keepalive_timeout * 1000)),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+    ]
+    if server_name is not None:
+        options += [
+            ("grpc.ssl_target_name_override", server_name),
+            ("grpc.default_authority", server_name),
+        ]
+    return options
