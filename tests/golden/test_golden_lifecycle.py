@@ -43,7 +43,7 @@ def edited(exporter: Exporter, kind: ObjectKind, name: str, **changes: object) -
     namespace, _, short = name.rpartition("/")
     old = exporter.known()[Ref(kind, namespace, short)]
     raw = json.loads(msgspec.json.encode(old))
-    patched(raw, {key.replace("_", "-"): value for key, value in changes})
+    patched(raw, {key.replace("_", "-"): value for key, value in changes.items()})
     return exporter.apply(kind, [Upsert(objects.convert(kind, raw))])
 
 
