@@ -84,6 +84,11 @@ class Publisher:
         self._canaries.pop(key, None)
         self._wish(key, None)
 
+    def rewrite(self, key: str) -> None:
+        """Write the key once more, since somebody else changed it."""
+        if key in self._written:
+            self._again([key])
+
     def synced(self, key: str, value: bytes) -> None:
         """Put a canary: it is written after everything that was wished for before it."""
         self._canaries[key] = value

@@ -89,27 +89,28 @@ def own_users(cluster: str) -> tuple[User, ...]:
 
 
 class _File(msgspec.Struct, frozen=True):
-    users: tuple[User, ...] = ()
+    users: tuple[User, ...] | None = None
+    """None: the chart writes ``users:`` and nothing after it when there are no peers."""
 
 
 def load_users(path: Path) -> tuple[User, ...]:
     """The peers named in a users file (``users: [{name, role}]``); raises ``ConfigError`` or ``OSError``."""
     try:
         document = yaml.safe_load(path.read_bytes())
-        file = msgspec.convert({} if document is None else document, _File)
+        users = msgspec.convert({} if document is None else document, _File).users or ()
     except yaml.YAMLError as error:
         raise ConfigError(f"$: expected YAML: {' '.join(str(error).split())}") from None
     except msgspec.ValidationError as error:
-        reason, _, at = str(error).rpartition(" - at ")
-        raise ConfigError(f"{at.strip('`') or '$'}: {reason or error}") from None
-    for index, user in enumerate(file.users):
+        reason, _, at = str(error).partition(" - at ")
+        raise ConfigError(f"{at.strip('`') or '$'}: {reason}") from None
+    for index, user in enumerate(users):
         if not re.fullmatch(r"[\w.:@-]+", user.name):
             raise ConfigError(
                 f"$.users[{index}].name: expected a certificate's common name, got {user.name!r}"
             )
         if user.role != PEER_ROLE:
             raise ConfigError(f"$.users[{index}].role: expected {PEER_ROLE}, got {user.role!r}")
-    return file.users
+    return users
 
 
 async def ensure_auth(config: EtcdConfig, cluster: str, peers: Collection[User]) -> None:
