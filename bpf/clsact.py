@@ -1,7 +1,10 @@
-"""The way onto a device before TCX (Linux 6.6): a clsact queue, one direct-action filter a side."""
+"""The way onto a device before TCX (Linux 6.6): a clsact queue, one direct-action filter a side.
+
+A filter holds its program and lives as long as the device; its name tells which program it runs.
+"""
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from bpf import syscalls
 from bpf.errors import AttachError
@@ -15,8 +18,8 @@ _HANDLE: Final = 1
 _PREFIX: Final = "cm_"
 
 
-def _filter(ip: "IPRoute", ifindex: int, side: str) -> dict[str, Any] | None:
-    """Our filter's options on this side, if it is there."""
+def _present(ip: "IPRoute", ifindex: int, side: str) -> str | None:
+    """The name of our filter on this side, if it is there."""
     from pyroute2.netlink.exceptions import NetlinkError
 
     try:
@@ -25,25 +28,23 @@ def _filter(ip: "IPRoute", ifindex: int, side: str) -> dict[str, Any] | None:
         return None  # no clsact queue there
     for message in found:
         options = message.get_attr("TCA_OPTIONS")
-        if options is None or message.get_attr("TCA_KIND") != "bpf":
-            continue
-        name = options.get_attr("TCA_BPF_NAME") or ""
-        if name.startswith(_PREFIX):
-            return dict(options["attrs"])
+        name = options.get_attr("TCA_BPF_NAME") if options else None
+        if isinstance(name, str) and name.startswith(_PREFIX):
+            return name
     return None
 
 
-def ensure_filter(ifindex: int, side: str, name: str, program_fd: int) -> bool:
+def ensure_filter(ifindex: int, side: str, program: str, program_fd: int) -> bool:
     """The program filters that side of the device; whether anything had to change."""
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
+    name = f"{program}/{syscalls.program_info(program_fd).id}"
     try:
         with IPRoute() as ip:
-            present = _filter(ip, ifindex, side)
-            if present and present.get("TCA_BPF_ID") == syscalls.program_info(program_fd).id:
+            if _present(ip, ifindex, side) == name:
                 return False
-            with suppress(FileExistsError, NetlinkError):  # somebody's clsact queue serves as well
+            with suppress(NetlinkError):  # somebody's clsact queue serves as well
                 ip.tc("add", "clsact", ifindex)
             ip.tc(
                 "replace-filter",
@@ -58,7 +59,7 @@ def ensure_filter(ifindex: int, side: str, name: str, program_fd: int) -> bool:
                 direct_action=True,
             )
     except (NetlinkError, OSError) as error:
-        raise AttachError(f"cannot attach {name} by clsact: {error}") from error
+        raise AttachError(f"cannot attach {program} by clsact: {error}") from error
     return True
 
 
@@ -69,5 +70,5 @@ def remove_filters(ifindex: int) -> None:
 
     with IPRoute() as ip, suppress(NetlinkError, OSError):
         for side, parent in _PARENTS.items():
-            if _filter(ip, ifindex, side) is not None:
+            if _present(ip, ifindex, side) is not None:
                 ip.tc("del-filter", "bpf", ifindex, _HANDLE, parent=parent, prio=_PRIORITY)

@@ -210,3 +210,15 @@ def load(root: Path, settings: DatapathSettings | None = None) -> Datapath:
             os.close(fd)
         raise
     return Datapath(pins, chosen, maps, programs)
+
+
+def cleanup(root: Path) -> None:
+    """Detaches the linked programs and removes every pin of ours below `root`. Twice is fine.
+
+    Filters on a device (clsact) go with the device: delete that, or call detach_overlay first.
+    """
+    pins = Pins(root)
+    if pins.links.is_dir():
+        for path in pins.links.iterdir():
+            remove_link(path)
+    pins.remove()

@@ -4,16 +4,17 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from struct import Struct
 from typing import Final, Self
 
 from bpf import syscalls
-from bpf.errors import MapCallError, MapFullError, MapSizeError
-from bpf.maps import MapKind, check_sizes
+from bpf.errors import MapCallError, MapFullError
+from bpf.maps import MapKind, check_sizes, check_table_sizes
 
 BATCH: Final = 20_000
+TABLES_AT_ONCE: Final = 256  # each is an open file until the kernel has it
 _CURSOR_SIZE: Final = 64  # at least a whole key: that is what prefix maps write there
 _NO_BATCH: Final = frozenset({errno.EINVAL, errno.ENOSYS, syscalls.ENOTSUPP})
 _NO_ROOM: Final = frozenset({errno.E2BIG, errno.ENOSPC, errno.ENOMEM})
@@ -28,8 +29,9 @@ def possible_cpus() -> int:
 class _Handle:
     """An open map: owns the file descriptor."""
 
-    def __init__(self, fd: int, name: str = "") -> None:
+    def __init__(self, fd: int, name: str = "", *, batches: bool = True) -> None:
         self.fd = fd
+        self._batches = batches
         self.info = syscalls.map_info(fd)
         self.name = name or self.info.name
         self.key_size = self.info.key_size
@@ -89,6 +91,57 @@ class _Handle:
         except OSError as error:
             raise MapCallError(self.name, "deleting", error) from error
 
+    def _put_singly(self, entries: Sequence[tuple[bytes, bytes]], applied: int) -> None:
+        for done, (key, value) in enumerate(entries, applied):
+            self._put(key, value, done)
+
+    def _put_batch(self, entries: Sequence[tuple[bytes, bytes]], applied: int) -> None:
+        if len(entries) <= 1 or not self._batches:
+            self._put_singly(entries, applied)
+            return
+        keys = b"".join([key for key, _ in entries])
+        values = b"".join([value for _, value in entries])
+        done, error = syscalls.batch(
+            syscalls.BATCH_UPDATE,
+            self.fd,
+            keys=syscalls.address_of(keys),
+            values=syscalls.address_of(values),
+            count=len(entries),
+        )
+        if error is None:
+            return
+        if error.errno in _NO_BATCH:
+            self._put_singly(entries, applied)  # raises if an entry is at fault
+            self._batches = False
+            return
+        raise self._refused("writing", error, applied + done) from error
+
+    def _drop_batch(self, keys: Sequence[bytes]) -> None:
+        if len(keys) <= 1 or not self._batches:
+            for key in keys:
+                self._drop(key)
+            return
+        packed = b"".join(keys)
+        first = syscalls.address_of(packed)
+        done = 0
+        while done < len(keys):
+            count, error = syscalls.batch(
+                syscalls.BATCH_DELETE,
+                self.fd,
+                keys=first + done * self.key_size,
+                count=len(keys) - done,
+            )
+            if error is None:
+                return
+            if error.errno in _NO_BATCH:
+                for key in keys[done:]:
+                    self._drop(key)
+                self._batches = False
+                return
+            if error.errno != errno.ENOENT:
+                raise MapCallError(self.name, "deleting", error) from error
+            done += count + 1  # the kernel stops at an absent key: go on behind it
+
     def _refused(self, operation: str, error: OSError, applied: int) -> Exception:
         if error.errno in _NO_ROOM:
             return MapFullError(self.name, self.max_entries, applied=applied)
@@ -104,9 +157,8 @@ class KernelMap(_Handle):
     """A BpfMap over a descriptor. `batches=False` uses one call per entry, as old kernels need."""
 
     def __init__(self, fd: int, name: str = "", *, batches: bool = True) -> None:
-        super().__init__(fd, name)
+        super().__init__(fd, name, batches=batches)
         self.value_size = self.info.value_size
-        self._batches = batches
 
     def get(self, key: bytes) -> bytes | None:
         check_sizes(self, key)
@@ -115,65 +167,14 @@ class KernelMap(_Handle):
     def put_many(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
         for key, value in entries:
             check_sizes(self, key, value)
-        if len(entries) == 1 or not self._batches:
-            self._put_singly(entries, 0)
-            return
         for start in range(0, len(entries), BATCH):
             self._put_batch(entries[start : start + BATCH], start)
-
-    def _put_singly(self, entries: Sequence[tuple[bytes, bytes]], applied: int) -> None:
-        for done, (key, value) in enumerate(entries, applied):
-            self._put(key, value, done)
-
-    def _put_batch(self, entries: Sequence[tuple[bytes, bytes]], applied: int) -> None:
-        keys = b"".join([key for key, _ in entries])
-        values = b"".join([value for _, value in entries])
-        done, error = syscalls.batch(
-            syscalls.BATCH_UPDATE,
-            self.fd,
-            keys=syscalls.address_of(keys),
-            values=syscalls.address_of(values),
-            count=len(entries),
-        )
-        if error is None:
-            return
-        if error.errno in _NO_BATCH:
-            self._batches = False
-            self._put_singly(entries, applied)
-            return
-        raise self._refused("writing", error, applied + done) from error
 
     def drop_many(self, keys: Sequence[bytes]) -> None:
         for key in keys:
             check_sizes(self, key)
-        if len(keys) == 1 or not self._batches:
-            for key in keys:
-                self._drop(key)
-            return
         for start in range(0, len(keys), BATCH):
             self._drop_batch(keys[start : start + BATCH])
-
-    def _drop_batch(self, keys: Sequence[bytes]) -> None:
-        packed = b"".join(keys)
-        first = syscalls.address_of(packed)
-        done = 0
-        while done < len(keys):
-            count, error = syscalls.batch(
-                syscalls.BATCH_DELETE,
-                self.fd,
-                keys=first + done * self.key_size,
-                count=len(keys) - done,
-            )
-            if error is None:
-                return
-            if error.errno in _NO_BATCH:
-                self._batches = False
-                for key in keys[done:]:
-                    self._drop(key)
-                return
-            if error.errno != errno.ENOENT:
-                raise MapCallError(self.name, "deleting", error) from error
-            done += count + 1  # the kernel stops at an absent key: go on behind it
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         if self._batches:
@@ -238,23 +239,32 @@ class KernelTables(_Handle):
         self.table_size = table_size
 
     def swap(self, keys: Sequence[bytes], table: bytes) -> None:
-        if len(table) != self.table_size:
-            raise MapSizeError(self.name, "a table", got=len(table), expected=self.table_size)
-        if not keys:
-            return
+        self.swap_many([(keys, table)])
+
+    def swap_many(self, tables: Sequence[tuple[Sequence[bytes], bytes]]) -> None:
+        for keys, table in tables:
+            check_table_sizes(self, keys, table)
+        applied = 0
+        for start in range(0, len(tables), TABLES_AT_ONCE):
+            applied += self._swap(tables[start : start + TABLES_AT_ONCE], applied)
+
+    def _swap(self, tables: Sequence[tuple[Sequence[bytes], bytes]], applied: int) -> int:
+        entries: list[tuple[bytes, bytes]] = []
+        with ExitStack() as inner_maps:
+            for keys, table in tables:
+                inner = self._make()
+                inner_maps.callback(os.close, inner)
+                self._fill(inner, table)
+                entries += [(key, self._FD.pack(inner)) for key in keys]
+            self._put_batch(entries, applied)
+        return len(entries)
+
+    def _make(self) -> int:
+        name = self.name.removeprefix("cilium_")
         try:
-            inner = syscalls.map_create(
-                MapKind.ARRAY, 4, self.table_size, 1, name=self.name.removeprefix("cilium_")
-            )
+            return syscalls.map_create(MapKind.ARRAY, 4, self.table_size, 1, name=name)
         except OSError as error:
             raise MapCallError(self.name, "making a table", error) from error
-        try:
-            self._fill(inner, table)
-            value = self._FD.pack(inner)
-            for applied, key in enumerate(keys):
-                self._put(key, value, applied)
-        finally:
-            os.close(inner)
 
     def _fill(self, inner: int, table: bytes) -> None:
         zero, content = syscalls.address_of(self._ZERO), syscalls.address_of(table)
@@ -283,8 +293,8 @@ class KernelTables(_Handle):
         return self._keys()
 
     def drop(self, keys: Sequence[bytes]) -> None:
-        for key in keys:
-            self._drop(key)
+        check_table_sizes(self, keys)
+        self._drop_batch(keys)
 
 
 class KernelCounters(_Handle):

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from bpf.errors import MapFullError, MapSizeError
 
@@ -59,6 +59,9 @@ class Tables(Protocol):
     def swap(self, keys: Sequence[bytes], table: bytes) -> None:
         """All `keys` share one new array, filled before it can be seen."""
 
+    def swap_many(self, tables: Sequence[tuple[Sequence[bytes], bytes]]) -> None:
+        """Several at once: the kernel waits for its readers once, not once for each."""
+
     def read(self, key: bytes) -> bytes | None: ...
     def keys(self) -> Iterator[bytes]: ...
     def drop(self, keys: Sequence[bytes]) -> None:
@@ -78,6 +81,18 @@ def check_sizes(at: BpfMap, key: bytes, value: bytes | None = None) -> None:
         raise MapSizeError(at.name, "a key", got=len(key), expected=at.key_size)
     if value is not None and len(value) != at.value_size:
         raise MapSizeError(at.name, "a value", got=len(value), expected=at.value_size)
+
+
+TABLE_KEY_SIZE: Final = 2
+
+
+def check_table_sizes(at: Tables, keys: Sequence[bytes], table: bytes | None = None) -> None:
+    """Raises MapSizeError before anything reaches the kernel."""
+    for key in keys:
+        if len(key) != TABLE_KEY_SIZE:
+            raise MapSizeError(at.name, "a key", got=len(key), expected=TABLE_KEY_SIZE)
+    if table is not None and len(table) != at.table_size:
+        raise MapSizeError(at.name, "a table", got=len(table), expected=at.table_size)
 
 
 def prefix_matches(entry: bytes, key: bytes) -> bool:
@@ -149,28 +164,33 @@ class DictTables:
 
     def __init__(self, name: str, *, table_size: int, max_entries: int) -> None:
         self.name = name
-        self.key_size = 2
         self.table_size = table_size
         self.max_entries = max_entries
         self.writes = 0
         self._tables: dict[bytes, bytes] = {}
 
     def swap(self, keys: Sequence[bytes], table: bytes) -> None:
-        if len(table) != self.table_size:
-            raise MapSizeError(self.name, "a table", got=len(table), expected=self.table_size)
-        for applied, key in enumerate(keys):
+        self.swap_many([(keys, table)])
+
+    def swap_many(self, tables: Sequence[tuple[Sequence[bytes], bytes]]) -> None:
+        for keys, table in tables:
+            check_table_sizes(self, keys, table)
+        entries = [(key, table) for keys, table in tables for key in keys]
+        for applied, (key, table) in enumerate(entries):
             if key not in self._tables and len(self._tables) >= self.max_entries:
                 raise MapFullError(self.name, self.max_entries, applied=applied)
             self._tables[key] = table
             self.writes += 1
 
     def read(self, key: bytes) -> bytes | None:
+        check_table_sizes(self, [key])
         return self._tables.get(key)
 
     def keys(self) -> Iterator[bytes]:
         yield from tuple(self._tables)
 
     def drop(self, keys: Sequence[bytes]) -> None:
+        check_table_sizes(self, keys)
         for key in keys:
             if self._tables.pop(key, None) is not None:
                 self.writes += 1

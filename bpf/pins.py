@@ -35,6 +35,13 @@ class Pins:
         except OSError as error:
             raise BpfError(f"cannot keep pins under {self.root}: {error.strerror}") from error
 
+    def remove(self) -> None:
+        """The folders and all that is in them; what is not ours, or a mount point, stays."""
+        for folder in (self.links, self.root / "programs", self.maps):
+            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            self.root.rmdir()
+
     def versions(self) -> Iterator[str]:
         yield from (path.name for path in (self.root / "programs").iterdir())
 
@@ -61,12 +68,3 @@ def pin(fd: int, path: Path) -> None:
         syscalls.pin(fd, path)
     except OSError as error:
         raise BpfError(f"cannot pin {path}: {error.strerror}") from error
-
-
-def cleanup(root: Path) -> None:
-    """Removes every pin of ours below `root`, which detaches the programs. Twice is fine."""
-    pins = Pins(root)
-    for folder in (pins.links, root / "programs", pins.maps):
-        shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):
-        root.rmdir()  # somebody else's pins, or a mount point, may remain

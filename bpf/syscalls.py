@@ -72,13 +72,18 @@ def _call(command: int, attributes: bytes) -> int:
 
 
 def map_create(
-    kind: int, key_size: int, value_size: int, max_entries: int, flags: int = 0, name: str = ""
+    kind: int,
+    key_size: int,
+    value_size: int,
+    max_entries: int,
+    flags: int = 0,
+    name: str = "",
+    *,
+    inner_fd: int = 0,
 ) -> int:
     """A new map's file descriptor. Object names have at most 15 characters: longer ones are cut."""
-    short = name.encode()[:15]
-    return _call(
-        MAP_CREATE, _CREATE.pack(kind, key_size, value_size, max_entries, flags, 0, 0, short)
-    )
+    sizes = (kind, key_size, value_size, max_entries)
+    return _call(MAP_CREATE, _CREATE.pack(*sizes, flags, inner_fd, 0, name.encode()[:15]))
 
 
 def element(command: int, fd: int, key: int, value: int = 0, flags: int = 0) -> int:
@@ -214,7 +219,8 @@ def run_program(
             len(context),
             address_of(context) if context else 0,
             ctypes.addressof(context_out) if context else 0,
-        )
+        ),
+        _TEST_RUN.size,
     )
     call(PROG_TEST_RUN, attributes)
     _, result, _, size, *_, context_size, _, _ = _TEST_RUN.unpack_from(attributes.raw)

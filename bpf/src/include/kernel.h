@@ -118,6 +118,7 @@ static long (*bpf_skb_change_type)(struct __sk_buff *skb, __u32 type) = (void *)
 static long (*bpf_skb_change_tail)(struct __sk_buff *skb, __u32 len, __u64 flags) = (void *)38;
 static __u64 (*bpf_get_socket_cookie)(void *ctx) = (void *)46;
 static __u64 (*bpf_get_netns_cookie)(void *ctx) = (void *)122;
+static long (*bpf_loop)(__u32 times, void *step, void *context, __u64 flags) = (void *)181;
 static int (*bpf_set_retval)(int retval) = (void *)187;
 
 enum { BPF_F_INVALIDATE_HASH = 1 << 1 };

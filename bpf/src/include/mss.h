@@ -16,50 +16,66 @@ enum {
 	IPV6_HEADER_EXCESS = 20, /* an IPv6 header is this much longer than one of IPv4 */
 };
 
-static __always_inline void write_mss(struct __sk_buff *skb, __u32 tcp, __u32 option, __u16 limit)
-{
-	__be16 old, new = bswap16(limit);
+enum { LOOP_GO_ON = 0, LOOP_STOP = 1 };
 
-	if (bpf_skb_load_bytes(skb, option + 2, &old, sizeof(old)) < 0 || bswap16(old) <= limit)
+struct option_walk {
+	struct __sk_buff *skb;
+	__u32 tcp;   /* where the TCP header starts */
+	__u32 at;    /* where the next option starts */
+	__u32 end;   /* where the header ends */
+	__u32 limit; /* the largest segment to promise */
+};
+
+static __always_inline void write_mss(const struct option_walk *walk)
+{
+	__u32 checksum = walk->tcp + TCP_CHECKSUM, place = walk->at + 2;
+	__be16 old, new = bswap16(walk->limit);
+
+	if (bpf_skb_load_bytes(walk->skb, place, &old, sizeof(old)) < 0 ||
+	    bswap16(old) <= walk->limit)
 		return;
 	/* The checksum adds 16-bit words that start at the header: at an odd place bytes trade roles. */
-	if ((option - tcp) & 1)
-		bpf_l4_csum_replace(skb, tcp + TCP_CHECKSUM, bswap16(old), bswap16(new), sizeof(new));
+	if ((place - walk->tcp) & 1)
+		bpf_l4_csum_replace(walk->skb, checksum, bswap16(old), bswap16(new), sizeof(new));
 	else
-		bpf_l4_csum_replace(skb, tcp + TCP_CHECKSUM, old, new, sizeof(new));
-	bpf_skb_store_bytes(skb, option + 2, &new, sizeof(new), 0);
+		bpf_l4_csum_replace(walk->skb, checksum, old, new, sizeof(new));
+	bpf_skb_store_bytes(walk->skb, place, &new, sizeof(new), 0);
+}
+
+static long next_option(__u32 index, struct option_walk *walk)
+{
+	__u8 option[2];
+
+	(void)index;
+	if (walk->at + sizeof(option) > walk->end ||
+	    bpf_skb_load_bytes(walk->skb, walk->at, option, sizeof(option)) < 0)
+		return LOOP_STOP;
+	if (option[0] == TCP_OPTION_NOP) {
+		walk->at += 1;
+		return LOOP_GO_ON;
+	}
+	if (option[0] == TCP_OPTION_MSS && option[1] == 4 && walk->at + 4 <= walk->end)
+		write_mss(walk);
+	if (option[0] == TCP_OPTION_END || option[0] == TCP_OPTION_MSS || option[1] < 2)
+		return LOOP_STOP;
+	walk->at += option[1];
+	return LOOP_GO_ON;
 }
 
 static __always_inline void clamp_mss(struct __sk_buff *skb, __u8 family, __u8 protocol, __u32 tcp)
 {
 	struct cm_state *state = agent_state();
-	__u32 at = TCP_FIXED_SIZE, limit, end;
-	__u8 head[2], option[2];
+	struct option_walk walk = {.skb = skb, .tcp = tcp, .at = tcp + TCP_FIXED_SIZE};
+	__u8 head[2];
 
 	if (protocol != IPPROTO_TCP || !state || !state->mss)
 		return;
 	if (bpf_skb_load_bytes(skb, tcp + TCP_OFFSET_AND_FLAGS, head, sizeof(head)) < 0 ||
 	    !(head[1] & TCP_SYN))
 		return;
-	limit = state->mss;
+	walk.limit = state->mss;
 	if (family == FAMILY_IPV6)
-		limit -= IPV6_HEADER_EXCESS;
-	end = (head[0] >> 4) * 4;
-	for (int i = 0; i < TCP_MAX_OPTIONS; i++) {
-		if (at + sizeof(option) > end ||
-		    bpf_skb_load_bytes(skb, tcp + at, option, sizeof(option)) < 0 ||
-		    option[0] == TCP_OPTION_END)
-			return;
-		if (option[0] == TCP_OPTION_NOP) {
-			at += 1;
-			continue;
-		}
-		if (option[0] == TCP_OPTION_MSS && option[1] == 4 && at + 4 <= end) {
-			write_mss(skb, tcp, tcp + at, limit);
-			return;
-		}
-		if (option[1] < 2)
-			return;
-		at += option[1];
-	}
+		walk.limit -= IPV6_HEADER_EXCESS;
+	walk.end = tcp + (head[0] >> 4) * 4;
+	bpf_loop(TCP_MAX_OPTIONS, next_option, &walk, 0);
 }
