@@ -78,8 +78,9 @@ class Authority:
     def load(cls, certificate: Path, key: Path) -> Self:
         """Raises ``CertificateError`` when the files are missing or do not belong together."""
         authority = _certificate_in(certificate)
+        pem = _read(key)
         try:
-            private = serialization.load_pem_private_key(_read(key), password=None)
+            private = serialization.load_pem_private_key(pem, password=None)
         except (ValueError, TypeError) as error:
             raise CertificateError(f"{key} holds no unencrypted private key in PEM") from error
         if not isinstance(private, ec.EllipticCurvePrivateKey):
@@ -193,8 +194,9 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _certificate_in(path: Path) -> x509.Certificate:
+    pem = _read(path)
     try:
-        return x509.load_pem_x509_certificate(_read(path))
+        return x509.load_pem_x509_certificate(pem)
     except ValueError as error:
         raise CertificateError(f"{path} holds no certificate in PEM") from error
 

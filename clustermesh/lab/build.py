@@ -1,7 +1,7 @@
 """Build a lab: namespaces and links, certificates, etcds, apiservers, agents, pods."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from clustermesh.lab import host, preflight, processes
@@ -10,13 +10,16 @@ from clustermesh.lab.errors import LabError
 from clustermesh.lab.manifests import Pod
 from clustermesh.lab.network import Network
 from clustermesh.lab.paths import Paths
+from clustermesh.lab.processes import Process
 from clustermesh.lab.state import Phase, State, load, locked
 from clustermesh.lab.teardown import Report, remains, tear_down, uninterrupted
 from clustermesh.lab.topology import Addresses, Cluster, Topology
 from clustermesh.meshctl import api, meshfile
 
 READY_TIMEOUT = 60.0
+START_TIMEOUT = 10.0
 POLL = 0.05
+LISTEN_POLL = 0.005
 
 
 def up(
@@ -102,7 +105,11 @@ class _Builder:
         self._nodes()
         self._pods()
         self._write_mesh()
-        self._state.ready = wait_ready(self._paths, self._state, began, self._report, timeout)
+        started = list(self._state.processes.values())
+        waiting = apis(self._paths, self._state, self._clusters)
+        self._state.ready = wait_ready(waiting, started, self._report, began=began, timeout=timeout)
+        for pod in self._state.pods.values():
+            wait_listening(self._state.processes[pod.target])
         self._state.phase = Phase.UP
         self._state.save(self._paths)
         return self._state
@@ -156,38 +163,59 @@ class _Builder:
 
 
 def wait_ready(
-    paths: Paths, state: State, began: float, report: Report, timeout: float
+    waiting: Mapping[str, Sequence[str]],
+    started: Sequence[Process],
+    report: Report,
+    *,
+    began: float,
+    timeout: float,
 ) -> dict[str, float]:
-    """Seconds from ``began`` (of ``time.monotonic()``) until each cluster's apiserver and agents
-    were all ready. ``LabError`` when one of them ended or the time is over.
+    """Seconds from ``began`` (of ``time.monotonic()``) until all APIs of each cluster were ready.
+    ``LabError`` when one of the processes just started ended, or the time is over.
     """
-    waiting = {cluster.name: sockets(paths, cluster) for cluster in state.topology.clusters}
+    left = {cluster: list(urls) for cluster, urls in waiting.items()}
     took: dict[str, float] = {}
     report("waiting until all are ready")
-    while waiting:
-        for cluster, left in list(waiting.items()):
-            left[:] = [url for url in left if not api.ready(url)]
-            if not left:
-                del waiting[cluster]
+    while left:
+        for cluster, urls in list(left.items()):
+            urls[:] = [url for url in urls if not api.ready(url)]
+            if not urls:
+                del left[cluster]
                 took[cluster] = round(time.monotonic() - began, 2)
                 report(f"{cluster} is ready after {took[cluster]:.1f} s")
-        for process in state.processes.values():
+        for process in started:
             if not processes.alive(process):
                 raise LabError(_ended(process))
-        if waiting and time.monotonic() - began > timeout:
-            urls = ", ".join(url for left in waiting.values() for url in left)
-            raise LabError(f"not ready after {timeout:.0f} s: {urls}. Their logs: {paths.top}")
-        time.sleep(POLL)
+        if left and time.monotonic() - began > timeout:
+            late = ", ".join(url for urls in left.values() for url in urls)
+            raise LabError(f"not ready after {timeout:.0f} s: {late}. Their logs are beside them.")
+        time.sleep(POLL if left else 0)
     return took
 
 
-def sockets(paths: Paths, cluster: Cluster) -> list[str]:
-    """The APIs of a cluster's processes."""
-    agents = [paths.agent_socket(cluster.name, node) for node in cluster.node_names()]
-    return [f"unix:{path}" for path in (paths.apiserver_socket(cluster.name), *agents)]
+def wait_listening(process: Process) -> None:
+    """Until an echo server says that it listens; ``LabError`` when it does not."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while "listening" not in processes.last_line(process.log):
+        if not processes.alive(process) or time.monotonic() > deadline:
+            raise LabError(f"{process.target} does not start; see {process.log}.")
+        time.sleep(LISTEN_POLL)
 
 
-def _ended(process: processes.Process) -> str:
+def apis(paths: Paths, state: State, clusters: Collection[str]) -> dict[str, list[str]]:
+    """The APIs of the clusters' processes that are alive."""
+    found: dict[str, list[str]] = {name: [] for name in clusters}
+    for process in state.processes.values():
+        cluster, *rest = process.target.split("/")
+        if cluster in found and processes.alive(process):
+            if rest == ["apiserver"]:
+                found[cluster].append(f"unix:{paths.apiserver_socket(cluster)}")
+            elif rest[-1] == "agent":
+                found[cluster].append(f"unix:{paths.agent_socket(cluster, rest[0])}")
+    return found
+
+
+def _ended(process: Process) -> str:
     return f"{process.target} ended by itself; it last said: {processes.last_line(process.log)}"
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from subprocess import Popen
 from typing import NamedTuple
 
-from clustermesh.lab import build, capture, host, operate
+from clustermesh.lab import capture, host, operate
 from clustermesh.lab.asking import Answers, answers, asking, questions
 from clustermesh.lab.errors import LabError
 from clustermesh.lab.paths import Paths
@@ -202,10 +202,8 @@ class Demo:
         return [api.fetch(n.agent, "/v1/status", AgentStatus) for _, n in self._mesh.nodes()]
 
     def _restart(self) -> None:
-        began = time.monotonic()
-        if operate.restart(self._paths, []):
-            state = running(self._paths)
-            build.wait_ready(self._paths, state, began, self._progress, build.READY_TIMEOUT)
+        started = operate.restart(self._paths, [])
+        operate.wait_restarted(self._paths, started, self._progress)
 
     def _wait_synced(self) -> None:
         """Until every node has everything of the other cluster again."""

@@ -1,9 +1,11 @@
 """The kernel's side of the lab: namespaces, links, mounts and cgroups, each removable by name."""
 
 import ctypes
+import errno
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +15,8 @@ from clustermesh.lab.errors import LabError
 
 NETNS = Path("/run/netns")
 COMMAND_TIMEOUT = 30.0
+EMPTY_TIMEOUT = 10.0
+POLL = 0.01
 
 
 def run(*command: str, text: str | None = None) -> str:
@@ -132,11 +136,30 @@ def processes_below(cgroup: Path) -> list[int]:
 
 
 def delete_cgroups(top: Path) -> None:
-    """A cgroup and its children, innermost first; they must be empty of processes."""
+    """A cgroup and its children, innermost first. Their processes must have been killed: the
+    kernel counts them for a moment after they can no longer be seen.
+    """
     below = sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True)
     for path in [*below, top]:
-        with suppress(FileNotFoundError):
+        _delete_cgroup(path)
+
+
+def _delete_cgroup(path: Path) -> None:
+    deadline = time.monotonic() + EMPTY_TIMEOUT
+    while True:
+        try:
             path.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            if time.monotonic() > deadline:
+                pids = ", ".join(map(str, processes_below(path)))
+                raise LabError(f"the cgroup {path} still has processes: {pids}.") from error
+            time.sleep(POLL)
+        else:
+            return
 
 
 def _mounts() -> Iterator[tuple[str, Path]]:

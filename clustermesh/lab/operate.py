@@ -10,7 +10,7 @@ from typing import NamedTuple
 import yaml
 
 from clustermesh.lab import manifests, processes
-from clustermesh.lab.build import new_pod
+from clustermesh.lab.build import READY_TIMEOUT, apis, new_pod, wait_listening, wait_ready
 from clustermesh.lab.clusters import ClusterFiles, write_yaml
 from clustermesh.lab.errors import LabError
 from clustermesh.lab.manifests import Pod
@@ -18,10 +18,9 @@ from clustermesh.lab.network import Network
 from clustermesh.lab.paths import Paths
 from clustermesh.lab.processes import Process
 from clustermesh.lab.state import State, locked, running
+from clustermesh.lab.teardown import Report
 
 STOP_TIMEOUT = 10.0
-START_TIMEOUT = 10.0
-POLL = 0.005
 
 
 class Scaled(NamedTuple):
@@ -81,6 +80,13 @@ def restart(paths: Paths, targets: Sequence[str], *, wrapper: Sequence[str] = ()
             chosen = [p for p in state.processes.values() if not processes.alive(p)]
         stop(chosen)
         return [_start_again(paths, state, process, wrapper) for process in chosen]
+
+
+def wait_restarted(paths: Paths, started: Sequence[Process], report: Report) -> None:
+    """Until what lives in the clusters of these processes is ready; ``LabError`` when it is not."""
+    names = {process.target.partition("/")[0] for process in started}
+    waiting = apis(paths, running(paths), sorted(names))
+    wait_ready(waiting, started, report, began=time.monotonic(), timeout=READY_TIMEOUT)
 
 
 def stop(chosen: Sequence[Process]) -> None:
@@ -151,7 +157,7 @@ class _Scaling:
     def _add(self, numbers: Sequence[int]) -> list[str]:
         fresh = [self._start(number) for number in numbers]
         for pod in fresh:
-            _wait_listening(self._state.processes[pod.target])
+            wait_listening(self._state.processes[pod.target])
         topology, cluster = self._state.topology, self._cluster
         self._files.write_manifests(manifests.for_pod(topology, cluster, p) for p in fresh)
         self._files.write_slices(self._pods())
@@ -193,14 +199,6 @@ def _start_again(paths: Paths, state: State, process: Process, wrapper: Sequence
     )
     state.save(paths)
     return again
-
-
-def _wait_listening(process: Process) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
-    while "listening" not in processes.last_line(process.log):
-        if not processes.alive(process) or time.monotonic() > deadline:
-            raise LabError(f"{process.target} does not start; see {process.log}.")
-        time.sleep(POLL)
 
 
 def _process(state: State, target: str) -> Process:

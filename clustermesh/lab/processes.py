@@ -64,19 +64,16 @@ def alive(process: Process) -> bool:
 
 
 def send(process: Process, number: signal.Signals) -> bool:
-    """Send a signal to this very process; False when it is gone."""
-    try:
-        descriptor = os.pidfd_open(process.pid)
-    except ProcessLookupError:
+    """Send a signal to this very process and its group (under ``strace`` there are two); False
+    when it is gone.
+    """
+    if not alive(process):
         return False
     try:
-        if not alive(process):
-            return False
-        signal.pidfd_send_signal(descriptor, number)
+        leads = os.getpgid(process.pid) == process.pid
+        os.kill(-process.pid if leads else process.pid, number)
     except ProcessLookupError:
         return False
-    finally:
-        os.close(descriptor)
     return True
 
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -199,18 +198,14 @@ def restart(
 ) -> None:
     """Start processes with exactly the command lines they had."""
     paths = paths_of(name)
-    began = time.monotonic()
     started = operate.restart(paths, targets or [], wrapper=wrapper.split())
     for process in started:
         say(f"{process.target}: started, pid {process.pid}")
     if not started:
         say("nothing is dead")
     if wait and started:
-        names = {process.target.partition("/")[0] for process in started}
-        state = running(paths)
-        state.processes = {t: p for t, p in state.processes.items() if t.partition("/")[0] in names}
         with Progress() as progress:
-            build.wait_ready(paths, state, began, progress, build.READY_TIMEOUT)
+            operate.wait_restarted(paths, started, progress)
 
 
 @app.command()

@@ -70,7 +70,8 @@ def full_name(cluster: Cluster, node: Node) -> str:
 def load(path: Path) -> Mesh:
     """Read a mesh file; the error names the field that is wrong."""
     try:
-        mesh = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), Mesh)
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        mesh = msgspec.convert(document, Mesh, dec_hook=_path)
     except OSError as error:
         raise MeshctlError(f"cannot read the mesh file {path}: {error.strerror}.") from error
     except yaml.YAMLError as error:
@@ -106,6 +107,13 @@ def find(given: Path | None, labs: Sequence[Path]) -> Path:
         " to try without any cluster, start a lab: meshctl lab up",
         Exit.USAGE,
     )
+
+
+def _path(kind: type, value: object) -> Path:
+    """The only type in a mesh file that YAML does not know."""
+    if kind is not Path or not isinstance(value, str):
+        raise ValueError(f"expected a path, found {value!r}")  # msgspec adds where
+    return Path(value)
 
 
 def _no_duplicates(clusters: Sequence[Cluster], where: str) -> None:

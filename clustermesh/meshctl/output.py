@@ -85,6 +85,7 @@ class Progress:
     def __init__(self) -> None:
         self._status = Console(stderr=True, highlight=False).status("")
         self._terminal = sys.stderr.isatty()
+        self._last = ""
 
     def __enter__(self) -> Self:
         if self._terminal:
@@ -97,6 +98,7 @@ class Progress:
     def __call__(self, text: str) -> None:
         if self._terminal:
             self._status.update(f"{text} ...")
-        else:
+        elif text != self._last:
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
+        self._last = text

@@ -139,13 +139,13 @@ def client_file(peering: Peering) -> bytes:
 def _users(path: Path) -> list[dict[str, Any]]:
     content = _content(path)
     try:
-        document = yaml.safe_load(content) if content else {}
+        document = (yaml.safe_load(content) if content else None) or {}
     except yaml.YAMLError as error:
         raise MeshctlError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
-    users = (document or {}).get("users") if isinstance(document or {}, dict) else None
-    if document and not isinstance(users, list | None):
+    users = document.get("users", []) if isinstance(document, dict) else None
+    if not isinstance(users, list | None) or not isinstance(document, dict):
         raise MeshctlError(f"{path}: expected a list under `users`.")
-    return list(users or [])
+    return [user for user in users or [] if isinstance(user, dict)]
 
 
 def _write_users(path: Path, users: Sequence[dict[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 """``meshctl status``: how every agent sees every remote cluster, and whether all is well."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import msgspec
@@ -66,22 +66,28 @@ def status(
 
 def gather(mesh: Mesh) -> MeshStatus:
     """Ask everybody once."""
-    problems: list[str] = []
-    apiservers: dict[str, ApiserverStatus | None] = {}
-    agents: dict[str, AgentStatus | None] = {}
-    for cluster in mesh.clusters:
-        if cluster.apiserver:
-            apiservers[cluster.name] = found = _ask(
-                cluster.apiserver, ApiserverStatus, f"{cluster.name}: apiserver", problems
-            )
-            problems += _apiserver_problems(cluster.name, found)
-    for cluster, node in mesh.nodes():
-        name = full_name(cluster, node)
-        agents[name] = agent = _ask(node.agent, AgentStatus, f"{name}: agent", problems)
-        problems += _agent_problems(name, agent)
-    return MeshStatus(
-        ready=not problems, apiservers=apiservers, agents=agents, problems=tuple(problems)
-    )
+    apiservers = {
+        cluster.name: _ask(cluster.apiserver, ApiserverStatus)
+        for cluster in mesh.clusters
+        if cluster.apiserver
+    }
+    agents = {
+        full_name(cluster, node): _ask(node.agent, AgentStatus) for cluster, node in mesh.nodes()
+    }
+    found = problems(apiservers, agents)
+    return MeshStatus(ready=not found, apiservers=apiservers, agents=agents, problems=tuple(found))
+
+
+def problems(
+    apiservers: Mapping[str, ApiserverStatus | None], agents: Mapping[str, AgentStatus | None]
+) -> list[str]:
+    """What keeps the mesh from being ready, one sentence each."""
+    found: list[str] = []
+    for name, apiserver in apiservers.items():
+        found += _apiserver_problems(name, apiserver)
+    for name, agent in agents.items():
+        found += _agent_problems(name, agent)
+    return found
 
 
 def render(now: MeshStatus, clock: float) -> Iterator[Table | str]:
@@ -91,10 +97,10 @@ def render(now: MeshStatus, clock: float) -> Iterator[Table | str]:
     yield _agent_table(now, clock)
     yield ""
     yield _remote_table(now, clock)
-    if now.problems:
-        yield ""
-        yield "[bold]Problems[/bold]"
-        yield from (f"  {escape(problem)}" for problem in now.problems)
+    for title, lines in (("Problems", now.problems), ("Refused", _refused(now))):
+        if lines:
+            yield f"\n[bold]{title}[/bold]"
+            yield from (f"  {escape(line)}" for line in lines)
 
 
 def _until_ready(mesh: Mesh, timeout: float) -> MeshStatus:
@@ -108,32 +114,40 @@ def _until_ready(mesh: Mesh, timeout: float) -> MeshStatus:
             time.sleep(POLL)
 
 
-def _ask(url: str, kind: type[api.T], who: str, problems: list[str]) -> api.T | None:
+def _ask(url: str, kind: type[api.T]) -> api.T | None:
     try:
         return api.fetch(url, "/v1/status", kind)
-    except api.NoAnswer as error:
-        problems.append(f"{who} cannot be asked: {error}")
+    except api.NoAnswer:
         return None
 
 
 def _apiserver_problems(name: str, found: ApiserverStatus | None) -> Iterator[str]:
     if found is None:
+        yield f"{name}: its apiserver does not answer"
         return
     if not found.ready:
-        yield f"{name}: apiserver is not ready"
+        yield f"{name}: its apiserver is not ready"
     yield from (f"{name}: apiserver: {trouble}" for trouble in found.trouble)
 
 
 def _agent_problems(name: str, found: AgentStatus | None) -> Iterator[str]:
     if found is None:
+        yield f"{name}: its agent does not answer"
         return
     if not found.ready:
-        yield f"{name}: agent is not ready"
+        yield f"{name}: its agent is not ready"
     yield from (f"{name}: {trouble}" for trouble in found.trouble)
     for remote in (found.own, *found.remotes):
         if not remote.ready:
             why = remote.held or remote.last_failure_reason or remote.status or "not synced yet"
             yield f"{name}: {remote.name} is not ready: {why}"
+
+
+def _refused(now: MeshStatus) -> list[str]:
+    """Objects that were refused: named, but no reason not to be ready."""
+    refused = [(name, found.refusals) for name, found in now.apiservers.items() if found]
+    refused += [(name, found.refusals) for name, found in now.agents.items() if found]
+    return [f"{name}: {one.what}: {one.reason}" for name, many in refused for one in many]
 
 
 def _apiserver_table(now: MeshStatus, clock: float) -> Table:

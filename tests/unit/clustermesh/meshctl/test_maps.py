@@ -1,0 +1,130 @@
+"""Map entries in the words of cilium-dbg (contract datapath 7)."""
+
+from ipaddress import ip_address, ip_network
+
+from bpf.layout import (
+    IpcacheKey,
+    IpcacheValue,
+    MetricsKey,
+    NodeValue,
+    TunnelKey,
+    TunnelValue,
+)
+from bpf.layout_lb import (
+    BackendValue,
+    ReverseNatValue,
+    ServiceFlag,
+    ServiceKey,
+    ServiceValue,
+    pack_backend_id,
+    pack_rev_nat,
+)
+from clustermesh.meshctl import maps
+
+
+def ip(text: str) -> bytes:
+    return ip_address(text).packed
+
+
+def test_tunnel_entries():
+    entries = [
+        (TunnelKey(ip("10.2.0.0")).pack(), TunnelValue(ip("192.168.1.2")).pack()),
+        (TunnelKey(ip("10.2.0.0"), 3).pack(), TunnelValue(ip("192.168.1.3"), 255).pack()),
+        (TunnelKey(ip("fd00::")).pack(), TunnelValue(ip("192.168.1.4")).pack()),
+    ]
+    assert maps.tunnel(entries) == [
+        ("10.2.0.0", "192.168.1.2:0"),
+        ("10.2.0.0@3", "192.168.1.3:255"),
+        ("fd00::", "192.168.1.4:0"),
+    ]
+
+
+def test_ipcache_entries():
+    key = IpcacheKey.of(ip_network("10.2.0.5/32"), 3)
+    value = IpcacheValue(196615, ip("192.168.1.3"), 255, flags=1)
+    plain = IpcacheKey.of(ip_network("fd00::/64"))
+    assert maps.ipcache([(key.pack(), value.pack()), (plain.pack(), IpcacheValue(2).pack())]) == [
+        (
+            "10.2.0.5/32@3",
+            "identity=196615 encryptkey=255 tunnelendpoint=192.168.1.3, flags=skiptunnel",
+        ),
+        ("fd00::/64", "identity=2 encryptkey=0 tunnelendpoint=0.0.0.0, flags=<none>"),
+    ]
+
+
+MASTER = ServiceKey(ip("10.96.0.10"), 80, 0)
+BACKENDS = [
+    (pack_backend_id(2), BackendValue(ip("10.2.0.5"), 8080, 6, cluster_id=3).pack()),
+    (pack_backend_id(1), BackendValue(ip("10.1.0.5"), 8080, 0, zone=4).pack()),
+]
+
+
+def test_services_show_masters_and_slots():
+    entries = [
+        (MASTER.pack(), ServiceValue(10800, 2, 7, ServiceFlag.SESSION_AFFINITY).pack()),
+        (ServiceKey(ip("10.96.0.10"), 80, 0, 1).pack(), ServiceValue(1, 0, 7).pack()),
+        (ServiceKey(ip("10.96.0.10"), 80, 0, 2).pack(), ServiceValue(9, 0, 7).pack()),
+    ]
+    assert maps.services(entries, BACKENDS) == [
+        ("10.96.0.10:80 (0)", "0.0.0.0:0 (7) (0) [ClusterIP, sessionAffinity, non-routable]"),
+        ("10.96.0.10:80 (1)", "10.1.0.5:8080 (7) (1)"),
+        ("10.96.0.10:80 (2)", "backend 9 not found"),
+    ]
+
+
+def test_protocol_scope_family_and_flag_words():
+    flags = (
+        ServiceFlag.LOAD_BALANCER
+        | ServiceFlag.ROUTABLE
+        | ServiceFlag.EXT_LOCAL
+        | ServiceFlag.TWO_SCOPES
+        | ServiceFlag.SOURCE_RANGE
+    )
+    entries = [
+        (ServiceKey(ip("1.2.3.4"), 443, 6, 0, 1).pack(), ServiceValue(0, 0, 9, flags).pack()),
+        (ServiceKey(ip("fd00:96::a"), 80, 17).pack(), ServiceValue(0, 0, 10).pack()),
+    ]
+    assert maps.services(entries, []) == [
+        (
+            "1.2.3.4:443/TCP/i (0)",
+            "0.0.0.0:0 (9) (0) [LoadBalancer, Local, two-scopes, check source-range]",
+        ),
+        ("[fd00:96::a]:80/UDP (0)", "[::]:0 (10) (0) [ClusterIP, non-routable]"),
+    ]
+
+
+def test_frontends_show_the_raw_entry():
+    value = ServiceValue(10800, 2, 7, ServiceFlag.SESSION_AFFINITY | ServiceFlag.INT_LOCAL, 1)
+    assert maps.frontends([(MASTER.pack(), value.pack())]) == [
+        ("10.96.0.10:80 (0)", "10800 2[1] (7) [0x10 0x10]")
+    ]
+
+
+def test_backends_are_sorted_by_id():
+    assert maps.backends(BACKENDS) == [
+        ("1", "ANY://10.1.0.5:8080[4]"),
+        ("2", "TCP://10.2.0.5:8080@3"),
+    ]
+
+
+def test_reverse_nat_ids_are_numbers_in_network_order():
+    entries = [(pack_rev_nat(7), ReverseNatValue(ip("10.96.0.10"), 80).pack())]
+    assert maps.reverse_nat(entries) == [("7", "10.96.0.10:80")]
+
+
+def test_nodes_show_what_each_may_send():
+    entries = [(ip("172.30.2.11"), NodeValue.of_cluster(2).pack())]
+    assert maps.nodes(entries) == [("172.30.2.11", "2", "131072-196607")]
+
+
+def test_metrics_are_sorted_and_told_in_words():
+    counters = {
+        MetricsKey(171, 1, 12, 3).pack(): (2, 200),
+        MetricsKey(0, 2, 9, 3).pack(): (5, 500),
+        MetricsKey(250, 1, 1, 99).pack(): (1, 1),
+    }
+    assert maps.metrics(counters) == [
+        ("Invalid identity", "INGRESS", "2", "200", "12", "overlay.bpf.c"),
+        ("Success", "EGRESS", "5", "500", "9", "overlay.bpf.c"),
+        ("Unknown reason 250", "INGRESS", "1", "1", "1", "99"),
+    ]

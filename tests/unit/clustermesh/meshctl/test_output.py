@@ -1,0 +1,23 @@
+"""Columns and durations."""
+
+import pytest
+
+from clustermesh.meshctl.output import columns, duration
+
+
+def test_columns_are_three_apart_and_at_least_five_wide():
+    text = columns(("ID", "LABELS"), [("1", "a"), ("65537", "b")])
+    assert text.splitlines() == ["ID      LABELS", "1       a", "65537   b"]
+    assert columns(("A", "B"), [("1", "2")]).splitlines()[0] == "A    B"
+
+
+def test_a_list_without_rows_still_has_its_header():
+    assert columns(("TUNNEL", "VALUE"), []) == "TUNNEL   VALUE"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0, "0s"), (59.4, "59s"), (185, "3m05s"), (7800, "2h10m"), (-3, "0s")],
+)
+def test_durations(seconds: float | None, text: str):
+    assert duration(seconds) == text
