@@ -11,6 +11,7 @@ from clustermesh.sources import objects
 from clustermesh.sources.objects import CLUSTER_SCOPED, GROUPS, KubernetesObject, ObjectKind, Ref
 
 SEPARATOR = re.compile(rb"^---(?=[ \t\r\n]|$)", re.MULTILINE)
+STEP = re.compile(r"[^.\[\]]+")
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 KINDS = {kind.value: kind for kind in ObjectKind}
 
@@ -119,13 +120,18 @@ def _items(where: str, document: object) -> Iterator[tuple[str, object]]:
         items = document.get("items") or []
         if not isinstance(items, list):
             raise _Refused("items: expected a list")
+        version = document.get("apiVersion")
         for index, item in enumerate(items):
-            # kubectl's typed lists leave kind and apiVersion out of their items.
-            inherited = {"kind": kind.removesuffix("List"), "apiVersion": document["apiVersion"]}
-            typed = kind != "List" and isinstance(item, dict) and "kind" not in item
-            yield f"{where} items[{index}]", {**inherited, **item} if typed else item
+            yield f"{where} items[{index}]", _typed(item, kind.removesuffix("List"), version)
         return
     yield where, document
+
+
+def _typed(item: object, kind: str, version: object) -> object:
+    """kubectl's typed lists leave kind and apiVersion out of their items."""
+    if not kind or not isinstance(item, dict) or "kind" in item:
+        return item
+    return {"kind": kind, "apiVersion": version, **item}
 
 
 def _object(item: object) -> KubernetesObject | None:
@@ -141,7 +147,7 @@ def _object(item: object) -> KubernetesObject | None:
     try:
         return objects.convert(kind, {**item, "metadata": meta})
     except msgspec.ValidationError as error:
-        raise _Refused(_with_path(str(error)), ref) from None
+        raise _Refused(_with_path(str(error), item), ref) from None
     except RecursionError:
         raise _Refused("nested too deeply", ref) from None
 
@@ -179,10 +185,26 @@ def _name(field: str, value: object) -> str:
     return value
 
 
-def _with_path(message: str) -> str:
+def _with_path(message: str, item: object) -> str:
     """``spec.ports[0].port: expected `int`, got `str``` from msgspec's way of saying it."""
-    reason, at, path = message.partition(" - at `")
+    reason, at, rest = message.partition(" - at `")
     if not at:
         return message
-    place = path.rstrip("`").removeprefix("$").removeprefix(".") or "document"
+    *of, path = rest.rstrip("`").split("` in `")  # "key` in `$.metadata.labels"
+    place = path.removeprefix("$").removeprefix(".") or "document"
+    if place.endswith("[...]") and "expected `str`" in reason.lower():
+        place = _wrong_entry(place.removesuffix("[...]"), item)
+    place = " of ".join([*of, place])
     return f"{place}: {reason[:1].lower()}{reason[1:]}"
+
+
+def _wrong_entry(place: str, item: object) -> str:
+    """The map's entry that is no text: msgspec does not say which one it was."""
+    for step in STEP.findall(place):
+        if isinstance(item, dict):
+            item = item.get(step)
+        elif isinstance(item, list):
+            item = item[int(step)]
+    entries = item.items() if isinstance(item, dict) else ()
+    wrong = (key for key, value in entries if not isinstance(value, str | None))
+    return f"{place}.{next(wrong, '...')}"
