@@ -1,11 +1,13 @@
-"""Waiting longer after every failure, with enough jitter that a fleet does not come back all at once."""
+"""Waiting longer after every failure, jittered so that a fleet does not come back all at once."""
 
 from collections.abc import Iterator
 from random import Random
 
 
 class Backoff:
-    """Iterating gives seconds to wait: doubling from ``first`` to ``ceiling``, each shortened by up to ``jitter`` of it."""
+    """Iterating gives seconds to wait: doubling from ``first`` to ``ceiling``, each shortened by up
+    to ``jitter`` of it.
+    """
 
     def __init__(
         self,

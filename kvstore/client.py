@@ -34,7 +34,7 @@ class LeaseGone(Conflict):
 
 
 class Refused(StoreError):
-    """This request will never be taken as it stands (too large, malformed): leave it out, say so."""
+    """This request will never be taken as it stands (too large, malformed): leave it out."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -95,7 +95,10 @@ class Reader(Protocol):
         ...
 
     def changes(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
-        """Every change under the prefix later than revision ``after``, for ever, in order."""
+        """Every change under the prefix later than revision ``after``, for ever, in order.
+
+        A store whose watch takes time to stand yields a first, empty batch when it does.
+        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""How to reach one etcd: the client's YAML file (contract kvstore 5.1) and every number its client waits or counts by."""
+"""How to reach one etcd: its client's file (contract kvstore 5.1) and what a client waits for."""
 
 import ipaddress
 import re
@@ -33,7 +33,9 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class EtcdConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a client of one etcd needs to know. Times in seconds, sizes in bytes, rates per second."""
+    """All that a client of one etcd needs to know. Times in seconds, sizes in bytes, rates per
+    second.
+    """
 
     endpoints: tuple[Endpoint, ...]
     trusted_ca_file: str | None = None
@@ -44,10 +46,14 @@ class EtcdConfig(msgspec.Struct, frozen=True, kw_only=True):
     password: str | None = None
     host_aliases: Mapping[str, tuple[str, ...]] = {}
     ignored: tuple[str, ...] = ()
-    """Names in the file that this client does not know; status shows them, since one may be a misspelling."""
+    """Names in the file that this client does not know; status shows them, since one may be a
+    misspelling.
+    """
 
     qps: float = 20.0
-    """Operations per second once bootstrap is over; a whole list, a transaction or the start of a watch is one."""
+    """Operations per second once bootstrap is over; a whole list, a transaction or the start of a
+    watch is one.
+    """
     bootstrap_qps: float = 10_000.0
     max_inflight: int | None = None
     """Operations under way at once; None: as many as ``qps``."""
@@ -57,10 +63,14 @@ class EtcdConfig(msgspec.Struct, frozen=True, kw_only=True):
     page_bytes: int = 8 * MIB
     """What a page of a list should weigh; the number of keys is adapted to it."""
     slice_keys: int = 2_000
-    """A page is handed on in slices of this many keys, so that the event loop is never held for long."""
+    """A page is handed on in slices of this many keys, so that the event loop is never held for
+    long.
+    """
     max_message_bytes: int = 512 * MIB
     watch_backlog: int = 20_000
-    """Events a watch holds for a slow consumer; beyond that the watch is ended and later resumed where it stopped."""
+    """Events a watch holds for a slow consumer; beyond that the watch is ended and later resumed
+    where it stopped.
+    """
 
     keepalive_time: float = 15.0
     keepalive_timeout: float = 25.0
@@ -72,7 +82,8 @@ class EtcdConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How often a progress mark is asked for, where the server's version makes the answer safe."""
 
     def __repr__(self) -> str:
-        return f"EtcdConfig(endpoints={', '.join(map(str, self.endpoints))}, user={self.username or 'by certificate'})"
+        endpoints = ", ".join(map(str, self.endpoints))
+        return f"EtcdConfig(endpoints={endpoints}, user={self.username or 'by certificate'})"
 
     @classmethod
     def of(cls, *endpoints: str, **rest: object) -> "EtcdConfig":
@@ -101,7 +112,7 @@ class _Alias(msgspec.Struct, frozen=True):
 
 
 class _File(msgspec.Struct, frozen=True, rename="kebab"):
-    """The names of contract kvstore 5.1, and those of etcd's own client that mean something here."""
+    """The names of contract kvstore 5.1, and of etcd's own client, that mean something here."""
 
     endpoints: tuple[str, ...]
     trusted_ca_file: str | None = None
@@ -117,7 +128,9 @@ class _File(msgspec.Struct, frozen=True, rename="kebab"):
 
 
 def parse(text: bytes, *, beside: Path) -> EtcdConfig:
-    """A client file's content as a configuration; relative certificate paths are taken from ``beside``."""
+    """A client file's content as a configuration; relative certificate paths are taken from
+    ``beside``.
+    """
     try:
         document = yaml.safe_load(text)
         file = msgspec.convert(document, _File)
@@ -155,7 +168,7 @@ def _check(file: _File) -> None:
         )
     if file.insecure_skip_tls_verify:
         raise ConfigError(
-            "$.insecure-skip-tls-verify: expected false; name the server's CA in trusted-ca-file instead"
+            "$.insecure-skip-tls-verify: expected false; name the server's CA in trusted-ca-file"
         )
     if (file.cert_file is None) != (file.key_file is None):
         present, absent = (

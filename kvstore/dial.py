@@ -1,7 +1,9 @@
-"""Keeping one connection up: endpoints in turn, certificates read anew at each, and a sentence for whoever asks why not."""
+"""Keeping one connection up: endpoints in turn, certificates read anew, a sentence on why it is
+not.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
 from random import Random
 
 import msgspec
@@ -9,20 +11,23 @@ import msgspec
 from kvstore.backoff import Backoff
 from kvstore.client import Denied, StoreError, Unavailable
 from kvstore.config import Endpoint, EtcdConfig
+from kvstore.stream import Watches
 from kvstore.wire import Link, dial
 
 Report = Callable[[str | None], None]
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where to dial, and the name the server must prove to have when it is not the address itself."""
+    """Where to dial, and the name the server must prove to have if that is not the address."""
 
     endpoint: Endpoint
     server_name: str | None = None
 
 
 def addresses(config: EtcdConfig, random: Random) -> list[Address]:
-    """Every address of the configuration in random order; a host alias (contract kvstore 5.1) is dialled by its IPs."""
+    """Every address of the configuration in random order; a host alias (contract kvstore 5.1) is
+    dialled by its IPs.
+    """
     found = []
     for endpoint in config.endpoints:
         ips = config.host_aliases.get(endpoint.host)
@@ -38,8 +43,18 @@ def addresses(config: EtcdConfig, random: Random) -> list[Address]:
     return found
 
 
+class Connection(msgspec.Struct, frozen=True):
+    """One connection in use, the watches on it, and its number: the first is 1."""
+
+    link: Link
+    watches: Watches
+    number: int
+
+
 class Connector:
-    """The owner of the connection. ``run`` keeps it up; ``link`` waits for an attempt under way, never for a back-off."""
+    """The owner of the connection. ``run`` keeps it up; whoever asks for it while an attempt is
+    under way waits for its outcome, but nobody waits for a back-off.
+    """
 
     def __init__(self, config: EtcdConfig, *, report: Report, random: Random) -> None:
         self._config = config
@@ -47,7 +62,7 @@ class Connector:
         self._random = random
         self._addresses = addresses(config, random)
         self._at = 0
-        self._link: Link | None = None
+        self._now: Connection | None = None
         self._failure: StoreError | None = None
         self._moved = asyncio.Event()
         self.connections = 0
@@ -57,13 +72,13 @@ class Connector:
     @property
     def live(self) -> Link | None:
         """The connection, when there is one."""
-        return self._link if self._link is not None and self._link.alive else None
+        return self._now.link if self._now is not None and self._now.link.alive else None
 
-    async def link(self) -> Link:
+    async def connection(self) -> Connection:
         """The connection; raises ``Unavailable`` or ``Denied`` with the last attempt's reason."""
         while True:
-            if self._link is not None and self._link.alive:
-                return self._link
+            if self._now is not None and self._now.link.alive:
+                return self._now
             if self._failure is not None:
                 raise type(self._failure)(str(self._failure))
             await self._moved.wait()
@@ -76,66 +91,59 @@ class Connector:
 
     def drop(self, reason: str) -> None:
         """End the present connection; the next one goes to the next endpoint."""
-        if self._link is not None:
-            self._link.end(reason)
+        if self._now is not None:
+            self._now.link.end(reason)
 
-    async def run(
-        self, prepare: Callable[[Link], None], serve: Callable[[Link], Awaitable[None]]
-    ) -> None:
-        """Connect, ``prepare`` before anybody sees the connection, ``serve`` until it ends, connect again: for ever."""
+    async def run(self) -> None:
+        """Connect, stay connected until that ends, connect again: for ever."""
         waits = Backoff(
             first=self._config.reconnect_first,
             ceiling=self._config.reconnect_ceiling,
             random=self._random,
         )
+        loop = asyncio.get_running_loop()
         while True:
-            started = asyncio.get_running_loop().time()
-            reason = await self._live_once(prepare, serve)
-            if asyncio.get_running_loop().time() - started > self._config.reconnect_ceiling:
+            began = loop.time()
+            reason = await self._once()
+            if loop.time() - began > self._config.reconnect_ceiling:
                 waits.reset()
-            await self._pause(waits, reason)
+            wait = next(waits)
+            self.trouble = f"{reason}; connecting again in {wait:.1f} s"
+            self._report(self.trouble)
+            await asyncio.sleep(wait)
+            self._failure = None
 
-    async def _pause(self, waits: Iterator[float], reason: str) -> None:
-        wait = next(waits)
-        self.trouble = f"{reason}; connecting again in {wait:.1f} s"
-        self._report(self.trouble)
-        await asyncio.sleep(wait)
-        self._failure = None
-
-    async def _live_once(
-        self, prepare: Callable[[Link], None], serve: Callable[[Link], Awaitable[None]]
-    ) -> str:
+    async def _once(self) -> str:
         """One connection from dialling to its end; why it ended."""
         address = self._addresses[self._at % len(self._addresses)]
         self._at += 1
         try:
             link = await dial(address, self._config)
         except StoreError as error:
-            named = type(error)(f"{address.endpoint}: {error}")
-            self._lost(
-                named if isinstance(named, Denied | Unavailable) else Unavailable(str(named))
-            )
-            return str(named)
+            kind = Denied if isinstance(error, Denied) else Unavailable
+            return self._lost(kind(f"{address.endpoint}: {error}"))
         try:
-            prepare(link)
-            self._came_up(link)
-            await serve(link)
+            await self._use(link)
         finally:
             await link.close()
-        reason = f"{address.endpoint}: {link.end_reason}"
-        self._lost(Unavailable(reason))
-        return reason
+        return self._lost(Unavailable(f"{address.endpoint}: {link.end_reason}"))
 
-    def _came_up(self, link: Link) -> None:
-        self._link, self._failure, self.trouble = link, None, None
-        self.cluster_id = link.cluster_id
+    async def _use(self, link: Link) -> None:
         self.connections += 1
+        self.cluster_id = link.cluster_id
+        self._now = Connection(link, Watches(link, self._config), self.connections)
+        self._failure, self.trouble = None, None
         self._report(None)
         self._move()
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(self._now.watches.run(), name=f"watches of {link.name}")
+            await link.ended()
+            watching.cancel()
 
-    def _lost(self, failure: StoreError) -> None:
-        self._link, self._failure = None, failure
+    def _lost(self, failure: StoreError) -> str:
+        self._now, self._failure = None, failure
         self._move()
+        return str(failure)
 
     def _move(self) -> None:
         self._moved.set()

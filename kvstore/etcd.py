@@ -1,12 +1,10 @@
-"""A store that is an etcd v3: the protocols of ``client`` over one connection that is kept up in the background."""
+"""A store that is an etcd v3: the protocols of ``client`` over one connection that is kept up."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from operator import attrgetter
 from random import Random
-
-import msgspec
 
 from kvstore._proto import etcd_pb2 as rpc
 from kvstore.client import (
@@ -22,29 +20,15 @@ from kvstore.client import (
     WriteOp,
 )
 from kvstore.config import EtcdConfig
-from kvstore.dial import Connector
-from kvstore.events import Put
+from kvstore.dial import Connection, Connector
 from kvstore.limits import Limiter
 from kvstore.lists import Listing, after_prefix, entry, to_bytes
-from kvstore.stream import Watches
-from kvstore.wire import GRANT, KEEP_ALIVE, RANGE, REVOKE, TXN, Link, Method, Q, R
+from kvstore.stream import Lagging
+from kvstore.wire import GRANT, KEEP_ALIVE, RANGE, REVOKE, TXN, Method, Q, R
+from kvstore.witness import Witnesses
 
 MAX_OPS = 128
 """What a server allows in one transaction unless told otherwise (``--max-txn-ops``)."""
-
-
-class Witness(msgspec.Struct, frozen=True):
-    """A fact that shows whether a past is still the same past: at revision ``at``, ``key`` had last changed at ``changed``.
-
-    An etcd that was wiped or restored from a backup answers under its old cluster id, and its revisions may have caught
-    up with ours; reading this one fact again tells it from the etcd we knew. ``changed`` is 0 for a key that was not there.
-    """
-
-    connection: int
-    cluster_id: int
-    at: int
-    key: str
-    changed: int
 
 
 class EtcdStore:
@@ -60,12 +44,11 @@ class EtcdStore:
             bootstrap_rate=max(config.qps, config.bootstrap_qps),
             inflight=config.max_inflight,
         )
-        self._watches: Watches | None = None
-        self._witnesses: dict[str, tuple[Witness, ...]] = {}
+        self._past = Witnesses()
 
     @property
     def cluster_id(self) -> int:
-        """The id of the etcd on this connection, of the last one while there is none, 0 before any."""
+        """The id of the etcd on this connection, or on the last one; 0 before any."""
         return self._connector.cluster_id
 
     @property
@@ -78,14 +61,16 @@ class EtcdStore:
         return await self._connector.connected(beyond=beyond)
 
     def status_text(self) -> str:
-        """One line for an operator: which etcd answers, or why none does and when the next try is."""
+        """One line for an operator: which etcd answers, or why none does and the next try."""
         live = self._connector.live
         if live is None:
             return f"etcd: not connected: {self._connector.trouble or 'connecting'}"
         return f"etcd: connected to {live.name}, version {live.version}, ID: {live.cluster_id:016x}"
 
     def reconnect(self, reason: str) -> None:
-        """Leave this connection for the next endpoint, since ``reason`` (a heartbeat that stopped, say)."""
+        """Leave this connection for the next endpoint, since ``reason`` (a heartbeat that stopped,
+        say).
+        """
         self._connector.drop(reason)
 
     def bootstrapped(self) -> None:
@@ -99,41 +84,42 @@ class EtcdStore:
 
     async def pages(self, prefix: str) -> AsyncIterator[Page]:
         """Slices of everything under the prefix, all of one revision."""
-        link = await self._connector.link()
-        connection = self.connections
-        async with (
-            self._limiter.turn(),
-            aclosing(Listing(link, prefix, self.config).pages()) as pages,
-        ):
+        connection = await self._connector.connection()
+        listing = Listing(connection.link, prefix, self.config)
+        async with self._limiter.turn(), aclosing(listing.pages()) as pages:
             newest, revision = Entry(prefix, b"", 0), 0
             async for page in pages:
                 newest, revision = max((newest, *page.entries), key=_changed), page.revision
                 yield page
-            self._remember(
-                prefix, Witness(connection, link.cluster_id, revision, newest.key, newest.revision)
-            )
+            self._past.listed(prefix, connection, revision, newest.key, newest.revision)
 
     async def changes(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
-        """Whole revisions beyond ``after``, for ever; raises ``HistoryLost`` when ``after`` belongs to another past."""
-        link = await self._connector.link()
-        connection, watches = self.connections, self._watches
-        await self._verify(link, prefix, after)
-        assert watches is not None  # made before the link is shown to anybody
+        """Whole revisions beyond ``after``, for ever, after an empty one that says that the watch
+        stands. Raises ``HistoryLost`` when ``after`` belongs to another past.
+        """
+        connection = await self._connector.connection()
+        await self._past.verify(prefix, connection, after)
+        while True:
+            async with aclosing(self._watch(prefix, connection, after)) as batches:
+                async for batch in batches:
+                    after = batch.revision
+                    yield batch
+
+    async def _watch(
+        self, prefix: str, connection: Connection, after: int
+    ) -> AsyncGenerator[Batch, None]:
+        """One watch, until its reader has left too much unread."""
         async with self._limiter.turn():
-            watch = watches.open(prefix, after=after)
+            watch = connection.watches.open(prefix, after=after)
         try:
             while True:
                 batch = await watch.next()
-                if batch.events:
-                    last = batch.events[-1]
-                    changed = last.revision if isinstance(last, Put) else 0
-                    self._remember(
-                        prefix,
-                        Witness(connection, link.cluster_id, last.revision, last.key, changed),
-                    )
+                self._past.watched(prefix, connection, batch)
                 yield batch
+        except Lagging:
+            return
         finally:
-            watches.close(watch)
+            connection.watches.close(watch)
 
     async def commit(self, ops: Sequence[WriteOp]) -> int:
         """One transaction."""
@@ -166,7 +152,7 @@ class EtcdStore:
 
     async def keep_alive(self, lease: int) -> float:
         """Renew a lease once; what is left of it in seconds, 0 when it is gone."""
-        link = await self._connector.link()
+        link = (await self._connector.connection()).link
         stream = link.stream(KEEP_ALIVE)
         try:
             async with asyncio.timeout(self.config.request_timeout):
@@ -188,23 +174,13 @@ class EtcdStore:
         except Conflict:
             return  # it was gone
 
-    async def serve(self) -> None:
-        """Keep the connection and its watches; the task behind ``open_etcd``."""
-        await self._connector.run(self._prepare, self._serve_link)
-
-    def _prepare(self, link: Link) -> None:
-        self._watches = Watches(link, self.config)
-
-    async def _serve_link(self, link: Link) -> None:
-        assert self._watches is not None  # made by _prepare
-        async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(self._watches.run(), name=f"watches of {link.name}")
-            await link.ended()
-            watching.cancel()
+    async def run(self) -> None:
+        """Keep the connection up; the task behind ``open_etcd``."""
+        await self._connector.run()
 
     async def _call(self, method: Method[Q, R], request: Q) -> R:
         async with self._limiter.turn():
-            return await (await self._connector.link()).call(method, request)
+            return await (await self._connector.connection()).link.call(method, request)
 
     async def _write(self, method: Method[Q, R], request: Q) -> R:
         try:
@@ -213,30 +189,6 @@ class EtcdStore:
             HistoryLost
         ) as error:  # another etcd took it: where a writer is concerned, this one did not answer
             raise Unavailable(str(error)) from None
-
-    def _remember(self, prefix: str, witness: Witness) -> None:
-        """Keep the last two: the newest may be of a batch that its reader has not finished with."""
-        self._witnesses[prefix] = (*self._witnesses.get(prefix, ())[-1:], witness)
-
-    async def _verify(self, link: Link, prefix: str, after: int) -> None:
-        """Is ``after`` a revision of the history that this connection tells?"""
-        known = [witness for witness in self._witnesses.get(prefix, ()) if witness.at <= after]
-        witness = known[-1] if known else Witness(0, link.cluster_id, after, prefix, 0)
-        if witness.connection == self.connections and after <= link.revision:
-            return
-        if witness.cluster_id != link.cluster_id:
-            raise HistoryLost(
-                f"etcd {link.cluster_id:x} answers now, it was {witness.cluster_id:x}"
-            )
-        request = rpc.RangeRequest(key=to_bytes(witness.key), revision=after, keys_only=True)
-        reply = await link.call(
-            RANGE, request
-        )  # fails with HistoryLost when ``after`` is compacted or still to come
-        changed = reply.kvs[0].mod_revision if reply.kvs else 0
-        if known and changed != witness.changed:
-            raise HistoryLost(
-                f"{witness.key} was changed at revision {witness.changed}, now etcd says {changed}"
-            )
 
 
 _changed = attrgetter("revision")
@@ -268,15 +220,16 @@ async def open_etcd(
 ) -> AsyncIterator[EtcdStore]:
     """A store that connects in the background and stays connected until the block is left.
 
-    ``report`` is told a sentence when the connection is lost or cannot be made, and None when it is up again.
+    ``report`` is told a sentence when the connection is lost or cannot be made, and None when it is
+    up again.
     """
     store = EtcdStore(config, report=report, random=random or Random())  # noqa: S311 - spreads load
     failure: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
-        serving = tasks.create_task(store.serve(), name="etcd connection")
+        serving = tasks.create_task(store.run(), name="etcd connection")
         try:
             yield store
-        except Exception as error:  # noqa: BLE001 - raised again below, out of the group, as what it is
+        except Exception as error:  # noqa: BLE001 - raised again below, as itself
             failure = error
         finally:
             serving.cancel()

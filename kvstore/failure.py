@@ -71,8 +71,8 @@ def translate(error: grpc.aio.AioRpcError) -> StoreError:
 def breaks(error: grpc.aio.AioRpcError) -> bool:
     """Does this failure say something about the connection, rather than about the request?
 
-    What etcd itself says (its texts start with its name) came over a connection that works, with one exception: a
-    member without a leader is of no use, another one may be.
+    What etcd itself says (its texts start with its name) came over a connection that works, with
+    one exception: a member without a leader is of no use, another one may be.
     """
     details = error.details() or ""
     if details.startswith("etcdserver:"):
@@ -87,7 +87,9 @@ def asks_for_new_token(error: grpc.aio.AioRpcError) -> bool:
 
 
 def sentence(details: str, code: object) -> str:
-    """gRPC's details without its nesting: ``... last error: UNKNOWN: ipv4:...: connect: refused`` becomes the end of it."""
+    """gRPC's details without its nesting: ``... last error: UNKNOWN: ipv4:...: connect: refused``
+    becomes the end of it.
+    """
     if details.startswith("etcdserver:"):
         return details
     if code is _CODES.DEADLINE_EXCEEDED:

@@ -1,4 +1,6 @@
-"""Is the other side's control plane alive? Its heartbeat says so, by arriving, never by its value (contract kvstore 5.2)."""
+"""Is the other side's control plane alive? Its heartbeat says so by arriving (contract kvstore
+5.2).
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -24,9 +26,9 @@ class HeartbeatSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Heartbeat:
     """The gate of everything that is followed in one etcd. ``run`` is its one task.
 
-    The time counts from the start, so that a peer has the whole limit for its first beat. A heartbeat that is listed
-    again unchanged after a reconnect is not a new one: its producer may be dead. Not before a beat has arrived does a
-    gate that closed open again.
+    The time counts from the start, so that a peer has the whole limit for its first beat. A
+    heartbeat that is listed again unchanged after a reconnect is not a new one: its producer may be
+    dead. Not before a beat has arrived does a gate that closed open again.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Leases for many keys: at most a thousand on each, so that losing one costs the rewriting of a thousand."""
+"""Leases for many keys: a thousand on each at most, so that losing one costs a thousand writes."""
 
 from collections.abc import Iterator
 
@@ -41,7 +41,9 @@ class Leases:
         return min((lease.due_at() for lease in self._all.values()), default=None)
 
     def find(self, key: str) -> int | None:
-        """The lease for a key, from now on its own: 0 when keys live without, None when all are full."""
+        """The lease for a key, from now on its own: 0 when keys live without, None when all are
+        full.
+        """
         if not self._ttl:
             return 0
         lease = self._of.get(key)

@@ -1,4 +1,4 @@
-"""How many operations may start in a second, and how many may be under way (contract kvstore 5.2)."""
+"""How many operations may start in a second, how many may be under way (contract kvstore 5.2)."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,9 +6,11 @@ from contextlib import asynccontextmanager
 
 
 class Limiter:
-    """A token bucket with a limit of concurrency; ``async with limiter.turn()`` around one operation. First come, first served.
+    """A token bucket with a limit of concurrency; ``async with limiter.turn()`` around one
+    operation. First come, first served.
 
-    Until ``bootstrapped`` is called the bucket fills at the bootstrap rate: a first synchronisation should not crawl.
+    Until ``bootstrapped`` is called the bucket fills at the bootstrap rate: a first synchronisation
+    should not crawl.
     """
 
     def __init__(self, *, rate: float, bootstrap_rate: float, inflight: int | None = None) -> None:

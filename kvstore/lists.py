@@ -1,4 +1,6 @@
-"""Reading everything under a prefix: pages pinned to one revision, sized by their bytes, the next one already under way."""
+"""Reading all under a prefix: pages of one revision, sized by bytes, the next one already under
+way.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -12,7 +14,9 @@ _Request = Pending[rpc.RangeRequest, rpc.RangeResponse]
 
 
 def after_prefix(prefix: bytes) -> bytes:
-    """Where a range ends that holds exactly the keys with this prefix; NUL is etcd's word for "no end"."""
+    """Where a range ends that holds exactly the keys with this prefix; NUL is etcd's word for "no
+    end".
+    """
     kept = prefix.rstrip(b"\xff")
     return kept[:-1] + bytes((kept[-1] + 1,)) if kept else b"\0"
 
@@ -41,8 +45,9 @@ class Listing:
         self._revision = 0
 
     async def pages(self) -> AsyncGenerator[Page, None]:
-        """Slices of the pages as they arrive. No sort order is asked for: ranges come in key order, and asking makes
-        the server read all of the range for each page."""
+        """Slices of the pages as they arrive. No sort order is asked for: ranges come in key order,
+        and asking makes the server read all of the range for each page.
+        """
         request: _Request | None = self._ask(self._start)
         try:
             while request is not None:

@@ -1,4 +1,4 @@
-"""A store in memory with etcd's manners: revisions, transactions, leases, compaction, and accidents on demand."""
+"""A store in memory with etcd's manners: revisions, leases, compaction, and accidents on demand."""
 
 import asyncio
 from bisect import bisect_right
@@ -37,7 +37,9 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class MemoryStore:
-    """Server and client in one. Time passes only by ``advance``, failures only by the methods named after them."""
+    """Server and client in one. Time passes only by ``advance``, failures only by the methods named
+    after them.
+    """
 
     def __init__(self, *, cluster_id: int = 1, page_keys: int = 1000) -> None:
         self._entries: dict[str, Entry] = {}
@@ -51,7 +53,9 @@ class MemoryStore:
         self._failure: StoreError | None = None
         self._pasts = 0
         self._told: dict[str, set[int]] = {}
-        """Revisions that were told of each prefix since the past last changed; kept from the first such change on."""
+        """Revisions that were told of each prefix since the past last changed; kept from the first
+        such change on.
+        """
         self._page_keys = page_keys
         self._moved = asyncio.Event()
         self._cluster_id = cluster_id
@@ -78,7 +82,9 @@ class MemoryStore:
     # What happens to a store
 
     def outage(self, failure: StoreError | None = None) -> None:
-        """From now on nothing answers (or everything fails with ``failure``); watches that run are cut."""
+        """From now on nothing answers (or everything fails with ``failure``); watches that run are
+        cut.
+        """
         self._failure = failure or Unavailable("the store is out of order")
         self._move()
 
@@ -143,6 +149,8 @@ class MemoryStore:
         connection, told, pasts = self._connections, after, self._pasts
         if after > self._revision or (self._pasts and after not in self._told.get(prefix, ())):
             raise HistoryLost(f"revision {after} is not of this history")
+        if after >= self._compacted:
+            yield Batch((), after)
         while True:
             await self._turn(connection)
             if told < self._compacted:
@@ -256,7 +264,7 @@ class MemoryStore:
             self._move()
 
     def _next(self, prefix: str, told: int) -> Batch | None:
-        """The next whole revision that touches the prefix, or the fact that nothing up to now did."""
+        """The next whole revision that touches the prefix, or a mark that none did."""
         at = bisect_right(self._history, told, key=_revision)
         for batch in self._history[at:]:
             events = [event for event in batch.events if event.key.startswith(prefix)]

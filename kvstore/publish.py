@@ -1,4 +1,4 @@
-"""Keeping a set of keys true in a store: what is wanted is written once, at once when idle and in batches when busy."""
+"""Keeping a set of keys true in a store: written at once when idle, in batches when busy."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,9 @@ from kvstore.watch import Report, ending
 
 
 class _Unknown:
-    """What the store holds after a write that failed half way: the old value, the new one, or nothing."""
+    """What the store holds after a write that failed half way: the old value, the new one, or
+    nothing.
+    """
 
 
 _UNKNOWN = _Unknown()
@@ -31,11 +33,13 @@ class PublishSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Publisher:
-    """The owner of a set of keys. Callers say what is wanted, at any time and without waiting; ``run`` makes it so.
+    """The owner of a set of keys. Callers say what is wanted, at any time and without waiting;
+    ``run`` makes it so.
 
-    Per key only the newest wish is written, wishes equal to what the store holds cost nothing, and keys are written in
-    the order in which they were first wished for. What fails is tried again until it is so or no longer wanted; only a
-    value that the store will never take is left out, and named.
+    Per key only the newest wish is written, wishes equal to what the store holds cost nothing, and
+    keys are written in the order in which they were first wished for. What fails is tried again
+    until it is so or no longer wanted; only a value that the store will never take is left out, and
+    named.
     """
 
     def __init__(
@@ -72,7 +76,9 @@ class Publisher:
 
     @property
     def refused(self) -> Sequence[str]:
-        """Keys whose value the store will never take (too large, say); they keep their last value there."""
+        """Keys whose value the store will never take (too large, say); they keep their last value
+        there.
+        """
         return tuple(self._refused)
 
     def put(self, key: str, value: bytes) -> None:
@@ -102,8 +108,9 @@ class Publisher:
     async def sweep(self, prefixes: Sequence[str]) -> int:
         """Remove what an earlier life left under the prefixes; how many keys that were.
 
-        Call it when everything wanted has been wished for: strangers are removed. From then on the same is done
-        whenever the store turns out to have another past than the one we wrote, having been wiped or restored.
+        Call it when everything wanted has been wished for: strangers are removed. From then on the
+        same is done whenever the store turns out to have another past than the one we wrote, having
+        been wiped or restored.
         """
         self._prefixes, self._unswept = tuple(prefixes), True
         self._stir()
@@ -184,7 +191,7 @@ class Publisher:
         if not self._refused:
             return None
         first = next(iter(self._refused))
-        return f"{len(self._refused)} keys have values that the store does not take, the first is {first}"
+        return f"the store does not take the values of {len(self._refused)} keys, first {first}"
 
     async def _write(self) -> None:
         """Until nothing is left to do."""
@@ -197,7 +204,7 @@ class Publisher:
         self._idle.set()
 
     async def _take(self) -> list[PutOp | DeleteOp]:
-        """The oldest wishes, as many as fit into one transaction; they are in flight from now on."""
+        """The oldest wishes, as many as fit into a transaction; in flight from now on."""
         ops: list[PutOp | DeleteOp] = []
         room = self._settings.batch_bytes
         while self._pending and len(ops) < self._settings.batch_ops:
@@ -258,7 +265,9 @@ class Publisher:
             self._tell(f"{key}: {error}")
 
     def _uncertain(self) -> None:
-        """Nobody knows whether what is in flight was written: it goes back to the head of the queue."""
+        """Nobody knows whether what is in flight was written: it goes back to the head of the
+        queue.
+        """
         for key in self._flight:
             self._written[key] = _UNKNOWN
         self._pending = {**self._flight, **self._pending}
@@ -282,7 +291,9 @@ class Publisher:
                 self._pending[key] = self._pending.pop(key)
 
     async def _keep_alive(self, now: float | None = None) -> int:
-        """Renew the leases that are due by now; the keys of those that have ended are written again. How many ended."""
+        """Renew the leases that are due by now; the keys of those that have ended are written
+        again. How many ended.
+        """
         now = asyncio.get_running_loop().time() if now is None else now
         ended = 0
         for lease in self._leases:
@@ -295,9 +306,11 @@ class Publisher:
         return ended
 
     async def _verify(self) -> None:
-        """On a new connection: is this the store that we wrote, with everything that we wrote in it?
+        """On a new connection: is this the store that we wrote, with everything that we wrote in
+        it?
 
-        History is a line: when the last write is there, at its revision, every earlier one was kept too.
+        History is a line: when the last write is there, at its revision, every earlier one was kept
+        too.
         """
         await self._keep_alive(now=float("inf"))
         if self._last is None:
@@ -308,7 +321,9 @@ class Publisher:
             await self._compare(repair=True)
 
     async def _compare(self, *, repair: bool) -> int:
-        """Wish away what is under our prefixes and not wanted; with ``repair`` also write again what is missing."""
+        """Wish away what is under our prefixes and not wanted; with ``repair`` also write again
+        what is missing.
+        """
         intact: set[str] = set()
         strangers = 0
         for prefix in self._prefixes:

@@ -1,4 +1,4 @@
-"""All watches of one connection on one stream: told apart by id, fragments joined, a slow reader held for no one else."""
+"""All watches of one connection on one stream; a reader that is slow delays no other."""
 
 import asyncio
 from collections import deque
@@ -23,8 +23,9 @@ class Lagging(Unavailable):
 class Watch:
     """What the stream brought for one watch and nobody took yet."""
 
-    def __init__(self, number: int, backlog: int) -> None:
+    def __init__(self, number: int, after: int, backlog: int) -> None:
         self.number = number
+        self.after = after
         self._backlog = backlog
         self._ready: deque[Batch] = deque()
         self._waiting = 0
@@ -44,6 +45,10 @@ class Watch:
         if whole:
             self._parts = []
             self._add(Batch(changes, changes[-1].revision))
+
+    def stands(self) -> None:
+        """etcd has made the watch."""
+        self._add(Batch((), self.after))
 
     def progress(self, revision: int) -> None:
         """Everything up to this revision has been delivered."""
@@ -93,7 +98,7 @@ class Watches:
 
     def open(self, prefix: str, *, after: int) -> Watch:
         """Start watching; the first batch holds a revision beyond ``after``."""
-        watch = Watch(next(self._numbers), self._config.watch_backlog)
+        watch = Watch(next(self._numbers), after, self._config.watch_backlog)
         if self._over is not None:
             watch.fail(self._over)
             return watch
@@ -119,7 +124,9 @@ class Watches:
             )
 
     async def run(self) -> None:
-        """Carry requests out and events in until the stream ends; then every watch fails with the reason."""
+        """Carry requests out and events in until the stream ends; then every watch fails with the
+        reason.
+        """
         try:
             first = await self._outbox.get()
             stream = self._link.stream(WATCH, need_leader=True)
@@ -173,9 +180,11 @@ class Watches:
             self._deliver(listener, reply)
 
     def _deliver(self, watch: Watch, reply: rpc.WatchResponse) -> None:
-        if reply.events:
+        if reply.created:
+            watch.stands()
+        elif reply.events:
             watch.deliver(list(changes(reply)), whole=not reply.fragment)
-        elif not reply.created:
+        else:
             watch.progress(reply.header.revision)
         if watch.failed:
             self.close(watch)
@@ -212,7 +221,8 @@ def changes(reply: rpc.WatchResponse) -> Iterator[Change]:
 def progress_is_safe(version: str) -> bool:
     """May the answer to a progress request be believed?
 
-    Before 3.4.25 and 3.5.8 it could overtake events that were still on their way (etcd's changelog).
+    Before 3.4.25 and 3.5.8 it could overtake events that were still on their way (etcd's
+    changelog).
     """
     try:
         major, minor, patch = (int(part) for part in version.partition("-")[0].split("."))

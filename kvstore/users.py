@@ -1,4 +1,4 @@
-"""Who may read what in a cluster's etcd: users, roles and their ranges (contract kvstore 7, and our role ``agent``)."""
+"""Who may read what in a cluster's etcd: users, roles and ranges (contract kvstore 7)."""
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Collection, Mapping
@@ -94,7 +94,9 @@ class _File(msgspec.Struct, frozen=True):
 
 
 def load_users(path: Path) -> tuple[User, ...]:
-    """The peers named in a users file (``users: [{name, role}]``); raises ``ConfigError`` or ``OSError``."""
+    """The peers named in a users file (``users: [{name, role}]``); raises ``ConfigError`` or
+    ``OSError``.
+    """
     try:
         document = yaml.safe_load(path.read_bytes())
         users = msgspec.convert({} if document is None else document, _File).users or ()
@@ -113,18 +115,25 @@ def load_users(path: Path) -> tuple[User, ...]:
     return users
 
 
-async def ensure_auth(config: EtcdConfig, cluster: str, peers: Collection[User]) -> None:
-    """Make an etcd's users and roles what they should be, and turn authentication on, as the last step.
+async def ensure_auth(config: EtcdConfig, cluster: str, peers: Collection[User] | None) -> None:
+    """Make an etcd's users and roles what they should be, and turn authentication on, as the last
+    step.
 
-    Works on an empty etcd as well as on one that has all that, or a part of it; users and ranges that are missing are
-    added, wrong ones taken away, peers that are no longer listed removed. Raises ``Unavailable`` or ``Denied`` (when
-    authentication is on already and ``config``'s certificate is not an administrator's).
+    ``peers`` None: nobody knows them, so those that are there stay.
+
+    Works on an empty etcd as well as on one that has all that, or a part of it; users and ranges
+    that are missing are added, wrong ones taken away, peers that are no longer listed removed.
+    Raises ``Unavailable`` or ``Denied`` (when authentication is on already and ``config``'s
+    certificate is not an administrator's).
     """
     async with _administration(config) as admin:
         await admin.add_role("root")
         for role, ranges in roles(cluster).items():
             await admin.shape_role(role, ranges)
-        await admin.shape_users((*own_users(cluster), *peers))
+        if peers is None:
+            await admin.add_users(own_users(cluster))
+        else:
+            await admin.shape_users((*own_users(cluster), *peers))
         await admin.enable()
 
 
@@ -166,11 +175,15 @@ class _Administration:
                 _ROLE_GRANT, rpc.AuthRoleGrantPermissionRequest(name=role, perm=permission)
             )
 
+    async def add_users(self, wanted: Collection[User]) -> None:
+        """Each of these with its one role."""
+        for user in wanted:
+            await self._shape_user(user)
+
     async def shape_users(self, wanted: Collection[User]) -> None:
         """Each of these with its one role; peers of whom nobody speaks any more are removed."""
         names = {user.name for user in wanted}
-        for user in wanted:
-            await self._shape_user(user)
+        await self.add_users(wanted)
         for name in (await self._link.call(_USER_LIST, rpc.AuthUserListRequest())).users:
             if name not in names and await self._roles(name) == {PEER_ROLE}:
                 await self._link.call(_USER_DELETE, rpc.AuthUserDeleteRequest(name=name))

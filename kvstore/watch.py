@@ -20,7 +20,9 @@ class FollowSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     first_wait: float = 0.05
     ceiling: float = 60.0
-    """A list that fails is tried again after 50 ms, in the end after a minute (contract kvstore 5.2)."""
+    """A list that fails is tried again after 50 ms, in the end after a minute (contract kvstore
+    5.2).
+    """
     denied_wait: float = 5.0
     slice_events: int = 1_000
     """No more events than this are handed on at once, except that a revision is never cut."""
@@ -57,11 +59,12 @@ async def follow(
 ) -> AsyncIterator[Sequence[Event]]:
     """One endless story of a prefix, in bounded slices. Store failures never come out of it.
 
-    It begins with a full list: puts, then ``Synced``. Then whole revisions as they happen. When the past is lost it
-    lists again: puts of everything, deletes of what vanished meanwhile, ``Synced``. With a ``canary`` (contract kvstore
-    5.3) no list is believed before that key is there. While the ``gate`` is closed deletions are held back, and
-    ``Synced`` with them; when it opens, a full list settles them. ``report`` gets a sentence while the story is
-    interrupted, with the time of the next try, and None when it goes on.
+    It begins with a full list: puts, then ``Synced``. Then whole revisions as they happen. When the
+    past is lost it lists again: puts of everything, deletes of what vanished meanwhile, ``Synced``.
+    With a ``canary`` (contract kvstore 5.3) no list is believed before that key is there. While the
+    ``gate`` is closed deletions are held back, and ``Synced`` with them; when it opens, a full list
+    settles them. ``report`` gets a sentence while the story is interrupted, with the time of the
+    next try, and None when it goes on.
     """
     follower = _Follower(store, prefix, gate, canary, settings, report)
     waits = Backoff(first=settings.first_wait, ceiling=settings.ceiling)
@@ -76,13 +79,13 @@ async def follow(
         except HistoryLost as error:
             follower.seen = None
             wait = next(waits)
-            report(f"{prefix}: {error}; listing again in {wait:.1f} s")
+            follower.interrupted(f"{error}; listing again in {wait:.1f} s")
         except Denied as error:
             wait = max(settings.denied_wait, next(waits))
-            report(f"{prefix}: {error}; trying again in {wait:.0f} s")
+            follower.interrupted(f"{error}; trying again in {wait:.0f} s")
         except StoreError as error:
             wait = next(waits)
-            report(f"{prefix}: {error}; trying again in {wait:.1f} s")
+            follower.interrupted(f"{error}; trying again in {wait:.1f} s")
         await _pause(store, connections, wait)
 
 
@@ -103,22 +106,35 @@ class _Follower:
         self.gate = gate
         self.canary = canary
         self.size = settings.slice_events
-        self.report = report
+        self._report = report
+        self._troubled = True
         self.known: set[str] = set()
         self.seen: int | None = None
         self.holding = False
 
+    def interrupted(self, sentence: str) -> None:
+        """Say why the story does not go on."""
+        self._troubled = True
+        self._report(f"{self.prefix}: {sentence}")
+
+    def goes_on(self) -> None:
+        """Say that it does."""
+        if self._troubled:
+            self._troubled = False
+            self._report(None)
+
     async def story(self) -> AsyncIterator[Sequence[Event]]:
-        """List if the past is lost, then changes, until something fails or held deletions can be settled."""
+        """List if the past is lost, then changes, until something fails or held deletions can be
+        settled.
+        """
         if self.seen is None:
             async with ending(self._list()) as listing:
                 async for told in listing:
                     yield told
                     await asyncio.sleep(0)
-        assert self.seen is not None  # the list ended
-        self.report(None)
-        async with ending(self.store.changes(self.prefix, after=self.seen)) as batches:
+        async with ending(self.store.changes(self.prefix, after=self.seen or 0)) as batches:
             while (batch := await self._next(batches)) is not None:
+                self.goes_on()
                 for changes in self._believed(batch):
                     yield changes
                     await asyncio.sleep(0)
@@ -126,7 +142,9 @@ class _Follower:
         self.seen = None
 
     async def _list(self) -> AsyncIterator[Sequence[Event]]:
-        """Everything, then what vanished, then Synced: additions first, so that nothing is empty in between."""
+        """Everything, then what vanished, then Synced: additions first, so that nothing is empty in
+        between.
+        """
         if self.canary is not None:
             await self._await_canary(self.canary)
         stale, revision = set(self.known), 0
@@ -174,7 +192,7 @@ class _Follower:
                 revision = page.revision
                 if any(one.key == key for one in page.entries):
                     return
-        self.report(f"{self.prefix}: waiting for {key}, which says that the list is complete")
+        self.interrupted(f"waiting for {key}, which says that the list is complete")
         async with ending(self.store.changes(key, after=revision)) as batches:
             async for batch in batches:
                 if any(isinstance(event, Put) and event.key == key for event in batch.events):

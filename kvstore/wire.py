@@ -1,13 +1,13 @@
-"""gRPC's edge: one connection to one etcd, with typed methods, and the guard against another etcd's answers."""
+"""gRPC's edge: one connection to one etcd, typed, and guarded against another etcd's answers."""
 
 import asyncio
 import os
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
-# gRPC's C core writes to stderr on its own; every failure reaches us as a status anyway. Its fork handlers are for
-# programs that go on using a channel in the child, which we never do.
+# gRPC's C core writes to stderr on its own; every failure reaches us as a status anyway. Its fork
+# handlers are for programs that go on using a channel in the child, which we never do.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
@@ -30,6 +30,9 @@ class Reply(Protocol):
 
     @property
     def header(self) -> rpc.ResponseHeader: ...
+
+    @classmethod
+    def FromString(cls, data: bytes, /) -> Self: ...  # noqa: N802 - protobuf's name
 
 
 _Grpc = Any  # grpc has no types; its objects do not leave this module
@@ -75,7 +78,9 @@ class Target(Protocol):
 
 
 class Link:
-    """One connection. It ends once, for a stated reason, and is never mended: the next one is a new link."""
+    """One connection. It ends once, for a stated reason, and is never mended: the next one is a new
+    link.
+    """
 
     def __init__(self, channel: _Grpc, *, name: str, config: EtcdConfig) -> None:
         self._channel = channel
@@ -147,7 +152,9 @@ class Link:
         return Stream(self, make(metadata=self._metadata + extra))
 
     def guard(self, reply: R) -> R:
-        """Pass on a reply of the etcd this link belongs to (contract kvstore 5.2: a header that names another one)."""
+        """Pass on a reply of the etcd this link belongs to (contract kvstore 5.2: a header that
+        names another one).
+        """
         if reply.header.cluster_id != self.cluster_id:
             self.end(f"etcd {reply.header.cluster_id:x} answered instead of {self.cluster_id:x}")
             raise HistoryLost(self.end_reason)
@@ -162,7 +169,9 @@ class Link:
         return told
 
     def interrupted(self) -> StoreError | None:
-        """Was a CancelledError gRPC's way of saying that the channel closed, rather than a cancellation of this task?"""
+        """Was a CancelledError gRPC's way of saying that the channel closed, rather than a
+        cancellation of this task?
+        """
         task = asyncio.current_task()
         if self._ended.is_set() and task is not None and not task.cancelling():
             return Unavailable(self.end_reason)
@@ -174,7 +183,9 @@ class Link:
         )
 
     async def renew_token(self) -> bool:
-        """Authenticate again; False when this link has no password to do it with (a certificate needs none)."""
+        """Authenticate again; False when this link has no password to do it with (a certificate
+        needs none).
+        """
         if self._config.username is not None:
             await self._authenticate()
         return self._config.username is not None
@@ -205,7 +216,7 @@ class Link:
             found = self._callables[method.path] = make(
                 method.path,
                 request_serializer=method.request.SerializeToString,
-                response_deserializer=method.reply.FromString,  # type: ignore[attr-defined]  # static in every message
+                response_deserializer=method.reply.FromString,
             )
         return found
 

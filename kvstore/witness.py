@@ -1,0 +1,72 @@
+"""Is this still the same past? One remembered fact, read again, tells (see ``Witness``)."""
+
+import msgspec
+
+from kvstore._proto import etcd_pb2 as rpc
+from kvstore.client import Batch, HistoryLost
+from kvstore.dial import Connection
+from kvstore.events import Put
+from kvstore.lists import to_bytes
+from kvstore.wire import RANGE
+
+
+class Witness(msgspec.Struct, frozen=True):
+    """At revision ``at``, ``key`` had last changed at revision ``changed`` (0: was not there).
+
+    An etcd that was wiped, or restored from a backup, answers under its old cluster id, and its
+    revisions may have caught up with ours. In another history the same key would hardly have
+    changed at the same revision.
+    """
+
+    cluster_id: int
+    connection: int
+    at: int
+    key: str
+    changed: int
+
+
+class Witnesses:
+    """What one client remembers of each prefix that it reads."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[Witness, ...]] = {}
+
+    def listed(
+        self, prefix: str, connection: Connection, revision: int, key: str, changed: int
+    ) -> None:
+        """A whole list was read at ``revision``; the newest of its keys is a good witness."""
+        self._add(
+            prefix,
+            Witness(connection.link.cluster_id, connection.number, revision, key, changed),
+        )
+
+    def watched(self, prefix: str, connection: Connection, batch: Batch) -> None:
+        """A batch was handed on; its last event is a good witness."""
+        if batch.events:
+            last = batch.events[-1]
+            changed = last.revision if isinstance(last, Put) else 0
+            self.listed(prefix, connection, last.revision, last.key, changed)
+
+    async def verify(self, prefix: str, connection: Connection, after: int) -> None:
+        """Raise ``HistoryLost`` unless ``after`` is a revision of this connection's history."""
+        link = connection.link
+        known = [one for one in self._of.get(prefix, ()) if one.at <= after]
+        witness = known[-1] if known else Witness(link.cluster_id, 0, after, prefix, 0)
+        if witness.connection == connection.number and after <= link.revision:
+            return
+        if witness.cluster_id != link.cluster_id:
+            raise HistoryLost(
+                f"etcd {link.cluster_id:x} answers now, it was {witness.cluster_id:x}"
+            )
+        reply = await link.call(  # fails when ``after`` is compacted, or still to come
+            RANGE, rpc.RangeRequest(key=to_bytes(witness.key), revision=after, keys_only=True)
+        )
+        changed = reply.kvs[0].mod_revision if reply.kvs else 0
+        if known and changed != witness.changed:
+            raise HistoryLost(
+                f"{witness.key} changed at revision {witness.changed}, now etcd says {changed}"
+            )
+
+    def _add(self, prefix: str, witness: Witness) -> None:
+        """Keep the last two: the newest may be of a batch that its reader did not finish with."""
+        self._of[prefix] = (*self._of.get(prefix, ())[-1:], witness)
