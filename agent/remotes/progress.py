@@ -25,6 +25,8 @@ class Progress:
         self.cluster = cluster
         self.config: ClusterConfig | None = None
         self.unconfirmed = False
+        self.confirmed = False
+        """Whether every kind has been read in full since the process started."""
         self.refused = 0
         self.etcd = ""
         self.on_change: Callable[[], None] = lambda: None
@@ -87,6 +89,7 @@ class Progress:
         self.on_change()
         if self.ready:
             self.unconfirmed = False
+            self.confirmed = True
             self.settled.set()
 
     def news(self) -> None:

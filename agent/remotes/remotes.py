@@ -54,6 +54,7 @@ class Remotes:
         self._ids = Ids(me)
         self._remotes: dict[str, Remote] = {}
         self._saved: Mapping[str, Saved] = {}
+        self._scanned = False
 
     async def run(self) -> None:
         """Follow the directory until cancelled."""
@@ -66,6 +67,11 @@ class Remotes:
                 async for files, problem in found:
                     self._report(problem or None)
                     self._turn(files, tasks)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the configuration is known and each remote has told all since the start."""
+        return self._scanned and all(it.progress.confirmed for it in self._remotes.values())
 
     def statuses(self, counts: Counts) -> list[RemoteStatus]:
         """Every remote, by name."""
@@ -83,7 +89,7 @@ class Remotes:
         self._sink.expect(frozenset(files))
         for name in self._remotes.keys() - files.keys():
             self._remotes[name].configure(None)
-        first = not self.settled.is_set() and not self._remotes
+        first, self._scanned = not self._scanned, True
         for name, file in files.items():
             if name in self._remotes:
                 self._remotes[name].configure(file)

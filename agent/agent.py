@@ -1,0 +1,252 @@
+"""The agent: its parts, who owns what, and how facts flow between them, in one direction.
+
+etcds -> remotes, own -> dataplane -> maps
+                            `-> network -> device, routes, rules
+"""
+
+import asyncio
+import gc
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from agent import api, metrics
+from agent.checkpoint import Checkpoint
+from agent.dataplane import Dataplane
+from agent.facts import Me
+from agent.network.wanted import Facts, Place
+from agent.remotes.own import Own
+from agent.remotes.remotes import Places, Remotes
+from agent.remotes.session import Waits
+from agent.settings import Settings
+from bpf.datapath import Datapath
+from clustermesh.health import Board
+from clustermesh.http import Surface, serve
+from clustermesh.logs import Control
+from clustermesh.status import AgentStatus
+from clustermesh.version import VERSION
+from kvstore.etcd import open_etcd
+
+if TYPE_CHECKING:
+    from agent.network.network import Network
+
+log = structlog.get_logger()
+
+OWN, REMOTES, NETWORK, CHECKPOINT = "own cluster", "remote clusters", "network", "checkpoint"
+TCP_IP_HEADERS: Final = 40
+NANOSECONDS: Final = 1_000_000_000
+
+
+class Agent:
+    """One node's agent. Every part has one task; the parts are wired here and nowhere else."""
+
+    def __init__(
+        self, settings: Settings, *, datapath: Datapath, cgroup: Path, log: Control
+    ) -> None:
+        self._settings = settings
+        self._datapath = datapath
+        self._cgroup = cgroup
+        self._control = log
+        self._started = time.time()
+        self._board = Board()
+        self._me = Me(
+            settings.cluster_name,
+            settings.cluster_id,
+            settings.node,
+            settings.node_ip,
+            settings.max_connected_clusters,
+        )
+        self._dataplane = Dataplane(datapath.maps, self._me, settings)
+        waits = Waits(
+            handshake=settings.handshake_timeout,
+            config=settings.config_interval,
+            ceiling=settings.retry_ceiling,
+            heartbeat=settings.heartbeat_limit,
+        )
+        self._checkpoint = Checkpoint(
+            settings.state_dir / "remotes",
+            interval=settings.checkpoint_interval,
+            report=self._board.reporter(CHECKPOINT),
+        )
+        self._own = Own(
+            settings.etcd_config,
+            me=self._me,
+            sink=self._dataplane,
+            opener=open_etcd,
+            waits=waits,
+            report=self._own_changed,
+        )
+        self._remotes = Remotes(
+            Places(
+                directory=settings.clustermesh_config,
+                scan_interval=settings.scan_interval,
+                sync_timeout=settings.sync_timeout,
+            ),
+            me=self._me,
+            sink=self._dataplane,
+            checkpoint=self._checkpoint,
+            opener=open_etcd,
+            waits=waits,
+            report=self._board.reporter("configuration"),
+        )
+        self._network: Network | None = None
+        self._fresh = asyncio.Event()
+
+    async def run(self, sockets: list[socket.socket]) -> None:
+        """Until cancelled. Everything stays in place then."""
+        for part in (OWN, REMOTES, NETWORK):
+            self._board.require_once(part)
+        self._configure_datapath()
+        self._dataplane.adopt()
+        _spare_the_collector()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._dataplane.run(), name="dataplane")
+            tasks.create_task(self._own.run(), name="own")
+            tasks.create_task(self._remotes.run(), name="remotes")
+            tasks.create_task(self._checkpoint.run(), name="checkpoint")
+            tasks.create_task(self._keep_network(), name="network")
+            tasks.create_task(self._stamp(), name="stamp")
+            tasks.create_task(self._settle(), name="settle")
+            tasks.create_task(serve(self._surface(), sockets), name="http")
+            log.info("started", node=self._me.node, cluster=self._me.cluster, version=VERSION)
+
+    # -- the kernel's side ----------------------------------------------------------------------
+
+    def _configure_datapath(self) -> None:
+        """What the programs read of us. What is right already is not written."""
+        self._datapath.state.configure(
+            stale_after=int(self._settings.stale_after * NANOSECONDS),
+            cluster_id=self._me.cluster_id,
+        )
+        self._datapath.attach_sock_lb(self._cgroup)
+
+    def _attach(self, ifindex: int) -> bool:
+        """Both attachments, compared in every round of the network: links can die, too."""
+        overlay = self._datapath.attach_overlay(ifindex)
+        return self._datapath.attach_sock_lb(self._cgroup) or overlay
+
+    async def _keep_network(self) -> None:
+        # netlink libraries take a tenth of a second to import; the first map entry needs none
+        await asyncio.to_thread(_import_network)
+        from agent.network.network import Network
+
+        settings = self._settings
+        network = self._network = Network(
+            Place(
+                device=settings.device,
+                table=settings.route_table,
+                priority=settings.rule_priority,
+                wire_port=settings.tunnel_port,
+                device_port=settings.device_port,
+                mtu=settings.mtu,
+                node_ip=settings.node_ip,
+            ),
+            attach=self._attach,
+            report=self._network_changed,
+            interval=settings.network_interval,
+            settle=settings.network_settle,
+        )
+        self._dataplane.on_routes = self._want_network
+        self._want_network()
+        await network.run()
+
+    def _network_changed(self, trouble: str | None) -> None:
+        self._board.reporter(NETWORK)(trouble)
+        network = self._network
+        if network is None or network.last.link is None:
+            return
+        self._datapath.state.configure(mss=network.last.link.mtu - TCP_IP_HEADERS)
+
+    def _want_network(self) -> None:
+        """Tell the network what the facts ask of it, once the own cluster's nodes are known."""
+        if self._network is None or not self._own.progress.confirmed:
+            return
+        routes = self._dataplane.routes()
+        own = [node for node in self._dataplane.nodes() if node.cluster == self._me.cluster]
+        cidrs = (cidr for node in own for cidr in (*node.ipv4_cidrs, *node.ipv6_cidrs))
+        self._network.want(
+            Facts(
+                destinations=frozenset(route.cidr for route in routes),
+                overlay=tuple(self._dataplane.overlay_addresses()),
+                sources=frozenset(cidrs),
+                peers=frozenset(route.node_ip for route in routes),
+                complete=self._remotes.complete,
+            )
+        )
+
+    # -- freshness and readiness ----------------------------------------------------------------
+
+    def _own_changed(self, trouble: str | None) -> None:
+        self._board.reporter(OWN)(trouble)
+        if trouble is None:
+            self._fresh.set()
+            self._want_network()
+
+    async def _stamp(self) -> None:
+        """Say to the programs that our facts are fresh, as long as they are (design: stale)."""
+        while True:
+            if self._own.fresh:
+                self._datapath.state.stamp(time.monotonic_ns())
+                await asyncio.sleep(self._settings.stamp_interval)
+            else:
+                self._fresh.clear()
+                await self._fresh.wait()
+
+    async def _settle(self) -> None:
+        """The start is over when every remote was ready once, or was waited for long enough."""
+        await self._remotes.settled.wait()
+        self._board.ok(REMOTES)
+        self._want_network()
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+        log.info("settled", took=round(time.time() - self._started, 3))
+
+    # -- what we say of ourselves ---------------------------------------------------------------
+
+    def _surface(self) -> Surface:
+        return Surface(
+            title="clustermesh-agent",
+            board=self._board,
+            log=self._control,
+            status=self.status,
+            registry=metrics.registry(self.status),
+            reads=api.reads(self._dataplane, lambda: self._remotes.statuses(self._dataplane.count)),
+        )
+
+    def status(self) -> AgentStatus:
+        """GET /v1/status."""
+        dataplane = self._dataplane
+        return AgentStatus(
+            node=self._me.node,
+            cluster=self._me.cluster,
+            cluster_id=self._me.cluster_id,
+            version=VERSION,
+            ready=self._board.ready,
+            started=self._started,
+            own=self._own.status(dataplane.count),
+            remotes=tuple(self._remotes.statuses(dataplane.count)),
+            maps=dataplane.counts(),
+            map_writes=dataplane.map_writes,
+            trouble=(*self._board.trouble(), *self._remotes.trouble(), *dataplane.trouble()),
+            refusals=tuple(dataplane.refusals),
+        )
+
+
+def _import_network() -> None:
+    import agent.network.network
+
+    _ = agent.network.network
+
+
+def _spare_the_collector() -> None:
+    """No collection while the first lists are read: it would walk every fact again and again.
+
+    Facts are values without cycles; reference counts free them. ``_settle`` turns it on again.
+    """
+    gc.set_threshold(50_000, 20, 100)
+    gc.freeze()
+    gc.disable()

@@ -1,0 +1,56 @@
+"""``clustermesh-agent``: settings, refusals, then the agent until a signal; or ``cleanup``."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agent import cleanup, preflight
+from agent.agent import Agent
+from agent.settings import Settings
+from bpf.datapath import load as load_datapath
+from bpf.specs import DatapathSettings
+from clustermesh import logs, process
+from clustermesh.http import listening
+from clustermesh.settings import load
+
+PROGRAM = "clustermesh-agent"
+SUMMARY = (
+    "Keeps this node's tunnel, address and load-balancer maps true to what every cluster of the"
+    " mesh says. `clustermesh-agent cleanup` removes everything it made."
+)
+
+
+def main() -> None:
+    """The console script."""
+    argv = sys.argv[1:]
+    if argv[:1] == ["cleanup"]:
+        sys.exit(process.run(lambda: cleanup.run(argv[1:]), program=f"{PROGRAM} cleanup"))
+    sys.exit(process.run(lambda: run(argv), program=PROGRAM))
+
+
+async def run(argv: Sequence[str]) -> None:
+    """Check, take over what an earlier run left in the kernel, and serve until cancelled.
+
+    Nothing is taken down at the end: maps, programs, links, device and routes go on working.
+    """
+    settings = load(Settings, argv, program=PROGRAM, summary=SUMMARY)
+    cgroup = preflight.cgroup_root(settings.cgroup_root)
+    with (
+        logs.running(level=settings.log_level, form=settings.log_format) as control,
+        preflight.alone(settings.state_dir),
+        listening(socket=settings.api_socket, listen=settings.api_listen) as sockets,
+    ):
+        preflight.check(bpf_root=settings.bpf_root, cgroup=cgroup)
+        with load_datapath(settings.bpf_root / cleanup.PINS, _sizes(settings)) as datapath:
+            await Agent(settings, datapath=datapath, cgroup=cgroup, log=control).run(sockets)
+
+
+def _sizes(settings: Settings) -> DatapathSettings:
+    if not settings.map_entries:
+        return DatapathSettings(table_size=settings.table_size)
+    sizes = DatapathSettings.small(settings.map_entries)
+    return replace(sizes, table_size=settings.table_size)
+
+
+if __name__ == "__main__":
+    main()

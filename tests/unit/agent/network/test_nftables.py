@@ -1,0 +1,54 @@
+"""What changes in the nftables table when facts do."""
+
+from copy import deepcopy
+
+from agent.network.nftables import changes, keep_peers, table
+from agent.network.wanted import Facts, Place, collapsed
+
+PLACE = Place(node_ip="192.0.2.1")
+FACTS = Facts(sources=frozenset({"10.1.0.0/24"}), peers=frozenset({"192.0.2.2"}))
+
+
+def test_equal_tables_need_nothing() -> None:
+    wanted = table(PLACE, FACTS, device_port=8472)
+    assert changes(deepcopy(wanted), wanted) == []
+
+
+def test_an_absent_table_is_made_whole() -> None:
+    wanted = table(PLACE, FACTS, device_port=8472)
+    commands = changes(None, wanted)
+    assert [next(iter(it)) for it in commands] == ["add", "delete", *["add"] * (1 + len(wanted))]
+
+
+def test_other_sources_change_only_elements() -> None:
+    more = Facts(sources=frozenset({"10.1.0.0/24", "10.9.0.0/24"}), peers=FACTS.peers)
+    before, after = (table(PLACE, facts, device_port=8472) for facts in (FACTS, more))
+    (command,) = changes(before, after)
+    assert command["add"]["element"]["elem"] == [{"prefix": {"addr": "10.9.0.0", "len": 24}}]
+    (command,) = changes(after, before)
+    assert command["delete"]["element"]["name"] == "sources4"
+
+
+def test_a_rule_that_differs_makes_the_table_anew() -> None:
+    wanted = table(PLACE, FACTS, device_port=8472)
+    damaged = [it for it in deepcopy(wanted) if "rule" not in it]
+    assert len(changes(damaged, wanted)) > 2
+
+
+def test_the_port_is_rewritten_only_where_it_differs() -> None:
+    same = table(PLACE, FACTS, device_port=8472)
+    other = table(PLACE, FACTS, device_port=8473)
+    assert not any("mangle" in str(it) for it in same)
+    assert sum("mangle" in str(it) for it in other) == 4
+
+
+def test_peers_of_clusters_not_heard_yet_stay() -> None:
+    present = table(PLACE, FACTS, device_port=8473)
+    fewer = Facts(sources=FACTS.sources, complete=False)
+    assert keep_peers(present, fewer).peers == FACTS.peers
+
+
+def test_overlapping_prefixes_are_folded() -> None:
+    assert collapsed({"10.1.0.0/16", "10.1.2.0/24", "fd00::/64"}, 4) == ["10.1.0.0/16"]
+    assert collapsed({"10.1.0.0/25", "10.1.0.128/25"}, 4) == ["10.1.0.0/24"]
+    assert collapsed({"10.1.0.0/16", "fd00::/64"}, 6) == ["fd00::/64"]
