@@ -1,7 +1,7 @@
 """Keeping a set of keys true in a store: written at once when idle, in batches when busy."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
@@ -72,7 +72,11 @@ class Publisher:
     @property
     def pending(self) -> int:
         """Keys whose newest wish the store has not taken yet."""
-        return len(self._pending.keys() | self._flight.keys())
+        return len(self.queued())
+
+    def queued(self) -> Collection[str]:
+        """Those keys."""
+        return self._pending.keys() | self._flight.keys()
 
     @property
     def refused(self) -> Sequence[str]:

@@ -2,32 +2,43 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, islice
+from typing import Final, Protocol
 
-from clustermesh.apiserver.refusals import Refusals
+from clustermesh.apiserver.refusals import LIMIT, Refusals
 from clustermesh.health import Board
+from clustermesh.identities import Assignment
 from clustermesh.logs import get_logger
 from clustermesh.sources.objects import ObjectKind
 from clustermesh.sources.port import ObjectChange
-from clustermesh.status import SourceKind
+from clustermesh.status import Refusal, SourceKind
 
 log = get_logger()
 
-Write = tuple[str, bytes | None]
-"""A key and its value, None when it goes."""
+Writes = Sequence[tuple[str, bytes | None]]
+"""Keys and their values, None for a key that goes."""
+RECORD: Final = "identity record"
 
 
 class Exporter(Protocol):
-    """Objects in, keys out. Pure."""
+    """Objects in, keys out (``export.Exporter``)."""
 
-    def apply(self, kind: ObjectKind, changes: Sequence[ObjectChange]) -> Iterable[Write]:
+    def apply(self, kind: ObjectKind, changes: Sequence[ObjectChange]) -> Writes:
         """The keys that these changes change."""
+        ...
+
+    def decided(self, label_texts: Iterable[str]) -> Writes:
+        """The keys that change now that these labels have numbers."""
+        ...
+
+    def refusals(self) -> Iterable[tuple[str, str]]:
+        """What of which object is not published, and why."""
         ...
 
 
 class Output(Protocol):
-    """Where keys go."""
+    """Where keys go (``kvstore.publish.Publisher``)."""
 
     def put(self, key: str, value: bytes) -> None:
         """Keep the key at this value."""
@@ -38,8 +49,24 @@ class Output(Protocol):
         ...
 
 
+class Recorder(Protocol):
+    """Who writes down which labels have which number, before anybody is told."""
+
+    def fresh(self) -> Sequence[Assignment]:
+        """What was given since the last time."""
+        ...
+
+    async def record(self, assignments: Sequence[Assignment]) -> None:
+        """Write it down; raises ``OSError`` when that cannot be done now."""
+        ...
+
+
 class Publication:
-    """The sink of the source (``sources.port.SourceSink``): one owner, no waiting."""
+    """The sink of the source (``sources.port.SourceSink``).
+
+    ``apply`` hands on at once. Only what gives a new number to an identity waits, and all that
+    comes after it, until ``run`` has had the number recorded.
+    """
 
     def __init__(
         self,
@@ -48,17 +75,24 @@ class Publication:
         board: Board,
         *,
         kinds: Iterable[ObjectKind],
+        recorder: Recorder | None = None,
+        retry: float = 1.0,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._exporter = exporter
         self._output = output
         self._board = board
+        self._recorder = recorder
+        self._retry = retry
         self._now = now
-        self.refusals = Refusals(now=now)
+        self._refusals = Refusals(now=now)
         self._heard = dict.fromkeys(sorted(kinds), 0.0)
         self._synced: set[ObjectKind] = set()
         self._troubled: set[ObjectKind | None] = set()
         self._alive = asyncio.Event()
+        self._fresh: list[Assignment] = []
+        self._held: dict[str, bytes | None] = {}
+        self._wake = asyncio.Event()
         for kind in self._heard:
             board.require_once(_condition(kind))
 
@@ -67,24 +101,23 @@ class Publication:
     def apply(self, kind: ObjectKind, changes: Sequence[ObjectChange]) -> None:
         """New values and removals of one kind, in order."""
         self._heard[kind] = self._now()
-        put, remove = self._output.put, self._output.remove
-        for key, value in self._exporter.apply(kind, changes):
-            if value is None:
-                remove(key)
-            else:
-                put(key, value)
+        self._take(self._exporter.apply(kind, changes))
+
+    def decided(self, label_texts: Iterable[str]) -> None:
+        """These labels have numbers now."""
+        self._take(self._exporter.decided(label_texts))
 
     def synced(self, kind: ObjectKind) -> None:
         """Everything of the kind that existed has been applied."""
         if kind not in self._synced:
             log.info("source read", kind=kind)
         self._synced.add(kind)
-        self._heard[kind] = self._heard[kind] or self._now()
+        self._heard[kind] = self._heard.get(kind) or self._now()
         self._settle()
 
     def refused(self, what: str, reason: str | None) -> None:
         """An object cannot be read; what was known of it stays."""
-        self.refusals.tell(what, reason)
+        self._refusals.tell(what, reason)
 
     def trouble(self, kind: ObjectKind | None, reason: str | None) -> None:
         """The kind cannot be followed at present, or can again."""
@@ -97,30 +130,83 @@ class Publication:
             self._board.degraded(_condition(kind), reason)
         self._settle()
 
+    # --- what goes out -------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Record numbers, then hand on what waited for them; for ever."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._recorder is None or not (self._held or self._fresh):
+                continue
+            fresh = list(self._fresh)
+            try:
+                await self._recorder.record(fresh)
+            except OSError as error:
+                self._board.degraded(RECORD, f"new identities wait: {error}")
+                await asyncio.sleep(self._retry)
+                self._wake.set()
+                continue
+            self._board.drop(RECORD)
+            del self._fresh[: len(fresh)]
+            if self._fresh:
+                self._wake.set()  # more were given meanwhile: what is held may tell of them
+                continue
+            held, self._held = self._held, {}
+            self._hand_on(tuple(held.items()))
+            self._settle()
+
+    def _take(self, writes: Writes) -> None:
+        if self._recorder is not None:
+            self._fresh += self._recorder.fresh()
+        if not self._fresh and not self._held:
+            self._hand_on(writes)
+            return
+        for key, value in writes:
+            self._held.pop(key, None)
+            self._held[key] = value
+        self._settle()
+        self._wake.set()
+
+    def _hand_on(self, writes: Writes) -> None:
+        put, remove = self._output.put, self._output.remove
+        for key, value in writes:
+            if value is None:
+                remove(key)
+            else:
+                put(key, value)
+
     def _settle(self) -> None:
         for kind in self._synced - self._troubled:
-            if kind is not None:
-                self._board.ok(_condition(kind))
-        if self._troubled or not self._synced >= self._heard.keys():
-            self._alive.clear()
-        else:
+            self._board.ok(_condition(kind))
+        whole = self._synced >= self._heard.keys() and not self._held and not self._fresh
+        if whole and not self._troubled:
             self._alive.set()
+        else:
+            self._alive.clear()
 
     # --- what others ask -----------------------------------------------------------------------
 
     async def alive(self) -> None:
-        """Wait until every kind has been read in full and can be followed."""
+        """Wait until every kind has been read in full, is followed, and all of it was handed on."""
         while not self._alive.is_set():
             await self._alive.wait()
 
-    def kinds(self, objects: Callable[[ObjectKind], int]) -> dict[str, SourceKind]:
+    def kinds(self, objects: Mapping[ObjectKind, int]) -> dict[str, SourceKind]:
         """How each kind of object stands, by its name."""
         return {
             str(kind): SourceKind(
-                synced=kind in self._synced, objects=objects(kind), last_event=heard
+                synced=kind in self._synced, objects=objects.get(kind, 0), last_event=heard
             )
             for kind, heard in self._heard.items()
         }
+
+    def refusals(self) -> tuple[Refusal, ...]:
+        """What is not published and why, some hundreds at most."""
+        ours = (
+            Refusal(what=what, reason=why, since=0.0) for what, why in self._exporter.refusals()
+        )
+        return tuple(islice(chain(self._refusals.listed(), ours), 2 * LIMIT))
 
 
 def _condition(kind: ObjectKind | None) -> str:

@@ -44,6 +44,12 @@ class Settings(
         Literal["auto", "cilium", "core"],
         about("take nodes, identities and addresses from Cilium's custom resources, or from pods"),
     ] = "auto"
+    cilium_endpoint_slices: Annotated[
+        bool, about("flavour cilium: read CiliumEndpointSlice objects, not CiliumEndpoint")
+    ] = False
+    first_address_is_overlay: Annotated[
+        bool, about("flavour core: the CNI has the first address of a node's pod range")
+    ] = False
     mcs_api: Annotated[bool, about("export ServiceExport objects (MCS-API)")] = False
     endpoint_slices: Annotated[
         Literal["services-only", "services-and-endpointslices", "endpointslices-only"],
@@ -58,6 +64,9 @@ class Settings(
     cluster_users_recheck: Annotated[
         float, seconds("how often the file of users is looked at", ge=0.05)
     ] = 2.0
+    etcd_qps: Annotated[
+        float, about("operations per second against etcd after the first sync", ge=1)
+    ] = 200.0
     state_dir: Annotated[Path, about("where the numbers given to identities are kept")] = Path(
         "/var/lib/clustermesh-apiserver"
     )

@@ -6,39 +6,46 @@ from pathlib import Path
 
 import pytest
 
-from clustermesh.apiserver.userfile import Peer, follow, parse, read
+from clustermesh.apiserver.userfile import follow, read
 from clustermesh.process import Fault
+from kvstore.users import User
 
-PATH = Path("users.yaml")
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
 
 
-def test_the_file_of_the_chart() -> None:
-    content = b"users:\n- name: remote-paris\n  role: remote\n- name: remote-rome\n"
-    assert parse(content, path=PATH) == (Peer("remote-paris"), Peer("remote-rome"))
+def test_the_file_of_the_chart(tmp_path: Path) -> None:
+    content = b"users:\n- name: remote-paris\n  role: remote\n"
+    path = written(tmp_path / "users.yaml", content)
+    assert read(path) == (User("remote-paris", "remote"),)
 
 
 @pytest.mark.parametrize("content", [b"", b"users:\n", b"users: []\n"])
-def test_nobody(content: bytes) -> None:
-    assert parse(content, path=PATH) == ()
+def test_nobody(tmp_path: Path, content: bytes) -> None:
+    assert read(written(tmp_path / "users.yaml", content)) == ()
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (
-            b"users: [{name: remote-a}, {name: remote-a}]",
-            r"\$.users\[1\].name: 'remote-a' is there",
+            b"users: [{name: remote-a, role: root}]",
+            r"users.yaml: \$.users\[0\].role: expected remote",
         ),
-        (b"users: [{name: remote-a, role: root}]", r"\$.users\[0\].role: Expected"),
-        (b"users: [{role: remote}]", r"\$.users\[0\]: Object missing required field `name`"),
-        (b"users: [{name: ../a}]", r"\$.users\[0\].name: Expected"),
+        (b"users: [{role: remote}]", r"users.yaml: \$.users\[0\]: Object missing required field"),
+        (
+            b"users: [{name: ../a, role: remote}]",
+            r"users.yaml: \$.users\[0\].name: expected a cert",
+        ),
         (b"- a", r"users.yaml: \$: Expected `object`"),
-        (b"users: [", "users.yaml: expected YAML: "),
+        (b"users: [", r"users.yaml: \$: expected YAML: "),
     ],
 )
-def test_a_bad_file_is_named_with_its_field(content: bytes, reason: str) -> None:
+def test_a_bad_file_is_named_with_its_field(tmp_path: Path, content: bytes, reason: str) -> None:
     with pytest.raises(Fault, match=reason):
-        parse(content, path=PATH)
+        read(written(tmp_path / "users.yaml", content))
 
 
 def test_no_file(tmp_path: Path) -> None:
@@ -51,7 +58,7 @@ async def test_changes_are_applied_and_bad_ones_are_reported(tmp_path: Path) -> 
     applied: list[list[str]] = []
     reports: asyncio.Queue[str | None] = asyncio.Queue()
 
-    async def apply(users: Sequence[Peer]) -> None:
+    async def apply(users: Sequence[User]) -> None:
         applied.append([user.name for user in users])
 
     async def told(part: str | None) -> None:
@@ -64,7 +71,7 @@ async def test_changes_are_applied_and_bad_ones_are_reported(tmp_path: Path) -> 
             follow(path, apply, recheck=0.01, report=reports.put_nowait), name="follow"
         )
         await told("cannot read the users file")
-        path.write_text("users: [{name: remote-a}]")
+        path.write_text("users: [{name: remote-a, role: remote}]")
         await told(None)
         path.write_text("users: [")
         await told("expected YAML")

@@ -1,0 +1,106 @@
+"""Metrics of the apiserver, read from its state when somebody scrapes (contract kvstore 8)."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+import msgspec
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from clustermesh.status import SourceKind
+
+PREFIX: Final = "cilium_clustermesh_apiserver_"
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scrape tells. ``keys``, ``pending`` and ``errors`` are by scope (``nodes/v1``)."""
+
+    cluster: str
+    keys: Mapping[str, int]
+    pending: Mapping[str, int]
+    errors: Mapping[str, int]
+    initial_sync: Mapping[str, bool]
+    bootstrap_seconds: float
+    kinds: Mapping[str, SourceKind]
+    refused: int
+    heartbeat: float
+
+
+class State(Collector):
+    """Turns a reading into metric families."""
+
+    def __init__(self, read: Callable[[], Reading]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing is read before the first scrape."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Every family, now."""
+        reading = self._read()
+        yield from _peers_names(reading)
+        yield from _our_names(reading)
+
+
+def _peers_names(reading: Reading) -> Iterable[Metric]:
+    """The series that existing dashboards know."""
+    labels = ["scope", "source_cluster"]
+    queued = _gauge(
+        "kvstore_sync_queue_size", "Number of elements queued for synchronization", labels
+    )
+    for scope, count in reading.pending.items():
+        queued.add_metric([scope, reading.cluster], count)
+    yield queued
+    errors = CounterMetricFamily(
+        PREFIX + "kvstore_sync_errors", "Number of times synchronization failed", labels=labels
+    )
+    for scope, count in reading.errors.items():
+        errors.add_metric([scope, reading.cluster], count)
+    yield errors
+    synced = _gauge(
+        "kvstore_initial_sync_completed",
+        "Whether the initial synchronization is complete",
+        [*labels, "action"],
+    )
+    for scope, done in reading.initial_sync.items():
+        synced.add_metric([scope, reading.cluster, "write"], float(done))
+    yield synced
+    bootstrap = _gauge("bootstrap_seconds", "Seconds from start to the end of the first sync", [])
+    bootstrap.add_metric([], reading.bootstrap_seconds)
+    yield bootstrap
+
+
+def _our_names(reading: Reading) -> Iterable[Metric]:
+    keys = _gauge("published_keys", "Keys kept in etcd", ["scope"])
+    for scope, count in reading.keys.items():
+        keys.add_metric([scope], count)
+    yield keys
+    objects = _gauge("source_objects", "Objects known of a kind", ["kind"])
+    synced = _gauge("source_synced", "Whether all objects of a kind have been read", ["kind"])
+    heard = _gauge("source_last_event_timestamp_seconds", "When a kind last changed", ["kind"])
+    for kind, status in reading.kinds.items():
+        objects.add_metric([kind], status.objects)
+        synced.add_metric([kind], float(status.synced))
+        heard.add_metric([kind], status.last_event)
+    yield from (objects, synced, heard)
+    refused = _gauge("refused_objects", "Objects that are refused at present", [])
+    refused.add_metric([], reading.refused)
+    yield refused
+    beat = _gauge("heartbeat_timestamp_seconds", "When the last heartbeat was written", [])
+    beat.add_metric([], reading.heartbeat)
+    yield beat
+
+
+def _gauge(name: str, text: str, labels: list[str]) -> GaugeMetricFamily:
+    return GaugeMetricFamily(PREFIX + name, text, labels=labels)
+
+
+def registry() -> CollectorRegistry:
+    """A registry with what every Python process tells of itself."""
+    made = CollectorRegistry()
+    ProcessCollector(registry=made)
+    PlatformCollector(registry=made)
+    GCCollector(registry=made)
+    return made

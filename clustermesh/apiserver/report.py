@@ -1,0 +1,107 @@
+"""What the apiserver says of itself, as values: status for people, a reading for metrics."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from clustermesh.apiserver.heartbeat import Heart
+from clustermesh.apiserver.measured import scope
+from clustermesh.apiserver.metrics import Reading
+from clustermesh.apiserver.publication import Publication
+from clustermesh.apiserver.settings import Settings
+from clustermesh.health import Board
+from clustermesh.keys import Kind
+from clustermesh.sources.objects import KubernetesObject, ObjectKind, Ref
+from clustermesh.status import ApiserverStatus, SourceKind
+from clustermesh.version import VERSION
+
+SCOPES = tuple(f"{kind}/v1" for kind in Kind)
+
+
+class Objects(Protocol):
+    """What the exporter knows."""
+
+    def known(self) -> Mapping[Ref, KubernetesObject]:
+        """The objects."""
+        ...
+
+    def wanted(self) -> Mapping[str, bytes]:
+        """The keys that should be there, with their values."""
+        ...
+
+
+class Report:
+    """Reads the parts; owns the few facts that none of them has."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        board: Board,
+        publication: Publication,
+        heart: Heart,
+        *,
+        source: str,
+        objects: Objects,
+        etcd: Callable[[], str],
+        queued: Callable[[], Iterable[str]],
+        errors: Mapping[str, int],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._board = board
+        self._publication = publication
+        self._heart = heart
+        self._source = source
+        self._objects = objects
+        self._etcd = etcd
+        self._queued = queued
+        self._errors = errors
+        self._now = now
+        self._started = now()
+        self._synced_at = 0.0
+
+    def first_sync_done(self) -> None:
+        """Everything there was at the start is in etcd, canaries included."""
+        self._synced_at = self._synced_at or self._now()
+
+    def status(self) -> ApiserverStatus:
+        """GET /v1/status."""
+        return ApiserverStatus(
+            cluster=self._settings.cluster_name,
+            cluster_id=self._settings.cluster_id,
+            version=VERSION,
+            ready=self._board.ready,
+            started=self._started,
+            source=self._source,
+            etcd=self._etcd(),
+            kinds=self._kinds(),
+            keys=self._keys(),
+            pending=sum(1 for _ in self._queued()),
+            heartbeat=self._heart.last,
+            trouble=self._board.trouble(),
+            refusals=self._publication.refusals(),
+        )
+
+    def reading(self) -> Reading:
+        """GET /metrics."""
+        nothing = dict.fromkeys(SCOPES, 0)
+        took = self._synced_at - self._started if self._synced_at else 0.0
+        return Reading(
+            cluster=self._settings.cluster_name,
+            keys=self._keys(),
+            pending=nothing | Counter(map(scope, self._queued())),
+            errors=nothing | dict(self._errors),
+            initial_sync=dict.fromkeys(SCOPES, bool(self._synced_at)),
+            bootstrap_seconds=took,
+            kinds=self._kinds(),
+            refused=len(self._publication.refusals()),
+            heartbeat=self._heart.last,
+        )
+
+    def _kinds(self) -> dict[str, SourceKind]:
+        counts: Counter[ObjectKind] = Counter(ref.kind for ref in self._objects.known())
+        return self._publication.kinds(counts)
+
+    def _keys(self) -> dict[str, int]:
+        return dict(Counter(map(scope, self._objects.wanted())))

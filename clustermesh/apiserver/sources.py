@@ -1,0 +1,75 @@
+"""Which source there is, chosen by the settings; each is imported only where it is used."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from clustermesh.apiserver.settings import Settings
+from clustermesh.export import ExportSettings, Flavour, SliceExport
+from clustermesh.process import Fault
+from clustermesh.sources.objects import ObjectKind
+from clustermesh.sources.port import Source
+
+Report = Callable[[str | None], None]
+SIGNS_OF_CILIUM = frozenset({ObjectKind.CILIUM_NODE, ObjectKind.CILIUM_ENDPOINT})
+
+
+class Supply(msgspec.Struct, frozen=True):
+    """A source, and how its objects are exported."""
+
+    source: Source
+    export: ExportSettings
+    name: str
+
+
+@asynccontextmanager
+async def opened(settings: Settings, report: Report) -> AsyncIterator[Supply]:
+    """The source that the settings name. Raises ``Fault``; waits while an API server is away."""
+    if settings.source == "directory":
+        yield await _directory(settings)
+        return
+    from clustermesh.sources.kubernetes.resources import Flavour as Served
+    from clustermesh.sources.kubernetes.settings import KubernetesSettings
+    from clustermesh.sources.kubernetes.source import open_kubernetes
+
+    choice = KubernetesSettings(
+        kubeconfig=settings.kubeconfig,
+        context=settings.kube_context,
+        flavour=None if settings.flavour == "auto" else Served(settings.flavour),
+    )
+    async with open_kubernetes(choice, report) as source:
+        yield Supply(source, exporting(settings, Flavour(source.flavour)), "kubernetes")
+
+
+async def _directory(settings: Settings) -> Supply:
+    from clustermesh.sources.directory.source import DirectorySettings, DirectorySource
+    from clustermesh.sources.directory.survey import kinds_in
+
+    place = settings.manifests
+    if place is None or not place.is_dir():
+        raise Fault(f"--manifests: {place} is not a directory")
+    if settings.flavour == "auto":
+        kinds, _ = await asyncio.to_thread(kinds_in, place)
+        flavour = Flavour.CILIUM if kinds & SIGNS_OF_CILIUM else Flavour.CORE
+    else:
+        flavour = Flavour(settings.flavour)
+    export = exporting(settings, flavour)
+    source = DirectorySource(DirectorySettings(path=place), export.kinds)
+    return Supply(source, export, f"directory {place}")
+
+
+def exporting(settings: Settings, flavour: Flavour) -> ExportSettings:
+    """The settings of the export."""
+    return ExportSettings(
+        cluster=settings.cluster_name,
+        cluster_id=settings.cluster_id,
+        max_clusters=settings.max_connected_clusters,
+        flavour=flavour,
+        cilium_endpoint_slices=settings.cilium_endpoint_slices,
+        mcs_api=settings.mcs_api,
+        slices=SliceExport(settings.endpoint_slices.replace("services-only", "")),
+        global_namespaces=settings.global_namespaces,
+        first_address_is_overlay=settings.first_address_is_overlay,
+    )
