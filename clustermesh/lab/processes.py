@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from clustermesh.lab import enter
 
 LAUNCHER = (sys.executable, "-I", "-S", enter.__file__)
 POLL = 0.01
+SETTINGS_VARIABLES = ("CLUSTERMESH_", "ETCD_")
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +45,7 @@ def start(target: str, argv: Sequence[str], log: Path) -> Process:
     pid = os.posix_spawnp(
         argv[0],
         list(argv),
-        os.environ,
+        environment(os.environ),
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o600),
@@ -53,6 +54,13 @@ def start(target: str, argv: Sequence[str], log: Path) -> Process:
         setsid=True,
     )
     return Process(target=target, pid=pid, started=_started(pid), argv=tuple(argv), log=str(log))
+
+
+def environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """Ours, without the variables by which our programs and etcd take settings: the command line
+    alone must say what a process does.
+    """
+    return {k: v for k, v in inherited.items() if not k.startswith(SETTINGS_VARIABLES)}
 
 
 def alive(process: Process) -> bool:

@@ -14,6 +14,7 @@ from clustermesh.lab.state import load
 
 Report = Callable[[str], None]
 END_TIMEOUT = 10.0
+POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def remains(paths: Paths) -> list[str]:
@@ -35,13 +36,14 @@ def remains(paths: Paths) -> list[str]:
 def tear_down(paths: Paths, report: Report) -> None:
     """Remove all of it. May be repeated, and may be interrupted and repeated."""
     report("ending its processes")
-    _end(_processes(paths))
+    _end(paths)
     report("removing its network namespaces")
     for netns in host.netns_named(paths.prefix):
         host.delete_netns(netns)
     report("removing its mounts, cgroups and files")
     for mount in host.mounts_below(paths.top):
         host.unmount(mount)
+    _end(paths)  # one that was being started may have come meanwhile
     if (cgroup := _cgroup(paths)) is not None:
         host.delete_cgroups(cgroup)
     shutil.rmtree(paths.top, ignore_errors=True)
@@ -49,12 +51,13 @@ def tear_down(paths: Paths, report: Report) -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let no Ctrl-C stop the block."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Let neither Ctrl-C nor a polite signal stop the block."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in POLITE}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _processes(paths: Paths) -> list[Process]:
@@ -68,7 +71,8 @@ def _processes(paths: Paths) -> list[Process]:
     return list(found.values())
 
 
-def _end(running: list[Process]) -> None:
+def _end(paths: Paths) -> None:
+    running = _processes(paths)
     for process in running:
         processes.send(process, signal.SIGKILL)
     if left := processes.wait_gone(running, END_TIMEOUT):

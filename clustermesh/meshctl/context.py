@@ -1,5 +1,6 @@
 """Which mesh a command is about: ``--mesh FILE``, MESHCTL_MESH, or the lab that is up."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from clustermesh.lab.paths import lab_root
 from clustermesh.meshctl import meshfile
+from clustermesh.meshctl.errors import MeshctlError
 
 MeshOption = Annotated[
     Path | None,
@@ -23,5 +25,8 @@ NodeOption = Annotated[
 
 def open_mesh(given: Path | None) -> meshfile.Mesh:
     """The mesh meant; ``MeshctlError`` when that is not clear."""
-    labs = sorted(lab_root().glob("*/mesh.yaml")) if lab_root().is_dir() else []
+    root = lab_root()
+    labs = sorted(root.glob("*/mesh.yaml")) if root.is_dir() else []
+    if given is None and not labs and os.geteuid() != 0 and root.is_dir():
+        raise MeshctlError(f"only root may see the labs under {root}: sudo meshctl ...")
     return meshfile.load(meshfile.find(given, labs))

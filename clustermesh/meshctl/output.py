@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated, Self
 
@@ -96,9 +97,10 @@ class Progress:
         self._status.stop()
 
     def __call__(self, text: str) -> None:
-        if self._terminal:
-            self._status.update(f"{text} ...")
-        elif text != self._last:
-            sys.stderr.write(f"{text}\n")
-            sys.stderr.flush()
+        with suppress(OSError):  # nobody reads on: no reason to leave work half done
+            if self._terminal:
+                self._status.update(f"{text} ...")
+            elif text != self._last:
+                sys.stderr.write(f"{text}\n")
+                sys.stderr.flush()
         self._last = text

@@ -54,3 +54,8 @@ def test_the_log_tells_why_a_process_ended(tmp_path: Path):
 
 def test_a_log_that_is_not_there_says_nothing(tmp_path: Path):
     assert processes.last_line(str(tmp_path / "none")) == ""
+
+
+def test_a_process_is_told_what_to_do_by_its_command_line_alone():
+    inherited = {"PATH": "/bin", "ETCD_NAME": "x", "CLUSTERMESH_CLUSTER_ID": "7", "HOME": "/"}
+    assert processes.environment(inherited) == {"PATH": "/bin", "HOME": "/"}

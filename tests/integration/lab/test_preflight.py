@@ -1,0 +1,46 @@
+"""What a machine lacks is said in a sentence with the way out."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clustermesh.lab import preflight
+from clustermesh.lab.errors import LabError
+
+pytestmark = pytest.mark.root
+
+UP = (sys.executable, "-P", "-m", "clustermesh.meshctl.main", "lab", "up", "--name", "test")
+
+
+def test_this_machine_can_carry_a_lab():
+    assert (preflight.check() / "cgroup.procs").exists()
+
+
+def test_missing_programs_are_named_with_their_packages(monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LabError, match=r"etcd, ip, .*apt-get install etcd-server iproute2"):
+        preflight.check()
+
+
+def test_one_who_is_not_root_is_told_so(tmp_path: Path):
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    if not readable_by_others(Path(sys.executable).resolve()):
+        nobody = (
+            "setpriv",
+            "--reuid=65534",
+            "--inh-caps=+dac_read_search",
+            "--ambient-caps=+dac_read_search",
+        )
+    done = subprocess.run([*nobody, *UP], capture_output=True, text=True, cwd="/")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "meshctl: the lab needs root, for network namespaces, cgroups and eBPF."
+        " Run it again as root: sudo meshctl lab up\n"
+    )
+
+
+def readable_by_others(path: Path) -> bool:
+    """Whether somebody who is not root could run this Python at all."""
+    return all(folder.stat().st_mode & 0o001 for folder in path.parents)
