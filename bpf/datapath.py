@@ -7,14 +7,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from bpf import syscalls
+from bpf import features, syscalls
 from bpf.clsact import ensure_filter, remove_filters
-from bpf.errors import AttachError, BpfError
+from bpf.errors import AttachError, BpfError, LoadError
 from bpf.kernel_maps import KernelCounters, KernelMap, KernelTables
-from bpf.links import CGROUP_HOOKS, TCX_EGRESS, TCX_INGRESS, Hook, ensure_link, remove_link
+from bpf.links import CGROUP_HOOKS, TCX_EGRESS, TCX_INGRESS, Hook, ensure_link
 from bpf.loader import load_maps, load_programs
 from bpf.maps import BpfMap, Counters, DictCounters, DictMap, DictTables, MapKind, Tables
-from bpf.pins import Pins, opened, pin
+from bpf.pins import Pins, opened, pin, remove_link
 from bpf.specs import MAPS, DatapathSettings, MapSpec
 from bpf.state import State
 
@@ -196,29 +196,22 @@ def tcx_supported() -> bool:
 def load(root: Path, settings: DatapathSettings | None = None) -> Datapath:
     """Adopts or makes the maps and programs pinned under `root`, a folder on a BPF file system.
 
-    PinMismatchError when pinned maps differ from the settings, LoadError when the kernel refuses.
+    PinMismatchError when pinned maps differ from the settings, FeatureMissingError when the kernel
+    is too old, LoadError when it refuses for another reason.
     With everything in place this makes no map, loads no program and writes to no map.
     """
     chosen = settings or DatapathSettings()
     pins = Pins(root)
     pins.prepare()
-    maps = load_maps(pins, chosen)
     try:
-        programs = load_programs(pins, chosen, maps)
-    except BaseException:
-        for fd in maps.values():
-            os.close(fd)
+        maps = load_maps(pins, chosen)
+        try:
+            programs = load_programs(pins, chosen, maps)
+        except BaseException:
+            for fd in maps.values():
+                os.close(fd)
+            raise
+    except LoadError:
+        features.require()  # says more than the verifier, when it is that
         raise
     return Datapath(pins, chosen, maps, programs)
-
-
-def cleanup(root: Path) -> None:
-    """Detaches the linked programs and removes every pin of ours below `root`. Twice is fine.
-
-    Filters on a device (clsact) go with the device: delete that, or call detach_overlay first.
-    """
-    pins = Pins(root)
-    if pins.links.is_dir():
-        for path in pins.links.iterdir():
-            remove_link(path)
-    pins.remove()

@@ -32,6 +32,8 @@ _SIGNATURES: Final[dict[str, tuple[Any, list[Any]]]] = {
     "bpf_map__set_initial_value": (ctypes.c_int, [_Pointer, ctypes.c_char_p, ctypes.c_size_t]),
     "bpf_map__fd": (ctypes.c_int, [_Pointer]),
     "bpf_program__fd": (ctypes.c_int, [_Pointer]),
+    "libbpf_probe_bpf_helper": (ctypes.c_int, [ctypes.c_int, ctypes.c_int, _Pointer]),
+    "libbpf_probe_bpf_map_type": (ctypes.c_int, [ctypes.c_int, _Pointer]),
 }
 
 

@@ -1,7 +1,6 @@
 """Attachments that outlive us: pinned links, updated in place, remade when their target is gone."""
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -66,16 +65,3 @@ def _make(hook: Hook, program_fd: int) -> None:
         pin(fd, hook.path)
     finally:
         os.close(fd)
-
-
-def remove_link(path: Path) -> None:
-    """Detaches at once, not when the kernel gets round to it; an absent or dead link is fine."""
-    fd = opened(path)
-    if fd is None:
-        return
-    try:
-        with suppress(OSError):  # its device or control group is gone already
-            syscalls.link_detach(fd)
-    finally:
-        os.close(fd)
-    path.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Where maps, programs and links stay while we are not running: a folder on a BPF file system."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -68,3 +69,28 @@ def pin(fd: int, path: Path) -> None:
         syscalls.pin(fd, path)
     except OSError as error:
         raise BpfError(f"cannot pin {path}: {error.strerror}") from error
+
+
+def remove_link(path: Path) -> None:
+    """Detaches at once, not when the kernel gets round to it; an absent or dead link is fine."""
+    fd = opened(path)
+    if fd is None:
+        return
+    try:
+        with suppress(OSError):  # its device or control group is gone already
+            syscalls.link_detach(fd)
+    finally:
+        os.close(fd)
+    path.unlink(missing_ok=True)
+
+
+def cleanup(root: Path) -> None:
+    """Detaches the linked programs and removes every pin of ours below `root`. Twice is fine.
+
+    Filters on a device (clsact) go with the device: delete that, or call detach_overlay first.
+    """
+    pins = Pins(root)
+    if pins.links.is_dir():
+        for path in pins.links.iterdir():
+            remove_link(path)
+    pins.remove()

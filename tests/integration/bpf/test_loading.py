@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from bpf import syscalls
-from bpf.datapath import cleanup, load
+from bpf.datapath import load
 from bpf.errors import AttachError, BpfError, PinMismatchError
 from bpf.kernel_maps import KernelMap
 from bpf.layout import IpcacheKey, IpcacheValue
 from bpf.links import CGROUP_HOOKS
 from bpf.maps import MapKind
+from bpf.pins import cleanup
 from bpf.specs import MAPS, OBJECTS, DatapathSettings
 from tests.support.bpf import child_cgroup
 
