@@ -50,8 +50,8 @@ class Cluster(msgspec.Struct, frozen=True, rename="kebab", omit_defaults=True):
     num_shared_services: int = 0
     num_service_exports: int = 0
     num_endpoint_slices: int = 0
-    config: RemoteConfig | None = None
-    synced: SyncedKinds | None = None
+    config: dict[str, object] = {}
+    synced: dict[str, object] = {}
 
 
 class ClusterMesh(msgspec.Struct, frozen=True, rename="kebab"):
@@ -85,9 +85,16 @@ def as_cluster(remote: RemoteStatus) -> Cluster:
         num_shared_services=remote.num_shared_services,
         num_service_exports=remote.num_service_exports,
         num_endpoint_slices=remote.num_endpoint_slices,
-        config=remote.config,
-        synced=remote.synced,
+        config=_given(remote.config),
+        synced=_given(remote.synced),
     )
+
+
+def _given(part: RemoteConfig | SyncedKinds) -> dict[str, object]:
+    """Members that say something: None, 0 and empty text are left out, a False that counts stays."""
+    values = {it.encode_name: getattr(part, it.name) for it in msgspec.structs.fields(part)}
+    kept = {"service-exports-enabled", "service-exports", "endpoint-slices"}
+    return {name: it for name, it in values.items() if it or (it is False and name in kept)}
 
 
 def _moment(seconds: float) -> str:
