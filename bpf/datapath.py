@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -47,9 +47,7 @@ class Maps:
     metrics: Counters
 
 
-_MEMBERS: Final = dict(
-    zip((field.name for field in fields(Maps)), (spec for spec in MAPS), strict=False)
-)
+_MEMBERS: Final = {spec.member: spec for spec in MAPS if spec.member is not None}
 
 
 def maps_in_memory(settings: DatapathSettings | None = None) -> Maps:
@@ -130,7 +128,10 @@ class Datapath:
         fd = self._program_fds[program]
         path = self._pins.links / f"overlay_{side}"
         if self._settings.tcx and tcx_supported():
-            return ensure_link(Hook(path, attach_type, ifindex, ifindex), fd)
+            changed = ensure_link(Hook(path, attach_type, ifindex, ifindex), fd)
+            if changed:  # an earlier life may have used the other way
+                remove_filters(ifindex)
+            return changed
         changed = ensure_filter(ifindex, side, program, fd)
         remove_link(path)
         return changed
@@ -138,8 +139,7 @@ class Datapath:
     def detach_overlay(self, ifindex: int) -> None:
         for side, _, _ in _SIDES:
             remove_link(self._pins.links / f"overlay_{side}")
-        if not (self._settings.tcx and tcx_supported()):
-            remove_filters(ifindex)
+        remove_filters(ifindex)
 
     def attach_sock_lb(self, cgroup: Path) -> bool:
         """The socket programs on a cgroup2 folder and all below; whether anything had to change."""

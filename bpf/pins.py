@@ -1,11 +1,13 @@
 """Where maps, programs and links stay while we are not running: a folder on a BPF file system."""
 
+import ctypes
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from bpf import syscalls
 from bpf.errors import BpfError
@@ -30,6 +32,11 @@ class Pins:
 
     def prepare(self) -> None:
         """Makes the folders. BpfError when this is no BPF file system or not ours to write."""
+        if not on_bpffs(self.root):
+            raise BpfError(
+                f"{self.root} is not on a BPF file system: mount one with "
+                f"`mount -t bpf bpf {self.root.parent}`, or choose another folder"
+            )
         try:
             for folder in (self.maps, self.links, self.root / "programs"):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -49,6 +56,19 @@ class Pins:
     def forget_programs(self, version: str) -> None:
         """Links keep their programs alive; only the names go."""
         shutil.rmtree(self.programs(version), ignore_errors=True)
+
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_BPF_FS: Final = 0xCAFE4A11
+
+
+def on_bpffs(path: Path) -> bool:
+    """Whether the path, or the part of it that exists, is on a BPF file system."""
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    room = ctypes.create_string_buffer(256)  # struct statfs, whose first word is the kind
+    if _libc.statfs(os.fsencode(existing), room) != 0:
+        return False
+    return int.from_bytes(room.raw[:4], "little") == _BPF_FS
 
 
 def opened(path: Path) -> int | None:

@@ -54,8 +54,10 @@ class DatapathSettings:
 
 @dataclass(frozen=True, slots=True)
 class MapSpec:
-    """One map as maps.h declares it; `size` names the setting that gives its room."""
+    """One map as maps.h declares it. `size` names the setting that gives its room, `member` the
+    member of datapath.Maps through which the agent has it."""
 
+    member: str | None
     name: str
     kind: MapKind
     key_size: int
@@ -71,24 +73,25 @@ _HASH: Final = MapKind.HASH
 _LRU: Final = MapKind.LRU_HASH
 
 MAPS: Final[tuple[MapSpec, ...]] = (
-    MapSpec("cilium_tunnel_map", _HASH, 20, 20, "tunnel"),
-    MapSpec("cilium_ipcache", MapKind.LPM_TRIE, 24, 12, "ipcache"),
-    MapSpec("cm_nodes", _HASH, 4, 16, "nodes"),
-    MapSpec("cilium_lb4_services_v2", _HASH, 12, 12, "services"),
-    MapSpec("cilium_lb6_services_v2", _HASH, 24, 12, "services"),
-    MapSpec("cilium_lb4_backends_v3", _HASH, 4, 12, "backends"),
-    MapSpec("cilium_lb6_backends_v3", _HASH, 4, 24, "backends"),
-    MapSpec("cilium_lb4_reverse_nat", _HASH, 2, 6, "reverse_nat"),
-    MapSpec("cilium_lb6_reverse_nat", _HASH, 2, 18, "reverse_nat"),
-    MapSpec("cilium_lb4_affinity", _LRU, 16, 16, "affinity", 0),
-    MapSpec("cilium_lb6_affinity", _LRU, 24, 16, "affinity", 0),
-    MapSpec("cilium_lb_affinity_match", _HASH, 8, 1, "affinity"),
-    MapSpec("cilium_lb4_reverse_sk", _LRU, 16, 8, "reverse_sockets", 0),
-    MapSpec("cilium_lb6_reverse_sk", _LRU, 32, 20, "reverse_sockets", 0),
-    MapSpec("cilium_lb4_maglev", MapKind.HASH_OF_MAPS, 2, 4, "tables"),
-    MapSpec("cilium_lb6_maglev", MapKind.HASH_OF_MAPS, 2, 4, "tables"),
-    MapSpec("cilium_metrics", MapKind.PERCPU_HASH, 8, 16, "metrics"),
-    MapSpec("cm_state", MapKind.ARRAY, 4, 32, None, MMAPABLE),
+    MapSpec("tunnel", "cilium_tunnel_map", _HASH, 20, 20, "tunnel"),
+    MapSpec("ipcache", "cilium_ipcache", MapKind.LPM_TRIE, 24, 12, "ipcache"),
+    MapSpec("nodes", "cm_nodes", _HASH, 4, 16, "nodes"),
+    MapSpec("services4", "cilium_lb4_services_v2", _HASH, 12, 12, "services"),
+    MapSpec("services6", "cilium_lb6_services_v2", _HASH, 24, 12, "services"),
+    MapSpec("backends4", "cilium_lb4_backends_v3", _HASH, 4, 12, "backends"),
+    MapSpec("backends6", "cilium_lb6_backends_v3", _HASH, 4, 24, "backends"),
+    MapSpec("reverse_nat4", "cilium_lb4_reverse_nat", _HASH, 2, 6, "reverse_nat"),
+    MapSpec("reverse_nat6", "cilium_lb6_reverse_nat", _HASH, 2, 18, "reverse_nat"),
+    MapSpec("affinity4", "cilium_lb4_affinity", _LRU, 16, 16, "affinity", 0),
+    MapSpec("affinity6", "cilium_lb6_affinity", _LRU, 24, 16, "affinity", 0),
+    MapSpec("affinity_match", "cilium_lb_affinity_match", _HASH, 8, 1, "affinity"),
+    MapSpec("reverse_sockets4", "cilium_lb4_reverse_sk", _LRU, 16, 8, "reverse_sockets", 0),
+    MapSpec("reverse_sockets6", "cilium_lb6_reverse_sk", _LRU, 32, 20, "reverse_sockets", 0),
+    MapSpec("tables4", "cilium_lb4_maglev", MapKind.HASH_OF_MAPS, 2, 4, "tables"),
+    MapSpec("tables6", "cilium_lb6_maglev", MapKind.HASH_OF_MAPS, 2, 4, "tables"),
+    MapSpec("metrics", "cilium_metrics", MapKind.PERCPU_HASH, 8, 16, "metrics"),
+    MapSpec(None, "cm_state", MapKind.ARRAY, 4, 32, None, MMAPABLE),
+    MapSpec(None, "cm_limits", MapKind.PERCPU_ARRAY, 4, 16, None, 0),
 )
 
 OBJECTS: Final[dict[str, tuple[str, ...]]] = {

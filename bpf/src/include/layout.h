@@ -196,3 +196,9 @@ struct cm_state {
 	__u32 mss;	  /* largest TCP segment of IPv4 through the overlay, 0 leaves them alone */
 	__u32 flags;
 };
+
+/* How many ICMP errors this CPU has sent since a moment. */
+struct cm_limit {
+	__u64 since; /* ns of CLOCK_MONOTONIC */
+	__u64 sent;
+};

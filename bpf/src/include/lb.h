@@ -46,18 +46,32 @@ static __always_inline __u32 draw(void *ctx, __u8 proto)
 	return proto == IPPROTO_TCP ? bpf_get_prandom_u32() : (__u32)bpf_get_socket_cookie(ctx);
 }
 
-/* With facts too old to trust, local pods are better served by what serves them anyway. */
+/* The agent has not been able to vouch for its facts for too long. */
+static __always_inline int facts_are_stale(const struct cm_state *state)
+{
+	__u64 stamp = state ? state->stamp : 0;
+
+	return stamp && stamp + state->stale_after < bpf_ktime_get_ns();
+}
+
+/* With stale facts, local pods are better served by what serves them anyway. */
 static __always_inline int left_to_others(__u16 backend_cluster)
 {
 	struct cm_state *state = agent_state();
-	__u64 stamp;
 
-	if (!state)
-		return 0;
-	stamp = state->stamp;
-	if (!stamp || (backend_cluster && backend_cluster != state->cluster_id))
-		return 0;
-	return stamp + state->stale_after < bpf_ktime_get_ns();
+	return facts_are_stale(state) &&
+	       (!backend_cluster || backend_cluster == state->cluster_id);
+}
+
+/* Refuses at once, unless somebody else may know better by now. */
+static __always_inline int no_backend(enum reason reason)
+{
+	if (facts_are_stale(agent_state())) {
+		count_lb(FORWARDED, LINE_STALE_LOCAL);
+		return LB_UNTOUCHED;
+	}
+	count_lb(reason, LINE_PLAIN);
+	return -EHOSTUNREACH;
 }
 
 static __always_inline int affinity_holds(const struct lb_affinity_value *sticky,

@@ -41,16 +41,38 @@ static __always_inline struct lb4_backend *lb4_backend(__u32 id)
 	return bpf_map_lookup_elem(&cilium_lb4_backends_v3, &id);
 }
 
-/* The sticky backend of this network namespace, when it may still be used. */
-static __always_inline struct lb4_backend *lb4_sticky(const struct lb4_affinity_key *client,
-						      const struct lb_service *service, __u32 *id)
+/* A network namespace is a client; sockets of one pod share it. */
+static __always_inline void lb4_client(struct lb4_affinity_key *client, void *ctx,
+				       const struct lb_service *service)
 {
-	struct lb_affinity_value *sticky = bpf_map_lookup_elem(&cilium_lb4_affinity, client);
+	__builtin_memset(client, 0, sizeof(*client));
+	client->client = bpf_get_netns_cookie(ctx);
+	client->rev_nat = service->rev_nat;
+	client->by_cookie = 1;
+}
 
+/* The backend this client was sent to before, if it may still be used. */
+static __always_inline struct lb4_backend *lb4_sticky(void *ctx, const struct lb_service *service,
+						      __u32 *id)
+{
+	struct lb4_affinity_key client;
+	struct lb_affinity_value *sticky;
+
+	lb4_client(&client, ctx, service);
+	sticky = bpf_map_lookup_elem(&cilium_lb4_affinity, &client);
 	if (!sticky || !affinity_holds(sticky, service))
 		return NULL;
 	*id = sticky->backend_id;
 	return lb4_backend(*id);
+}
+
+static __always_inline void lb4_stick(void *ctx, const struct lb_service *service, __u32 id)
+{
+	struct lb_affinity_value sticky = {.last_used = now_seconds(), .backend_id = id};
+	struct lb4_affinity_key client;
+
+	lb4_client(&client, ctx, service);
+	bpf_map_update_elem(&cilium_lb4_affinity, &client, &sticky, BPF_ANY);
 }
 
 /* Remembers what the application asked for; written before the backend can be seen. */
@@ -77,49 +99,35 @@ static __always_inline int lb4_forward(struct bpf_sock_addr *ctx, __be32 *addres
 {
 	struct lb4_key key = {.address = *address, .port = *port, .proto = ctx->protocol};
 	struct lb_service *service = lb4_service(&key);
-	struct lb4_affinity_key client = {};
 	struct lb4_backend *backend = NULL;
 	__u32 id = 0;
 	int affine;
 
 	if (!service)
 		return LB_UNTOUCHED;
-	if (!service->count) {
-		count_lb(DROP_NO_SERVICE, LINE_PLAIN);
-		return -EHOSTUNREACH;
-	}
+	if (!service->count)
+		return no_backend(DROP_NO_SERVICE);
 	affine = service->flags & SERVICE_SESSION_AFFINITY;
-	if (affine) {
-		client.client = bpf_get_netns_cookie(ctx);
-		client.rev_nat = service->rev_nat;
-		client.by_cookie = 1;
-		backend = lb4_sticky(&client, service, &id);
-	}
+	if (affine)
+		backend = lb4_sticky(ctx, service, &id);
 	if (!backend) {
 		id = lb4_pick(ctx, &key, service);
-		if (!id) {
-			count_lb(LB_NO_SLOT, LINE_PLAIN);
-			return -EHOSTUNREACH;
-		}
+		if (!id)
+			return no_backend(LB_NO_SLOT);
 		backend = lb4_backend(id);
 	}
-	if (!backend) {
-		count_lb(LB_NO_BACKEND, LINE_PLAIN);
-		return -EHOSTUNREACH;
-	}
+	if (!backend)
+		return no_backend(LB_NO_BACKEND);
 	if (left_to_others(backend->cluster_id)) {
 		count_lb(FORWARDED, LINE_STALE_LOCAL);
 		return LB_UNTOUCHED;
-	}
-	if (affine) {
-		struct lb_affinity_value sticky = {.last_used = now_seconds(), .backend_id = id};
-
-		bpf_map_update_elem(&cilium_lb4_affinity, &client, &sticky, BPF_ANY);
 	}
 	if (lb4_remember(ctx, &key, service, backend)) {
 		count_lb(LB_REVERSE_FULL, LINE_PLAIN);
 		return -ENOMEM;
 	}
+	if (affine)
+		lb4_stick(ctx, service, id);
 	count_lb(FORWARDED, LINE_PLAIN);
 	*address = backend->address;
 	*port = backend->port;

@@ -54,16 +54,38 @@ static __always_inline struct lb6_backend *lb6_backend(__u32 id)
 	return bpf_map_lookup_elem(&cilium_lb6_backends_v3, &id);
 }
 
-/* The sticky backend of this network namespace, when it may still be used. */
-static __always_inline struct lb6_backend *lb6_sticky(const struct lb6_affinity_key *client,
-						      const struct lb_service *service, __u32 *id)
+/* A network namespace is a client; sockets of one pod share it. */
+static __always_inline void lb6_client(struct lb6_affinity_key *client, void *ctx,
+				       const struct lb_service *service)
 {
-	struct lb_affinity_value *sticky = bpf_map_lookup_elem(&cilium_lb6_affinity, client);
+	__builtin_memset(client, 0, sizeof(*client));
+	client->client[0] = bpf_get_netns_cookie(ctx);
+	client->rev_nat = service->rev_nat;
+	client->by_cookie = 1;
+}
 
+/* The backend this client was sent to before, if it may still be used. */
+static __always_inline struct lb6_backend *lb6_sticky(void *ctx, const struct lb_service *service,
+						      __u32 *id)
+{
+	struct lb6_affinity_key client;
+	struct lb_affinity_value *sticky;
+
+	lb6_client(&client, ctx, service);
+	sticky = bpf_map_lookup_elem(&cilium_lb6_affinity, &client);
 	if (!sticky || !affinity_holds(sticky, service))
 		return NULL;
 	*id = sticky->backend_id;
 	return lb6_backend(*id);
+}
+
+static __always_inline void lb6_stick(void *ctx, const struct lb_service *service, __u32 id)
+{
+	struct lb_affinity_value sticky = {.last_used = now_seconds(), .backend_id = id};
+	struct lb6_affinity_key client;
+
+	lb6_client(&client, ctx, service);
+	bpf_map_update_elem(&cilium_lb6_affinity, &client, &sticky, BPF_ANY);
 }
 
 /* Remembers what the application asked for; written before the backend can be seen. */
@@ -90,9 +112,8 @@ static __always_inline int lb6_remember(struct bpf_sock_addr *ctx, const struct 
 static __always_inline int lb6_forward(struct bpf_sock_addr *ctx, __be32 address[4], __be16 *port)
 {
 	struct lb6_key key = {.port = *port, .proto = ctx->protocol};
-	struct lb_service *service;
-	struct lb6_affinity_key client = {};
 	struct lb6_backend *backend = NULL;
+	struct lb_service *service;
 	__u32 id = 0;
 	int affine;
 
@@ -100,42 +121,29 @@ static __always_inline int lb6_forward(struct bpf_sock_addr *ctx, __be32 address
 	service = lb6_service(&key);
 	if (!service)
 		return LB_UNTOUCHED;
-	if (!service->count) {
-		count_lb(DROP_NO_SERVICE, LINE_PLAIN);
-		return -EHOSTUNREACH;
-	}
+	if (!service->count)
+		return no_backend(DROP_NO_SERVICE);
 	affine = service->flags & SERVICE_SESSION_AFFINITY;
-	if (affine) {
-		client.client[0] = bpf_get_netns_cookie(ctx);
-		client.rev_nat = service->rev_nat;
-		client.by_cookie = 1;
-		backend = lb6_sticky(&client, service, &id);
-	}
+	if (affine)
+		backend = lb6_sticky(ctx, service, &id);
 	if (!backend) {
 		id = lb6_pick(ctx, &key, service);
-		if (!id) {
-			count_lb(LB_NO_SLOT, LINE_PLAIN);
-			return -EHOSTUNREACH;
-		}
+		if (!id)
+			return no_backend(LB_NO_SLOT);
 		backend = lb6_backend(id);
 	}
-	if (!backend) {
-		count_lb(LB_NO_BACKEND, LINE_PLAIN);
-		return -EHOSTUNREACH;
-	}
+	if (!backend)
+		return no_backend(LB_NO_BACKEND);
 	if (left_to_others(backend->cluster_id)) {
 		count_lb(FORWARDED, LINE_STALE_LOCAL);
 		return LB_UNTOUCHED;
-	}
-	if (affine) {
-		struct lb_affinity_value sticky = {.last_used = now_seconds(), .backend_id = id};
-
-		bpf_map_update_elem(&cilium_lb6_affinity, &client, &sticky, BPF_ANY);
 	}
 	if (lb6_remember(ctx, &key, service, backend)) {
 		count_lb(LB_REVERSE_FULL, LINE_PLAIN);
 		return -ENOMEM;
 	}
+	if (affine)
+		lb6_stick(ctx, service, id);
 	count_lb(FORWARDED, LINE_PLAIN);
 	copy6(address, backend->address);
 	*port = backend->port;

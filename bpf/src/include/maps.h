@@ -58,3 +58,4 @@ TABLES cilium_lb6_maglev SEC(".maps");
 MAP(BPF_MAP_TYPE_PERCPU_HASH, 1024, BPF_F_NO_PREALLOC, struct metrics_key, struct metrics_value)
 cilium_metrics SEC(".maps");
 MAP(BPF_MAP_TYPE_ARRAY, 1, BPF_F_MMAPABLE, __u32, struct cm_state) cm_state SEC(".maps");
+MAP(BPF_MAP_TYPE_PERCPU_ARRAY, 1, 0, __u32, struct cm_limit) cm_limits SEC(".maps");

@@ -16,6 +16,8 @@ enum {
 	ICMPV6_ADDRESS = 3,
 	ICMPV6_FIRST_INFORMATIONAL = 128,
 	ANSWER_TTL = 64,
+	WINDOW_NS = 100 * 1000 * 1000,
+	ANSWERS_PER_WINDOW = 100,
 	QUOTED_L4 = 8, /* enough for the sender's stack to find the socket */
 };
 
@@ -117,8 +119,28 @@ static __always_inline int answer_unreachable6(struct __sk_buff *skb)
 	return turn_round(skb, &answer, sizeof(answer));
 }
 
+/* At most ANSWERS_PER_WINDOW a window and CPU: a flood is not worth a flood of answers. */
+static __always_inline int answers_are_due(void)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct cm_limit *limit;
+	__u32 zero = 0;
+
+	limit = bpf_map_lookup_elem(&cm_limits, &zero);
+	if (!limit)
+		return 0;
+	if (now - limit->since >= WINDOW_NS) {
+		limit->since = now;
+		limit->sent = 0;
+	}
+	limit->sent += 1;
+	return limit->sent <= ANSWERS_PER_WINDOW;
+}
+
 /* Turns the packet into the answer; 0 when it must not or cannot be answered. */
 static __always_inline int answer_unreachable(struct __sk_buff *skb, __u8 family)
 {
+	if (!answers_are_due())
+		return 0;
 	return family == FAMILY_IPV4 ? answer_unreachable4(skb) : answer_unreachable6(skb);
 }

@@ -163,6 +163,15 @@ def test_the_sender_of_a_packet_nobody_takes_is_told(overlay, datapath, packet, 
     assert message[8:] == packet[: header_size(packet) + 8]
 
 
+def test_a_flood_is_not_answered_by_a_flood(overlay, datapath):
+    verdicts = [overlay(ethernet(udp(POD4, UNKNOWN4)))[0] for _ in range(2000)]
+    assert set(verdicts) == {REDIRECT, SHOT}
+    assert counts(datapath) == {
+        (NO_ENDPOINT, ANSWERED): verdicts.count(REDIRECT),
+        (NO_ENDPOINT, PLAIN): verdicts.count(SHOT),
+    }
+
+
 MSS_1460 = b"\x02\x04\x05\xb4"
 WINDOW_SCALE = b"\x03\x03\x07"
 

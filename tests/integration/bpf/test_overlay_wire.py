@@ -190,6 +190,21 @@ def test_pods_reach_each_other_where_there_is_no_tcx(nodes):
         assert "cm_from_overlay" not in shown.stdout
 
 
+def test_the_older_way_is_taken_off_when_tcx_is_used_again(nodes):
+    one, _ = nodes
+    root = one.datapath._pins.root
+    with load(root, replace(DatapathSettings.small(), tcx=False)) as older:
+        assert one.run(lambda: older.attach_overlay(one.ifindex())) is True
+    assert one.run(lambda: one.datapath.attach_overlay(one.ifindex())) is True
+    shown = subprocess.run(
+        ["tc", "-n", one.namespace, "filter", "show", "dev", DEVICE, "egress"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "cm_to_overlay" not in shown.stdout
+
+
 def datagram(sender: Node, receiver: Node) -> bool:
     """Whether one datagram gets through."""
     server = receiver.run(lambda: listen(receiver.pod4, socket.SOCK_DGRAM))

@@ -2,11 +2,13 @@
 
 import re
 import subprocess
+from dataclasses import fields
 
 import pytest
 
 from bpf import build
 from bpf.btf import Btf, section
+from bpf.datapath import maps_in_memory
 from bpf.loader import image
 from bpf.maps import MapKind
 from bpf.specs import MAPS, OBJECTS, DatapathSettings, MapSpec, differences
@@ -58,7 +60,7 @@ def test_reading_a_section_that_is_not_there_names_it():
         section(image("maps"), "nowhere")
 
 
-SPEC = MapSpec("cilium_ipcache", MapKind.LPM_TRIE, 24, 12, "ipcache")
+SPEC = MapSpec("ipcache", "cilium_ipcache", MapKind.LPM_TRIE, 24, 12, "ipcache")
 
 
 def info(**changes: int) -> MapInfo:
@@ -84,3 +86,10 @@ def test_every_difference_of_a_pinned_map_is_told():
 def test_a_table_size_that_is_no_prime_of_the_contract_is_refused():
     with pytest.raises(ValueError, match="table_size: one of 251, 509, 1021"):
         DatapathSettings(table_size=1000)
+
+
+def test_maps_in_memory_are_the_maps_of_a_node():
+    maps = maps_in_memory()
+    named = {field.name: getattr(getattr(maps, field.name), "name", None) for field in fields(maps)}
+    wanted = {spec.member: spec.name for spec in MAPS if spec.member}
+    assert named == {**wanted, "metrics": None}
