@@ -1,6 +1,7 @@
 """One cluster of a lab as files and command lines: certificates, configuration, processes."""
 
 import sys
+import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,9 @@ class ClusterFiles:
             *("--listen-client-urls", f"{address},https://127.0.0.1:{ETCD_PORT}"),
             *("--advertise-client-urls", address),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
-            *("--initial-cluster", f"{name}={peer}", "--client-cert-auth"),
+            # etcd's own cluster id is made from these: two etcds must never have the same one.
+            *("--initial-cluster", f"{name}={peer}", "--initial-cluster-token", str(uuid.uuid4())),
+            "--client-cert-auth",
             *("--trusted-ca-file", str(self._pki / "ca.crt")),
             *("--cert-file", str(self._pki / "server.crt")),
             *("--key-file", str(self._pki / "server.key")),

@@ -18,6 +18,7 @@ from clustermesh.lab import enter
 
 LAUNCHER = (sys.executable, "-I", "-S", enter.__file__)
 POLL = 0.01
+USUAL_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 SETTINGS_VARIABLES = ("CLUSTERMESH_", "ETCD_")
 
 
@@ -52,6 +53,7 @@ def start(target: str, argv: Sequence[str], log: Path) -> Process:
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ],
         setsid=True,
+        setsigdef=USUAL_SIGNALS,
     )
     return Process(target=target, pid=pid, started=_started(pid), argv=tuple(argv), log=str(log))
 

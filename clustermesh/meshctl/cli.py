@@ -1,0 +1,38 @@
+"""The tree of commands; each group is a module."""
+
+import typer
+
+from clustermesh.meshctl import bpf, connect, lab, lists, status
+from clustermesh.meshctl.output import Format, Output, say, show_json
+from clustermesh.version import VERSION
+
+EPILOG = (
+    "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not ready or not in time;"
+    " 4 an agent or apiserver does not answer; 130 interrupted."
+)
+
+app = typer.Typer(
+    name="meshctl",
+    help="Connect clusters into one mesh, and see what it does.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("connect")(connect.connect)
+app.command("disconnect")(connect.disconnect)
+app.command("status")(status.status)
+app.add_typer(lists.service_app, name="service")
+app.add_typer(lists.node_app, name="node")
+app.add_typer(lists.identity_app, name="identity")
+app.add_typer(bpf.app, name="bpf")
+app.add_typer(lab.app, name="lab")
+
+
+@app.command()
+def version(output: Output = Format.TABLE) -> None:
+    """Say which release this is."""
+    if output is Format.JSON:
+        show_json({"version": VERSION})
+    else:
+        say(f"meshctl {VERSION}")
