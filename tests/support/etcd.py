@@ -203,9 +203,8 @@ class Etcd:
         assert self._process is not None, "not started"
         assert self._process.poll() is None, self._last_words()
         if self.launcher:
-            return (
-                "ready to serve client requests" in (self.folder / f"{self.name}.log").read_text()
-            )
+            said = (self.folder / f"{self.name}.log").read_text()  # 3.4 and 3.5 differ in words
+            return "ready to serve client requests" in said or "serving client traffic" in said
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
