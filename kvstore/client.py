@@ -21,6 +21,13 @@ class HistoryLost(StoreError):
     """The past cannot be continued (compacted, restored, or another etcd answered): list again."""
 
 
+class OtherPast(HistoryLost):
+    """Not compacted: another etcd answers, or this one was wiped or restored from a backup.
+
+    What it holds now may lack what its writers still know, until they notice.
+    """
+
+
 class Denied(StoreError):
     """The store knows us and says no: a role is missing, or the certificate's name is unknown."""
 

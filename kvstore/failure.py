@@ -9,6 +9,7 @@ from kvstore.client import (
     Denied,
     HistoryLost,
     LeaseGone,
+    OtherPast,
     Refused,
     StoreError,
     Unavailable,
@@ -18,7 +19,7 @@ _CODES = grpc.StatusCode
 
 _BY_TEXT: tuple[tuple[str, type[StoreError]], ...] = (
     ("compacted", HistoryLost),
-    ("future revision", HistoryLost),
+    ("future revision", OtherPast),
     ("permission denied", Denied),
     ("invalid auth token", Denied),
     ("auth store is old", Unavailable),

@@ -14,6 +14,7 @@ from kvstore.client import (
     Entry,
     HistoryLost,
     LeaseGone,
+    OtherPast,
     Page,
     PutOp,
     Refused,
@@ -148,7 +149,7 @@ class MemoryStore:
         await self._turn()
         connection, told, pasts = self._connections, after, self._pasts
         if after > self._revision or (self._pasts and after not in self._told.get(prefix, ())):
-            raise HistoryLost(f"revision {after} is not of this history")
+            raise OtherPast(f"revision {after} is not of this history")
         if after >= self._compacted:
             yield Batch((), after)
         while True:

@@ -213,8 +213,8 @@ class Publisher:
         room = self._settings.batch_bytes
         while self._pending and len(ops) < self._settings.batch_ops:
             key, value = next(iter(self._pending.items()))
-            room -= len(key) + len(value or b"")
-            if ops and room < 0:
+            size = len(key) + len(value or b"")
+            if ops and size > room:
                 break
             if value is None:
                 op: PutOp | DeleteOp = DeleteOp(key)
@@ -229,6 +229,7 @@ class Publisher:
             del self._pending[key]
             self._flight[key] = value
             ops.append(op)
+            room -= size
         return ops
 
     async def _commit(self, ops: Sequence[PutOp | DeleteOp]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import msgspec
 
 from kvstore.backoff import Backoff
-from kvstore.client import Batch, Denied, HistoryLost, Reader, StoreError
+from kvstore.client import Batch, Denied, HistoryLost, OtherPast, Reader, StoreError
 from kvstore.events import Change, Delete, Event, Put, Synced
 
 T = TypeVar("T")
@@ -24,6 +24,9 @@ class FollowSettings(msgspec.Struct, frozen=True, kw_only=True):
     5.2).
     """
     denied_wait: float = 5.0
+    doubt: float = 30.0
+    """For this long after another past was met (a wiped etcd, a backup, a replica) deletions are
+    held: its writers need a moment to notice and to write again what it lacks."""
     slice_events: int = 1_000
     """No more events than this are handed on at once, except that a revision is never cut."""
 
@@ -63,8 +66,8 @@ async def follow(
     past is lost it lists again: puts of everything, deletes of what vanished meanwhile, ``Synced``.
     With a ``canary`` (contract kvstore 5.3) no list is believed before that key is there. While the
     ``gate`` is closed deletions are held back, and ``Synced`` with them; when it opens, a full list
-    settles them. ``report`` gets a sentence while the story is interrupted, with the time of the
-    next try, and None when it goes on.
+    settles them. The same holds for a while after another past was met. ``report`` gets a sentence
+    while the story is interrupted, with the time of the next try, and None when it goes on.
     """
     follower = _Follower(store, prefix, gate, canary, settings, report)
     waits = Backoff(first=settings.first_wait, ceiling=settings.ceiling)
@@ -73,11 +76,12 @@ async def follow(
         try:
             async with ending(follower.story()) as story:
                 async for told in story:
-                    waits.reset()
+                    if follower.seen is not None:
+                        waits.reset()
                     yield told
             continue
         except HistoryLost as error:
-            follower.seen = None
+            follower.forget(doubting=isinstance(error, OtherPast))
             wait = next(waits)
             follower.interrupted(f"{error}; listing again in {wait:.1f} s")
         except Denied as error:
@@ -106,6 +110,8 @@ class _Follower:
         self.gate = gate
         self.canary = canary
         self.size = settings.slice_events
+        self.doubt = settings.doubt
+        self.doubt_until = 0.0
         self._report = report
         self._troubled = True
         self.known: set[str] = set()
@@ -116,6 +122,12 @@ class _Follower:
         """Say why the story does not go on."""
         self._troubled = True
         self._report(f"{self.prefix}: {sentence}")
+
+    def forget(self, *, doubting: bool) -> None:
+        """The past cannot be continued."""
+        self.seen = None
+        if doubting:
+            self.doubt_until = asyncio.get_running_loop().time() + self.doubt
 
     def goes_on(self) -> None:
         """Say that it does."""
@@ -157,7 +169,7 @@ class _Follower:
                     self.known.update(keys)
                     stale.difference_update(keys)
                     yield puts
-        self.holding = self.gate is not None and not self.gate.open()
+        self.holding = not self._believes()
         if not self.holding:
             for gone in _slices(sorted(stale), self.size):
                 self.known.difference_update(gone)
@@ -168,7 +180,7 @@ class _Follower:
     def _believed(self, batch: Batch) -> Iterator[Sequence[Change]]:
         """The batch in slices; deletions are left out while the gate is closed."""
         events = batch.events
-        if self.gate is not None and not self.gate.open():
+        if not self._believes():
             events = [event for event in events if isinstance(event, Put)]
             self.holding = self.holding or len(events) < len(batch.events)
         for event in events:
@@ -180,9 +192,21 @@ class _Follower:
 
     async def _next(self, batches: AsyncIterator[Batch]) -> Batch | None:
         """The next batch; None when deletions were held and may be believed again."""
-        if not self.holding or self.gate is None:
+        if not self.holding:
             return await anext(batches)
-        return await _unless(_awaited(batches), self.gate.wait())
+        return await _unless(_awaited(batches), self._until_believed())
+
+    def _believes(self) -> bool:
+        """May deletions be told now?"""
+        now = asyncio.get_running_loop().time()
+        return now >= self.doubt_until and (self.gate is None or self.gate.open())
+
+    async def _until_believed(self) -> None:
+        while not self._believes():
+            now = asyncio.get_running_loop().time()
+            await asyncio.sleep(max(0.0, self.doubt_until - now))
+            if self.gate is not None:
+                await self.gate.wait()
 
     async def _await_canary(self, key: str) -> None:
         """Return when the key is there."""

@@ -15,7 +15,7 @@ import grpc
 
 from kvstore import failure
 from kvstore._proto import etcd_pb2 as rpc
-from kvstore.client import Denied, HistoryLost, StoreError, Unavailable
+from kvstore.client import Denied, OtherPast, StoreError, Unavailable
 from kvstore.config import Endpoint, EtcdConfig
 
 
@@ -157,7 +157,7 @@ class Link:
         """
         if reply.header.cluster_id != self.cluster_id:
             self.end(f"etcd {reply.header.cluster_id:x} answered instead of {self.cluster_id:x}")
-            raise HistoryLost(self.end_reason)
+            raise OtherPast(self.end_reason)
         self.revision = max(self.revision, reply.header.revision)
         return reply
 

@@ -3,7 +3,7 @@
 import msgspec
 
 from kvstore._proto import etcd_pb2 as rpc
-from kvstore.client import Batch, HistoryLost
+from kvstore.client import Batch, OtherPast
 from kvstore.dial import Connection
 from kvstore.events import Put
 from kvstore.lists import to_bytes
@@ -48,22 +48,20 @@ class Witnesses:
             self.listed(prefix, connection, last.revision, last.key, changed)
 
     async def verify(self, prefix: str, connection: Connection, after: int) -> None:
-        """Raise ``HistoryLost`` unless ``after`` is a revision of this connection's history."""
+        """Raise a ``HistoryLost`` unless ``after`` is of this connection's history."""
         link = connection.link
         known = [one for one in self._of.get(prefix, ()) if one.at <= after]
         witness = known[-1] if known else Witness(link.cluster_id, 0, after, prefix, 0)
         if witness.connection == connection.number and after <= link.revision:
             return
         if witness.cluster_id != link.cluster_id:
-            raise HistoryLost(
-                f"etcd {link.cluster_id:x} answers now, it was {witness.cluster_id:x}"
-            )
+            raise OtherPast(f"etcd {link.cluster_id:x} answers now, it was {witness.cluster_id:x}")
         reply = await link.call(  # fails when ``after`` is compacted, or still to come
             RANGE, rpc.RangeRequest(key=to_bytes(witness.key), revision=after, keys_only=True)
         )
         changed = reply.kvs[0].mod_revision if reply.kvs else 0
         if known and changed != witness.changed:
-            raise HistoryLost(
+            raise OtherPast(
                 f"{witness.key} changed at revision {witness.changed}, now etcd says {changed}"
             )
 

@@ -1,0 +1,97 @@
+"""The heartbeat rule: what counts is that beats arrive."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+from kvstore.client import DeleteOp, PutOp
+from kvstore.heartbeat import KEY, Heartbeat, HeartbeatSettings
+from kvstore.memory import MemoryStore
+from tests.support.clock import settle, virtual
+
+
+@asynccontextmanager
+async def beating(store: MemoryStore, limit: float = 120):
+    alarms: list[str] = []
+    heartbeat = Heartbeat(store, HeartbeatSettings(limit=limit), on_stale=alarms.append)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(heartbeat.run())
+        await settle()
+        try:
+            yield heartbeat, alarms
+        finally:
+            task.cancel()
+
+
+async def beat(store: MemoryStore, value: bytes) -> None:
+    await store.commit([PutOp(KEY, value)])
+    await settle()
+
+
+@virtual
+async def test_a_peer_has_the_whole_limit_for_its_first_beat() -> None:
+    async with beating(MemoryStore()) as (heartbeat, alarms):
+        await asyncio.sleep(119)
+        assert heartbeat.fresh
+        await asyncio.sleep(2)
+        assert not heartbeat.fresh
+        assert alarms == ["no heartbeat for 120 s, more than the limit of 120 s"]
+
+
+@virtual
+async def test_a_beat_that_is_there_already_counts_once() -> None:
+    store = MemoryStore()
+    await store.commit([PutOp(KEY, b"long ago")])
+    async with beating(store) as (heartbeat, _):
+        await asyncio.sleep(100)
+        store.outage()
+        await settle()
+        store.heal()
+        await asyncio.sleep(30)
+        assert not heartbeat.fresh, "listed again unchanged: its producer may be dead"
+
+
+@virtual
+async def test_beats_keep_it_fresh_whatever_they_say() -> None:
+    store = MemoryStore()
+    async with beating(store) as (heartbeat, alarms):
+        for _ in range(20):
+            await asyncio.sleep(60)
+            await beat(store, b"1970-01-01T00:00:00Z")
+            assert heartbeat.fresh
+            assert heartbeat.age() == 0
+        assert alarms == []
+
+
+@virtual
+async def test_that_the_beat_is_deleted_is_not_a_beat() -> None:
+    store = MemoryStore()
+    async with beating(store) as (heartbeat, _):
+        await beat(store, b"1")
+        await asyncio.sleep(119)
+        await store.commit([DeleteOp(KEY)])
+        await asyncio.sleep(2)
+        assert not heartbeat.fresh
+
+
+@virtual
+async def test_waiting_ends_with_the_next_beat() -> None:
+    store = MemoryStore()
+    async with beating(store) as (heartbeat, alarms):
+        await asyncio.sleep(1000)
+        assert len(alarms) == 8, "told again each time that another limit has passed"
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(heartbeat.wait())
+            await settle()
+            assert not waiting.done()
+            await beat(store, b"1")
+        assert heartbeat.open()
+
+
+@virtual
+async def test_a_longer_key_is_not_the_heartbeat() -> None:
+    store = MemoryStore()
+    async with beating(store, limit=10) as (heartbeat, _):
+        await asyncio.sleep(9)
+        await store.commit([PutOp(KEY + "x", b"")])
+        await asyncio.sleep(2)
+        assert not heartbeat.fresh
