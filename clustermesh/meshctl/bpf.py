@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bpf.errors import BpfError
-from bpf.kernel_maps import KernelCounters, KernelMap
+from bpf.kernel_maps import KernelCounters, KernelMap, KernelTables
 from clustermesh.meshctl import maps
 from clustermesh.meshctl.context import MeshOption, NodeOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
@@ -25,8 +25,10 @@ app = typer.Typer(help="The nodes' eBPF maps, read from their pins.", no_args_is
 tunnel_app = typer.Typer(help="Pod ranges and their nodes.", no_args_is_help=True)
 ipcache_app = typer.Typer(help="Addresses, identities and nodes.", no_args_is_help=True)
 lb_app = typer.Typer(help="Load balancing.", no_args_is_help=True)
+maglev_app = typer.Typer(help="Selection tables of services.", no_args_is_help=True)
 nodes_app = typer.Typer(help="Who may send over the overlay.", no_args_is_help=True)
 metrics_app = typer.Typer(help="Counters of packets and connections.", no_args_is_help=True)
+lb_app.add_typer(maglev_app, name="maglev")
 for _name, _app in {
     "tunnel": tunnel_app,
     "ipcache": ipcache_app,
@@ -72,6 +74,12 @@ def lb(
         _show(mesh, node, output, ("SERVICE ADDRESS", by_id[1]), read_services)
 
 
+@maglev_app.command("list")
+def maglev(mesh: MeshOption = None, node: NodeOption = "", output: Output = Format.TABLE) -> None:
+    """Selection tables: which backend each place of a service's table names."""
+    _show(mesh, node, output, ("SVC ID", "LOOKUP TABLE"), read_tables)
+
+
 @nodes_app.command("list")
 def nodes(mesh: MeshOption = None, node: NodeOption = "", output: Output = Format.TABLE) -> None:
     """Known nodes, and the identities each may use."""
@@ -81,7 +89,7 @@ def nodes(mesh: MeshOption = None, node: NodeOption = "", output: Output = Forma
 @metrics_app.command("list")
 def metrics(mesh: MeshOption = None, node: NodeOption = "", output: Output = Format.TABLE) -> None:
     """What was forwarded, and what was dropped and why."""
-    header = ("REASON", "DIRECTION", "PACKETS", "BYTES", "LINE", "FILE")
+    header = ("REASON", "DIRECTION", "PACKETS", "BYTES", "LINE", "FILE", "MEANING")
     _show(mesh, node, output, header, read_metrics)
 
 
@@ -115,6 +123,16 @@ def read_reverse_nat(root: Path) -> Rows:
         for family in FAMILIES
         for row in maps.reverse_nat(_entries(root, f"cilium_lb{family}_reverse_nat"))
     ]
+
+
+def read_tables(root: Path) -> Rows:
+    rows: list[tuple[str, ...]] = []
+    for family in FAMILIES:
+        path = root / PINS / f"cilium_lb{family}_maglev"
+        with closing(KernelTables.pinned(path, read_only=True)) as opened:
+            read = [(key, opened.read(key)) for key in opened.keys()]  # noqa: SIM118  # not a dict
+        rows += maps.tables([(key, table) for key, table in read if table is not None], family)
+    return rows
 
 
 def read_nodes(root: Path) -> Rows:

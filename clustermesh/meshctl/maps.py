@@ -6,6 +6,7 @@ Each function takes raw entries, as the kernel gives them, and gives pairs of ce
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 
+from bpf.counters import LINES, REASONS, File, Line, Reason
 from bpf.layout import IpcacheKey, IpcacheValue, MetricsKey, NodeValue, TunnelKey, TunnelValue
 from bpf.layout_lb import (
     BackendValue,
@@ -15,6 +16,7 @@ from bpf.layout_lb import (
     ServiceValue,
     unpack_backend_id,
     unpack_rev_nat,
+    unpack_table,
 )
 
 Entries = Iterable[tuple[bytes, bytes]]
@@ -44,25 +46,23 @@ _LATER_WORDS = (
     (ServiceFlag.LOOPBACK_HOST_PORT, "loopback"),
     (ServiceFlag.QUARANTINED, "quarantined"),
 )
-_REASONS: Mapping[int, str] = {
-    0: "Success",
-    3: "Interface",
-    5: "LB, sock cgroup: No backend entry found",
-    6: "LB, sock cgroup: No backend slot entry found",
-    7: "LB, sock cgroup: Reverse entry delete succeeded",
-    8: "LB, sock cgroup: Reverse entry stale",
-    132: "Invalid source ip",
-    133: "Policy denied",
-    134: "Invalid packet",
-    139: "Unsupported L3 protocol",
-    147: "Error retrieving tunnel key",
-    151: "Stale or unroutable IP",
-    158: "Service backend not found",
-    160: "No tunnel/encapsulation endpoint (datapath BUG!)",
-    171: "Invalid identity",
-    192: "Invalid ClusterID",
+_CILIUMS_WORDS: Mapping[int, str] = {
+    Reason.FORWARDED: "Success",
+    Reason.LB_NO_SLOT: "LB: Failed to find a backend slot",
+    Reason.LB_NO_BACKEND: "LB: Failed to find a backend",
+    Reason.LB_REVERSE_FULL: "LB: Failed to update a reverse entry",
+    Reason.LB_REVERSE_STALE: "LB: Stale reverse entry",
+    Reason.DROP_INVALID_SOURCE: "Invalid source ip",
+    Reason.DROP_INVALID_PACKET: "Invalid packet",
+    Reason.DROP_UNKNOWN_L3: "Unsupported L3 protocol",
+    Reason.DROP_NO_TUNNEL_KEY: "Error retrieving tunnel key",
+    Reason.DROP_UNROUTABLE: "Stale or unroutable IP",
+    Reason.DROP_NO_SERVICE: "Service backend not found",
+    Reason.DROP_NO_ENDPOINT: "No tunnel/encapsulation endpoint (datapath BUG!)",
+    Reason.DROP_INVALID_IDENTITY: "Invalid identity",
+    Reason.DROP_INVALID_CLUSTER: "Invalid ClusterID",
 }
-_FILES: Mapping[int, str] = {2: "bpf_lxc.c", 3: "overlay.bpf.c", 5: "sock_lb.bpf.c"}
+_FILES: Mapping[int, str] = {File.OVERLAY: "overlay.bpf.c", File.SOCK: "sock_lb.bpf.c"}
 
 
 def tunnel(entries: Entries) -> Cells:
@@ -139,6 +139,17 @@ def reverse_nat(entries: Entries) -> Cells:
     return rows
 
 
+def tables(read: Entries, family: int) -> Cells:
+    """Selection tables: ``[7]/v4`` and ``[1 2 1 ...]``, a backend id per place."""
+    return [
+        (
+            f"[{unpack_rev_nat(key)}]/v{family}",
+            f"[{' '.join(map(str, unpack_table(value)))}]",
+        )
+        for key, value in sorted(read)
+    ]
+
+
 def nodes(entries: Entries) -> list[tuple[str, str, str]]:
     """Underlay addresses that may send us packets, their cluster and its identities (our map)."""
     rows = []
@@ -150,15 +161,24 @@ def nodes(entries: Entries) -> list[tuple[str, str, str]]:
 
 
 def metrics(counters: Mapping[bytes, tuple[int, int]]) -> list[tuple[str, ...]]:
-    """``REASON DIRECTION PACKETS BYTES LINE FILE``, sorted."""
+    """``REASON DIRECTION PACKETS BYTES LINE FILE``, sorted, and what it means here."""
     rows = []
     for raw_key, (count, size) in counters.items():
         key = MetricsKey.unpack(raw_key)
-        reason = _REASONS.get(key.reason, f"Unknown reason {key.reason}")
+        reason = _CILIUMS_WORDS.get(key.reason, f"Unknown reason {key.reason}")
         direction = DIRECTIONS.get(key.direction, str(key.direction))
         file = _FILES.get(key.file, str(key.file))
-        rows.append((reason, direction, str(count), str(size), str(key.line), file))
+        told = (str(count), str(size), str(key.line), file, _meaning(key))
+        rows.append((reason, direction, *told))
     return sorted(rows)
+
+
+def _meaning(key: MetricsKey) -> str:
+    words = [
+        REASONS.get(Reason(key.reason), "") if key.reason in set(Reason) else "",
+        LINES.get(Line(key.line), "") if key.line in set(Line) else "",
+    ]
+    return "; ".join(word for word in words if word)
 
 
 def _frontend(key: ServiceKey) -> str:

@@ -1,7 +1,9 @@
 """The command line as a whole: exit codes, and one sentence instead of a traceback."""
 
 import json
+import signal
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,6 +11,14 @@ from clustermesh.meshctl import main
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.lab import parsed_changes, signal_of
 from clustermesh.version import VERSION
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """A command that ends ignores Ctrl-C from then on; these tests go on."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:

@@ -2,6 +2,7 @@
 
 from ipaddress import ip_address, ip_network
 
+from bpf.counters import Reason
 from bpf.layout import (
     IpcacheKey,
     IpcacheValue,
@@ -18,6 +19,7 @@ from bpf.layout_lb import (
     ServiceValue,
     pack_backend_id,
     pack_rev_nat,
+    pack_table,
 )
 from clustermesh.meshctl import maps
 
@@ -112,6 +114,11 @@ def test_reverse_nat_ids_are_numbers_in_network_order():
     assert maps.reverse_nat(entries) == [("7", "10.96.0.10:80")]
 
 
+def test_selection_tables_name_a_backend_per_place():
+    read = [(pack_rev_nat(9), pack_table([3])), (pack_rev_nat(7), pack_table([1, 2, 1]))]
+    assert maps.tables(read, 4) == [("[7]/v4", "[1 2 1]"), ("[9]/v4", "[3]")]
+
+
 def test_nodes_show_what_each_may_send():
     entries = [(ip("172.30.2.11"), NodeValue.of_cluster(2).pack())]
     assert maps.nodes(entries) == [("172.30.2.11", "2", "131072-196607")]
@@ -119,12 +126,18 @@ def test_nodes_show_what_each_may_send():
 
 def test_metrics_are_sorted_and_told_in_words():
     counters = {
-        MetricsKey(171, 1, 12, 3).pack(): (2, 200),
-        MetricsKey(0, 2, 9, 3).pack(): (5, 500),
-        MetricsKey(250, 1, 1, 99).pack(): (1, 1),
+        MetricsKey(171, 1, 1, 3).pack(): (2, 200),
+        MetricsKey(0, 2, 2, 3).pack(): (5, 500),
+        MetricsKey(250, 1, 99, 99).pack(): (1, 1),
     }
-    assert maps.metrics(counters) == [
-        ("Invalid identity", "INGRESS", "2", "200", "12", "overlay.bpf.c"),
-        ("Success", "EGRESS", "5", "500", "9", "overlay.bpf.c"),
-        ("Unknown reason 250", "INGRESS", "1", "1", "1", "99"),
-    ]
+    invalid, success, unknown = maps.metrics(counters)
+    assert invalid[:6] == ("Invalid identity", "INGRESS", "2", "200", "1", "overlay.bpf.c")
+    assert success[:6] == ("Success", "EGRESS", "5", "500", "2", "overlay.bpf.c")
+    assert success[6] == "passed; sent as world: the source is not known yet"
+    assert unknown == ("Unknown reason 250", "INGRESS", "1", "1", "99", "99", "")
+
+
+def test_every_reason_the_programs_count_has_its_words():
+    for reason in Reason:
+        ((words, *_),) = maps.metrics({MetricsKey(reason, 1, 1, 3).pack(): (1, 1)})
+        assert not words.startswith("Unknown")
