@@ -150,4 +150,5 @@ def _rendering(form: str, stream: TextIO) -> list[Processor]:
 def _json(event: EventDict, **_: object) -> str:
     import msgspec
 
-    return msgspec.json.encode(event, enc_hook=str).decode()
+    first = {name: event.pop(name) for name in ("time", "level", "event") if name in event}
+    return msgspec.json.encode({**first, **event}, enc_hook=str).decode()

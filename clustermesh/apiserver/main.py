@@ -111,9 +111,10 @@ class Apiserver:
             self._heart,
             source=supply.name,
             objects=exporter,
-            etcd=store.status_text,
+            etcd=store,
             queued=self._publisher.queued,
-            errors=measured.errors,
+            measured=measured,
+            kinds=order.kinds(supply.export),
         )
         self._registry.register(metrics.State(self._report.reading))
 

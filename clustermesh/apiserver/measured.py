@@ -21,15 +21,20 @@ from kvstore.client import (
 )
 
 PREFIX: Final = "cilium_clustermesh_apiserver_"
-SHORT: Final = 12  # characters of a key that names no kind
+SHORT: Final = 12  # characters of a key with few parts
+BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+Operation = tuple[str, str, str]
+"""Scope, kind and action, as the label values are called."""
+LEASE: Final = ("lease", "set", "AcquireLease")
 
 
 def scope(key: str) -> str:
-    """``nodes/v1`` for a fact's key; the beginning of the key for others (contract kvstore 8)."""
+    """The third and fourth part of a key, or its beginning when it has fewer (contract kvstore 8):
+    ``nodes/v1``, ``paris/cilium`` for canaries, ``v1/services`` for the private tree.
+    """
     parts = key.split("/", 4)
-    if len(parts) > 3 and parts[0] == "cilium" and parts[1] in {"state", "cache"}:
-        return f"{parts[2]}/{parts[3]}"
-    return key[:SHORT]
+    return f"{parts[2]}/{parts[3]}" if len(parts) > 3 else key[:SHORT]
 
 
 class Measured:
@@ -39,10 +44,16 @@ class Measured:
         self._store = store
         self.errors: Counter[str] = Counter()
         """Failed operations by scope."""
+        self.succeeded = 0
+        self.failed = 0
+        self.in_flight = 0
+        self.seconds = 0.0
+        """All of the time that requests took."""
         self._seconds = Histogram(
             PREFIX + "kvstore_operations_duration_seconds",
             "Duration of kvstore operations",
             ["scope", "kind", "action", "outcome"],
+            buckets=BUCKETS,
             registry=registry,
         )
 
@@ -85,12 +96,12 @@ class Measured:
 
     async def swap(self, op: PutOp, *, expected: int) -> int:
         """Timed."""
-        with self._timed((scope(op.key), "set", "UpdateIfDifferent")):
+        with self._timed((scope(op.key), "set", "Update")):
             return await self._store.swap(op, expected=expected)
 
     async def grant(self, ttl: float) -> int:
         """Timed."""
-        with self._timed(("lease", "set", "Grant")):
+        with self._timed(LEASE):
             return await self._store.grant(ttl)
 
     async def keep_alive(self, lease: int) -> float:
@@ -104,22 +115,27 @@ class Measured:
             await self._store.revoke(lease)
 
     @contextmanager
-    def _timed(self, *operations: tuple[str, str, str]) -> Iterator[None]:
+    def _timed(self, *operations: Operation) -> Iterator[None]:
         began = time.perf_counter()
         outcome = "success"
+        self.in_flight += 1
         try:
             yield
+            self.succeeded += 1
         except StoreError:
             outcome = "error"
+            self.failed += 1
             self.errors.update({name for name, _, _ in operations})
             raise
         finally:
             took = time.perf_counter() - began
+            self.in_flight -= 1
+            self.seconds += took
             for operation in operations:
                 self._seconds.labels(*operation, outcome).observe(took)
 
 
-def _labels(op: WriteOp) -> tuple[str, str, str]:
+def _labels(op: WriteOp) -> Operation:
     match op:
         case PutOp(key):
             return scope(key), "set", "Update"

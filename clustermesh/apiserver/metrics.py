@@ -1,16 +1,22 @@
 """Metrics of the apiserver, read from its state when somebody scrapes (contract kvstore 8)."""
 
+import platform
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
 
 import msgspec
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from clustermesh.apiserver.measured import PREFIX
 from clustermesh.status import SourceKind
-
-PREFIX: Final = "cilium_clustermesh_apiserver_"
+from clustermesh.version import VERSION
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,11 +26,22 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     keys: Mapping[str, int]
     pending: Mapping[str, int]
     errors: Mapping[str, int]
+    requests: "Requests"
     initial_sync: Mapping[str, bool]
     bootstrap_seconds: float
     kinds: Mapping[str, SourceKind]
     refused: int
     heartbeat: float
+
+
+class Requests(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests to etcd: how many, how long, and how many there may be in a second."""
+
+    succeeded: int
+    failed: int
+    in_flight: int
+    seconds: float
+    limit: float
 
 
 class State(Collector):
@@ -41,6 +58,7 @@ class State(Collector):
         """Every family, now."""
         reading = self._read()
         yield from _peers_names(reading)
+        yield from _limiter(reading.requests)
         yield from _our_names(reading)
 
 
@@ -70,6 +88,34 @@ def _peers_names(reading: Reading) -> Iterable[Metric]:
     bootstrap = _gauge("bootstrap_seconds", "Seconds from start to the end of the first sync", [])
     bootstrap.add_metric([], reading.bootstrap_seconds)
     yield bootstrap
+    version = _gauge("version", "Which release this is", ["version", "revision", "arch"])
+    version.add_metric([VERSION, "", platform.machine()], 1)
+    yield version
+
+
+def _limiter(requests: Requests) -> Iterable[Metric]:
+    """The series of the rate limit; what a request waited is not measured apart."""
+    done = requests.succeeded + requests.failed
+    processed = CounterMetricFamily(
+        PREFIX + "api_limiter_processed_requests",
+        "Requests to etcd",
+        labels=["api_call", "outcome", "return_code"],
+    )
+    processed.add_metric(["etcd", "success", "200"], requests.succeeded)
+    processed.add_metric(["etcd", "fail", "500"], requests.failed)
+    yield processed
+    labels = ["api_call", "value"]
+    duration = _gauge("api_limiter_processing_duration_seconds", "Mean time of a request", labels)
+    duration.add_metric(["etcd", "mean"], requests.seconds / done if done else 0.0)
+    yield duration
+    flying = _gauge("api_limiter_requests_in_flight", "Requests without an answer yet", labels)
+    flying.add_metric(["etcd", "in-flight"], requests.in_flight)
+    flying.add_metric(["etcd", "limit"], requests.limit)
+    yield flying
+    rate = _gauge("api_limiter_rate_limit", "Requests per second that are allowed", labels)
+    rate.add_metric(["etcd", "limit"], requests.limit)
+    rate.add_metric(["etcd", "burst"], requests.limit)
+    yield rate
 
 
 def _our_names(reading: Reading) -> Iterable[Metric]:
@@ -99,6 +145,7 @@ def _gauge(name: str, text: str, labels: list[str]) -> GaugeMetricFamily:
 
 def registry() -> CollectorRegistry:
     """A registry with what every Python process tells of itself."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # the library left it bare
     made = CollectorRegistry()
     ProcessCollector(registry=made)
     PlatformCollector(registry=made)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from clustermesh.apiserver.heartbeat import Heart
-from clustermesh.apiserver.measured import scope
-from clustermesh.apiserver.metrics import Reading
+from clustermesh.apiserver.measured import Measured, scope
+from clustermesh.apiserver.metrics import Reading, Requests
 from clustermesh.apiserver.publication import Publication
 from clustermesh.apiserver.settings import Settings
 from clustermesh.health import Board
@@ -15,8 +15,7 @@ from clustermesh.keys import Kind
 from clustermesh.sources.objects import KubernetesObject, ObjectKind, Ref
 from clustermesh.status import ApiserverStatus, SourceKind
 from clustermesh.version import VERSION
-
-SCOPES = tuple(f"{kind}/v1" for kind in Kind)
+from kvstore.etcd import EtcdStore
 
 
 class Objects(Protocol):
@@ -43,9 +42,10 @@ class Report:
         *,
         source: str,
         objects: Objects,
-        etcd: Callable[[], str],
+        etcd: EtcdStore,
         queued: Callable[[], Iterable[str]],
-        errors: Mapping[str, int],
+        measured: Measured,
+        kinds: Iterable[Kind],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -56,7 +56,8 @@ class Report:
         self._objects = objects
         self._etcd = etcd
         self._queued = queued
-        self._errors = errors
+        self._measured = measured
+        self._scopes = tuple(f"{kind}/v1" for kind in kinds)
         self._now = now
         self._started = now()
         self._synced_at = 0.0
@@ -74,7 +75,7 @@ class Report:
             ready=self._board.ready,
             started=self._started,
             source=self._source,
-            etcd=self._etcd(),
+            etcd=self._etcd.status_text(),
             kinds=self._kinds(),
             keys=self._keys(),
             pending=sum(1 for _ in self._queued()),
@@ -85,14 +86,21 @@ class Report:
 
     def reading(self) -> Reading:
         """GET /metrics."""
-        nothing = dict.fromkeys(SCOPES, 0)
+        nothing = dict.fromkeys(self._scopes, 0)
         took = self._synced_at - self._started if self._synced_at else 0.0
         return Reading(
             cluster=self._settings.cluster_name,
             keys=self._keys(),
             pending=nothing | Counter(map(scope, self._queued())),
-            errors=nothing | dict(self._errors),
-            initial_sync=dict.fromkeys(SCOPES, bool(self._synced_at)),
+            errors=nothing | dict(self._measured.errors),
+            requests=Requests(
+                succeeded=self._measured.succeeded,
+                failed=self._measured.failed,
+                in_flight=self._measured.in_flight,
+                seconds=self._measured.seconds,
+                limit=self._etcd.config.qps,
+            ),
+            initial_sync=dict.fromkeys(self._scopes, bool(self._synced_at)),
             bootstrap_seconds=took,
             kinds=self._kinds(),
             refused=len(self._publication.refusals()),
