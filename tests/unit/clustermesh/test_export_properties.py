@@ -15,7 +15,7 @@ from tests.support.manifests import feed
 
 namespaces = st.sampled_from(["web", "db"])
 short = st.sampled_from(["a", "b"])
-flags = st.sampled_from(["true", "false", "True", ""])
+flags = st.sampled_from(["true", "true", "True", "false"])
 last = st.integers(1, 6)
 
 
@@ -166,8 +166,8 @@ class OneByOne(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def upsert(self, data: st.DataObject) -> None:
-        each = data.draw(self.world)
-        self.told(self.exporter.apply(objects.ref(each).kind, [Upsert(each)]))
+        for each in data.draw(st.lists(self.world, min_size=1, max_size=5)):
+            self.told(self.exporter.apply(objects.ref(each).kind, [Upsert(each)]))
 
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
@@ -207,9 +207,9 @@ class CoreOneByOne(OneByOne):
 
 
 TestCilium = OneByOne.TestCase
-TestCilium.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestCilium.settings = settings(max_examples=50, stateful_step_count=15, deadline=None)
 TestCore = CoreOneByOne.TestCase
-TestCore.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestCore.settings = settings(max_examples=50, stateful_step_count=15, deadline=None)
 
 
 @given(st.lists(st.tuples(st.sampled_from("xyz"), st.dictionaries(short, st.binary(max_size=1)))))
