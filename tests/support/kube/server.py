@@ -1,0 +1,419 @@
+"""A test API server: the real HTTP protocol over the store, with faults on request."""
+
+import asyncio
+import contextlib
+import json
+import ssl
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from tests.support.kube import store as stores
+from tests.support.kube.catalog import CRDS, Catalog, Kind, of_crd
+from tests.support.kube.faults import Fault, Faults
+from tests.support.kube.rbac import ADMIN, User, allowed
+from tests.support.kube.store import Manifest, Refused, Store, View
+
+VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+INITIAL_END = "k8s.io/initial-events-end"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a path names."""
+
+    kind: Kind
+    version: str
+    namespace: str = ""
+    name: str = ""
+    part: str = ""
+
+
+@dataclass
+class Options:
+    """What differs between API servers."""
+
+    watch_list: bool = True
+    bookmark_every: float = 60.0
+    gone_as_status: bool = False
+    """410 as the answer to a watch, instead of an ERROR event inside it."""
+    accepts: bool = True
+    """False: 503 to everything, as while starting."""
+
+
+@dataclass
+class TestApi:
+    """Serves until stopped; what it knows survives a stop."""
+
+    __test__ = False
+
+    tls: ssl.SSLContext | None = None
+    users: dict[str, User] = field(default_factory=lambda: {"admin-token": ADMIN})
+    """By bearer token; client certificates name their users themselves."""
+    store: Store = field(default_factory=Store)
+    catalog: Catalog = field(default_factory=Catalog)
+    faults: Faults = field(default_factory=Faults)
+    options: Options = field(default_factory=Options)
+    requests: list[str] = field(default_factory=list)
+    port: int = 0
+    _runner: web.AppRunner | None = None
+    _open: set[asyncio.Transport] = field(default_factory=set)
+
+    async def start(self) -> None:
+        app = web.Application(client_max_size=8 * 1024 * 1024)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+        await self._runner.setup()
+        site = web.TCPSite(
+            self._runner, "127.0.0.1", self.port, ssl_context=self.tls, reuse_address=True
+        )
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Tear every connection down, as a killed process does."""
+        self.cut()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def cut(self) -> None:
+        """Tear every connection down and go on."""
+        for transport in list(self._open):
+            transport.abort()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        transport = request.transport
+        if transport is None:
+            raise web.HTTPServiceUnavailable
+        self._open.add(transport)
+        self.requests.append(f"{request.method} {request.path_qs}")
+        try:
+            return await self._answer(request)
+        except Refused as refused:
+            return _status(refused)
+        except ConnectionError:
+            return web.Response()
+        finally:
+            self._open.discard(transport)
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if not self.options.accepts:
+            raise Refused(503, "ServiceUnavailable", "apiserver is starting")
+        fault = self.faults.strike(f"{request.method} {request.path_qs}")
+        if fault is not None and fault.cut_after < 0:
+            return await self._fail(fault)
+        user = self._user(request)
+        if request.path in {"/readyz", "/livez"}:
+            return web.Response(text="ok")
+        target = self._target(request.path)
+        if not isinstance(target, Target):
+            return web.json_response(target)
+        self._authorize(user, request, target)
+        return await self._serve(request, target, fault)
+
+    async def _fail(self, fault: Fault) -> web.StreamResponse:
+        if fault.stall:
+            await asyncio.sleep(3600)
+        if fault.body:
+            return web.Response(body=fault.body, content_type="application/json")
+        headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after else {}
+        refused = Refused(fault.status, "InternalError", "a fault of the test")
+        return _status(refused, headers)
+
+    def _user(self, request: web.Request) -> User:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and token in self.users:
+            return self.users[token]
+        certificate = request.get_extra_info("peercert")
+        if certificate and not token:
+            names: dict[str, list[str]] = {}
+            for ((key, value),) in certificate["subject"]:
+                names.setdefault(key, []).append(value)
+            groups = frozenset(names.get("organizationName", []))
+            return User(names["commonName"][0], groups)
+        raise Refused(401, "Unauthorized", "Unauthorized")
+
+    def _target(self, path: str) -> Target | Manifest:
+        match path.strip("/").split("/"):
+            case ["api", version, *rest]:
+                group = ""
+            case ["apis"]:
+                return self._groups()
+            case ["apis", group]:
+                return self._group(group)
+            case ["apis", group, version, *rest]:
+                pass
+            case _:
+                raise Refused(404, "NotFound", "the server could not find the requested resource")
+        if not rest:
+            return self._resources(group, version)
+        return self._named(group, version, rest)
+
+    def _named(self, group: str, version: str, rest: list[str]) -> Target:
+        namespace = ""
+        if rest[0] == "namespaces" and len(rest) > 2 and rest[2] not in {"status", "finalize"}:
+            namespace, rest = rest[1], rest[2:]
+        kind = self.catalog.find(group, version, rest[0])
+        if kind is None:
+            raise Refused(404, "NotFound", "the server could not find the requested resource")
+        name, part = [*rest[1:], "", ""][:2]
+        return Target(kind, version, namespace, name, part)
+
+    def _groups(self) -> Manifest:
+        groups = sorted({kind.group for kind in self.catalog if kind.group})
+        return {"kind": "APIGroupList", "groups": [self._group(each) for each in groups]}
+
+    def _group(self, group: str) -> Manifest:
+        versions = [v for kind in self.catalog if kind.group == group for v in kind.versions]
+        if not versions:
+            raise Refused(404, "NotFound", "the server could not find the requested resource")
+        listed = [{"groupVersion": f"{group}/{v}", "version": v} for v in dict.fromkeys(versions)]
+        return {"name": group, "versions": listed, "preferredVersion": listed[0]}
+
+    def _resources(self, group: str, version: str) -> Manifest:
+        kinds = [k for k in self.catalog if k.group == group and version in k.versions]
+        if not kinds:
+            raise Refused(404, "NotFound", "the server could not find the requested resource")
+        return {
+            "kind": "APIResourceList",
+            "groupVersion": kinds[0].api_version(version),
+            "resources": [
+                {"name": each.plural, "kind": each.name, "namespaced": each.namespaced}
+                for each in kinds
+            ],
+        }
+
+    def _authorize(self, user: User, request: web.Request, target: Target) -> None:
+        verb = VERBS.get(request.method, "get" if target.name else "list")
+        if "watch" in request.query:
+            verb = "watch"
+        if allowed(self.store, user, verb, target.kind, target.part, target.name):
+            return
+        what = f'cannot {verb} resource "{target.kind.plural}" in API group "{target.kind.group}"'
+        where = (
+            f'in the namespace "{target.namespace}"' if target.namespace else "at the cluster scope"
+        )
+        text = f'{target.kind.title} is forbidden: User "{user.name}" {what} {where}'
+        raise Refused(403, "Forbidden", text)
+
+    async def _serve(
+        self, request: web.Request, target: Target, fault: Fault | None
+    ) -> web.StreamResponse:
+        name = (target.namespace, target.name)
+        match request.method:
+            case "GET" if target.name:
+                body = self.store.get(target.kind, name)
+            case "GET" if request.query.get("watch") in {"true", "1"}:
+                return await self._watch(request, target, fault)
+            case "GET":
+                return await self._list(request, target, fault)
+            case "POST":
+                body = await self._create(target, await request.json())
+            case "PUT":
+                body = await self.store.replace(
+                    target.kind, name, await request.json(), part=target.part
+                )
+            case "PATCH":
+                body = await self._patch(request, target)
+            case "DELETE":
+                asked = await request.json() if request.can_read_body else {}
+                body = await self._delete(target, asked.get("preconditions", {}))
+            case _:
+                raise Refused(405, "MethodNotAllowed", "the server does not allow this method")
+        code = 201 if request.method == "POST" else 200
+        return web.json_response(_typed(target, body), status=code)
+
+    async def _create(self, target: Target, manifest: Manifest) -> Manifest:
+        kind = target.kind
+        if kind.namespaced and ("", target.namespace) not in self.store.objects.get(
+            "namespaces", {}
+        ):
+            raise Refused(404, "NotFound", f'namespaces "{target.namespace}" not found')
+        if kind.has_status:
+            manifest = {key: value for key, value in manifest.items() if key != "status"}
+        name = (target.namespace, manifest["metadata"]["name"])
+        made = await self.store.create(kind, name, manifest)
+        if kind.title == CRDS.title:
+            self.catalog.add(of_crd(made))
+            made = {**made, "status": {"conditions": [{"type": "Established", "status": "True"}]}}
+        return made
+
+    async def _delete(self, target: Target, preconditions: dict[str, str]) -> Manifest:
+        gone = await self.store.delete(target.kind, (target.namespace, target.name), preconditions)
+        if target.kind.title == CRDS.title:
+            kind = of_crd(gone)
+            for name in list(self.store.objects.get(kind.title, {})):
+                await self.store.delete(kind, name, {})
+            self.catalog.remove(kind)
+        return gone
+
+    async def _patch(self, request: web.Request, target: Target) -> Manifest:
+        if "merge-patch" not in request.content_type:
+            raise Refused(415, "UnsupportedMediaType", f"the body is {request.content_type}")
+        name = (target.namespace, target.name)
+        patched = stores.merge(self.store.get(target.kind, name), await request.json())
+        return await self.store.replace(target.kind, name, patched, part=target.part)
+
+    async def _list(
+        self, request: web.Request, target: Target, fault: Fault | None
+    ) -> web.StreamResponse:
+        query = request.query
+        limit = int(query.get("limit", "0"))
+        items, revision, token, more = self.store.page(
+            _view(request, target), limit, query.get("continue", "")
+        )
+        meta: dict[str, Any] = {"resourceVersion": str(revision)}
+        if token:
+            meta |= {"continue": token, "remainingItemCount": more}
+        body = json.dumps(
+            {
+                "kind": f"{target.kind.name}List",
+                "apiVersion": target.kind.api_version(target.version),
+                "metadata": meta,
+                "items": items,
+            }
+        ).encode()
+        response = await _open(request, fault, length=len(body))
+        await _send(request, response, body, fault)
+        return response
+
+    async def _watch(
+        self, request: web.Request, target: Target, fault: Fault | None
+    ) -> web.StreamResponse:
+        query, view = request.query, _view(request, target)
+        wants_all = query.get("sendInitialEvents") == "true"
+        if query.get("resourceVersionMatch") and not (wants_all and self.options.watch_list):
+            raise Refused(422, "Invalid", "sendInitialEvents: Forbidden: is forbidden for watch")
+        asked = query.get("resourceVersion", "")
+        if asked and not asked.isdecimal():
+            raise Refused(
+                400, "BadRequest", f'strconv.ParseUint: parsing "{asked}": invalid syntax'
+            )
+        lost = asked not in {"", "0"} and int(asked) < self.store.oldest
+        expired = Refused(410, "Expired", f"too old resource version: {asked}")
+        if lost and self.options.gone_as_status:
+            raise expired
+        response = await _open(request, fault)
+        if lost:
+            await _event(request, response, fault, "ERROR", _status_body(expired))
+            return response
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(float(query.get("timeoutSeconds", "3600"))):
+                await self._tell(request, response, target, view, asked, fault)
+        return response
+
+    async def _tell(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        target: Target,
+        view: View,
+        asked: str,
+        fault: Fault | None,
+    ) -> None:
+        query, revision = request.query, int(asked or 0)
+
+        async def tell(type_: str, body: Manifest) -> None:
+            await _event(request, response, fault, type_, _typed(target, body))
+
+        if revision == 0:
+            revision = self.store.revision
+            for object_ in self.store.all(view):
+                await tell("ADDED", object_)
+            if query.get("sendInitialEvents") == "true":
+                await tell("BOOKMARK", _bookmark(revision, {INITIAL_END: "true"}))
+        while True:
+            steps, revision = self.store.since(view, revision), max(revision, self.store.revision)
+            for type_, object_ in steps:
+                await tell(type_, object_)
+            if not await self._more(revision) and query.get("allowWatchBookmarks") == "true":
+                await tell("BOOKMARK", _bookmark(self.store.revision, {}))
+
+    async def _more(self, revision: int) -> bool:
+        """Wait for anything later; False when a bookmark is due."""
+        try:
+            async with asyncio.timeout(self.options.bookmark_every), self.store.changed:
+                await self.store.changed.wait_for(lambda: self.store.revision > revision)
+        except TimeoutError:
+            return False
+        return True
+
+
+def _view(request: web.Request, target: Target) -> View:
+    query = request.query
+    return View(
+        target.kind,
+        target.namespace,
+        query.get("labelSelector", ""),
+        query.get("fieldSelector", ""),
+    )
+
+
+def _typed(target: Target, body: Manifest) -> Manifest:
+    kind = {"kind": target.kind.name, "apiVersion": target.kind.api_version(target.version)}
+    return {**kind, **body}
+
+
+def _bookmark(revision: int, annotations: dict[str, str]) -> Manifest:
+    meta: dict[str, Any] = {"resourceVersion": str(revision), "creationTimestamp": None}
+    if annotations:
+        meta["annotations"] = annotations
+    return {"metadata": meta, "spec": {}}
+
+
+def _status_body(refused: Refused) -> Manifest:
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": str(refused),
+        "reason": refused.reason,
+        "code": refused.code,
+        **({"details": refused.details} if refused.details else {}),
+    }
+
+
+def _status(refused: Refused, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response(_status_body(refused), status=refused.code, headers=headers)
+
+
+async def _open(
+    request: web.Request, fault: Fault | None, *, length: int | None = None
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    if length is not None:
+        response.content_length = length
+    else:
+        response.enable_chunked_encoding()
+    await response.prepare(request)
+    return response
+
+
+async def _event(
+    request: web.Request,
+    response: web.StreamResponse,
+    fault: Fault | None,
+    type_: str,
+    body: Manifest,
+) -> None:
+    line = json.dumps({"type": type_, "object": body}, separators=(",", ":")).encode() + b"\n"
+    await _send(request, response, line, fault)
+
+
+async def _send(
+    request: web.Request, response: web.StreamResponse, data: bytes, fault: Fault | None
+) -> None:
+    """Write, or as much of it as a fault lets through before the connection goes down."""
+    if fault is None or fault.cut_after > len(data):
+        await response.write(data)
+        if fault is not None:
+            fault.cut_after -= len(data)
+        return
+    await response.write(data[: fault.cut_after])
+    await asyncio.sleep(0.05)  # what was written must be on the wire before the reset
+    if request.transport is not None:
+        request.transport.abort()
+    raise ConnectionResetError
