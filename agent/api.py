@@ -91,7 +91,7 @@ def as_cluster(remote: RemoteStatus) -> Cluster:
 
 
 def _given(part: RemoteConfig | SyncedKinds) -> dict[str, object]:
-    """Members that say something: None, 0 and empty text are left out, a False that counts stays."""
+    """Members that say something: None, 0 and empty text are left out, a telling False stays."""
     values = {it.encode_name: getattr(part, it.name) for it in msgspec.structs.fields(part)}
     kept = {"service-exports-enabled", "service-exports", "endpoint-slices"}
     return {name: it for name, it in values.items() if it or (it is False and name in kept)}

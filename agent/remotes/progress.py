@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -11,6 +11,9 @@ from agent.facts import AnyKind, LocalKind
 from clustermesh.keys import Kind
 from clustermesh.model import ClusterConfig
 from clustermesh.status import RemoteConfig, RemoteStatus, SyncedKinds
+
+if TYPE_CHECKING:
+    from agent.remotes.session import Session
 
 log = structlog.get_logger()
 WARNINGS: Final = 20  # bad values named in the log per cluster and connection; all are counted
@@ -28,7 +31,6 @@ class Progress:
         self.confirmed = False
         """Whether every kind has been read in full since the process started."""
         self.refused = 0
-        self.etcd = ""
         self.on_change: Callable[[], None] = lambda: None
         self.settled = asyncio.Event()
         """Set when nobody needs to wait for the cluster: it was ready once, or is overdue."""
@@ -128,15 +130,15 @@ class Progress:
         """What is wrong now, empty when nothing is."""
         return next(iter([*self._trouble.values(), *self._notes.values()]), "")
 
-    def status(self, counts: Counts, *, heartbeat_age: float | None, held: str) -> RemoteStatus:
-        """All of it."""
+    def status(self, counts: Counts, session: "Session | None") -> RemoteStatus:
+        """All of it; ``session`` is the present connection."""
         now = asyncio.get_running_loop().time()
         services = LocalKind.SERVICES if LocalKind.SERVICES in self._synced else Kind.SERVICES
         return RemoteStatus(
             name=self.cluster,
             ready=self.ready,
             connected=self.connected,
-            status=self.sentence() or self.etcd,
+            status=self.sentence() or (session.etcd if session else ""),
             num_failures=self._failures,
             last_failure=self._last_failure,
             last_failure_reason=self._last_reason,
@@ -149,10 +151,10 @@ class Progress:
             config=self._config(),
             synced=self._kinds(),
             connected_since=self._connected_at,
-            heartbeat_age=heartbeat_age,
+            heartbeat_age=session.heartbeat_age if session else None,
             newest_fact_age=None if self._newest is None else now - self._newest,
             unconfirmed=self.unconfirmed,
-            held=held,
+            held=session.held if session else "",
             refused_values=self.refused,
         )
 

@@ -11,7 +11,7 @@ from agent.remotes.progress import Progress
 from clustermesh.checks import BadFact
 from kvstore.client import Reader
 from kvstore.events import Delete, Event, Put, Synced
-from kvstore.watch import ending, follow
+from kvstore.watch import FollowSettings, ending, follow
 
 SLICE: Final = 250  # events between two yields to the loop: some 5 ms of decoding and applying
 
@@ -50,7 +50,7 @@ class KindReader:
         self._bad: set[str] = set()
         """Keys whose present value was refused: an older one is swept at the next full list."""
 
-    async def run(self, store: Reader) -> None:
+    async def run(self, store: Reader, settings: FollowSettings) -> None:
         """Follow until cancelled."""
         self._record.listing(self._feed.kind)
         events = follow(
@@ -58,6 +58,7 @@ class KindReader:
             self._feed.prefix,
             gate=self._gate,
             canary=self._feed.canary or None,
+            settings=settings,
             report=self._report,
         )
         async with ending(events) as slices:

@@ -89,10 +89,7 @@ class Remote:
 
     def status(self, counts: Counts) -> RemoteStatus:
         """What the operator sees of it."""
-        age, held = (None, "")
-        if self._session is not None:
-            age, held = self._session.heartbeat_age, self._session.held
-        return self.progress.status(counts, heartbeat_age=age, held=held)
+        return self.progress.status(counts, self._session)
 
     # -- its life -------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -18,8 +19,18 @@ from kvstore.backoff import Backoff
 from kvstore.client import Reader, Store, StoreError
 from kvstore.config import EtcdConfig
 from kvstore.heartbeat import Heartbeat, HeartbeatSettings
+from kvstore.watch import FollowSettings
 
 Opener = Callable[[EtcdConfig], AbstractAsyncContextManager[Store]]
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A store that can say which server answers."""
+
+    def status_text(self) -> str:
+        """One line for an operator."""
+        ...
 
 
 class ConfigChanged(Exception):
@@ -33,6 +44,7 @@ class Waits(msgspec.Struct, frozen=True, kw_only=True):
     config: float = 30.0
     ceiling: float = 30.0
     heartbeat: float = 120.0
+    follow: FollowSettings = FollowSettings()
 
 
 class Role(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,13 +70,17 @@ class Session:
         self._progress = progress
         self._record = record
         self._waits = waits
+        self._store: Store | None = None
         self._heartbeat: Heartbeat | None = None
         self._gate: Held | None = None
 
     async def run(self, store: Store) -> None:
         """Shake hands, then follow every kind until cancelled; raises ``ConfigChanged``."""
+        self._store = store
         config = await self._handshake(store)
-        self._heartbeat = Heartbeat(store, HeartbeatSettings(limit=self._waits.heartbeat))
+        self._heartbeat = Heartbeat(
+            store, HeartbeatSettings(limit=self._waits.heartbeat, follow=self._waits.follow)
+        )
         self._gate = gate = Held(self._heartbeat)
         feeds = self._role.feeds(config)
         self._progress.config = config
@@ -74,6 +90,11 @@ class Session:
             tasks.create_task(self._recheck(store, config, gate))
             for feed in feeds:
                 tasks.create_task(self._read(store, feed, gate))
+
+    @property
+    def etcd(self) -> str:
+        """Which etcd answers, where the store can tell."""
+        return self._store.status_text() if isinstance(self._store, Described) else ""
 
     @property
     def heartbeat_age(self) -> float | None:
@@ -135,4 +156,4 @@ class Session:
         reader = KindReader(
             feed, sink=self._sink, progress=self._progress, gate=gate, record=self._record
         )
-        await reader.run(store)
+        await reader.run(store, self._waits.follow)

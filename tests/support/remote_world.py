@@ -28,10 +28,12 @@ from clustermesh.model import (
 from kvstore.client import DeleteOp, PutOp, Store
 from kvstore.config import EtcdConfig
 from kvstore.memory import MemoryStore
+from kvstore.watch import FollowSettings
 from tests.support.agent_sink import RecordingSink
 
 ME: Final = Me("home", 1, "node-a", "192.0.2.1")
-QUICK: Final = Waits(handshake=5.0, config=0.02, ceiling=0.02, heartbeat=60.0)
+NO_DOUBT: Final = FollowSettings(first_wait=0.005, ceiling=0.02, doubt=0.0)
+QUICK: Final = Waits(handshake=5.0, config=0.02, ceiling=0.02, heartbeat=60.0, follow=NO_DOUBT)
 KINDS: Final = (Kind.NODES, Kind.IDENTITIES, Kind.IPS, Kind.SERVICES)
 
 

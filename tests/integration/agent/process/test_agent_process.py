@@ -1,0 +1,181 @@
+"""A whole agent on a node of its own: real etcds, real kernel, real sockets."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clustermesh import keys
+from kvstore.client import DeleteOp
+from tests.support.agent_process import Place, agent, own_cluster, place, remote_cluster
+from tests.support.etcd import Etcd
+
+pytestmark = [pytest.mark.root, pytest.mark.etcd]
+
+OWN = {"cart": ["10.1.0.9"], "empty": []}
+PARIS = {"cart": ["10.7.0.9", "10.7.0.10"]}
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Place]:
+    with place(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def own(node: Place) -> Iterator[Etcd]:
+    with node.etcd() as etcd:
+        node.write(etcd, own_cluster(OWN))
+        yield etcd
+
+
+@pytest.fixture
+def paris(node: Place) -> Iterator[Etcd]:
+    with node.etcd() as etcd:
+        node.write(etcd, remote_cluster("paris", 7, PARIS))
+        node.configure("paris", etcd)
+        yield etcd
+
+
+def used(node: Place, name: str = "cart") -> set[str]:
+    """Backends that new connections to a service can reach, as the agent tells."""
+    rows = node.ask(f"/v1/services?name={name}")
+    return {it["address"] for row in rows for it in row["backends"] if it["used"]}
+
+
+BOTH = {"10.1.0.9:8080", "10.7.0.9:8080", "10.7.0.10:8080"}
+
+
+def kernel(node: Place) -> tuple[str, ...]:
+    """Maps, programs and links with their ids, and the network, told by foreign tools."""
+    pins = sorted(str(path) for path in node.bpf.rglob("*") if not path.is_dir())
+    shown = [
+        subprocess.run(
+            ["bpftool", "-f", "map", "show", "pinned", pin],
+            check=False,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for pin in pins
+        if "/maps/" in pin
+    ]
+    network = [
+        node.run("ip", "-d", "addr"),
+        node.run("ip", "rule"),
+        node.run("ip", "route", "show", "table", "all"),
+        node.run("nft", "list", "ruleset"),
+    ]
+    return (*pins, *shown, *network)
+
+
+def test_a_node_serves_both_clusters(node: Place, own: Etcd, paris: Etcd) -> None:
+    with agent(node, node.arguments(own)) as running:
+        running.until(lambda: used(node) == BOTH)
+        running.until(lambda: "10.7.0.0/24" in node.run("ip", "route", "show", "table", "all"))
+        status = node.ask("/v1/status")
+        assert status["ready"]
+        assert status["trouble"] == []
+        assert status["remotes"][0]["num-shared-services"] == 1
+        assert {row["name"] for row in node.ask("/v1/nodes?cluster=paris")} == {"node-a"}
+        assert node.ask("/v1/identities?cluster=paris")[0]["id"] == (7 << 16) + 9
+        assert 'target_cluster="paris"} 1.0' in node.ask("/metrics")
+        assert running.stop() == 0
+
+
+def test_a_stopped_agent_leaves_everything_and_the_next_one_writes_nothing(
+    node: Place, own: Etcd, paris: Etcd
+) -> None:
+    with agent(node, node.arguments(own)) as running:
+        running.until(lambda: used(node) == BOTH)
+        running.until(lambda: "10.7.0.0/24" in node.run("ip", "route", "show", "table", "all"))
+        assert running.stop() == 0
+    before = kernel(node)
+    with agent(node, node.arguments(own)) as again:
+        again.until(lambda: used(node) == BOTH)
+        assert node.ask("/v1/status")["map-writes"] == 0
+        assert kernel(node) == before
+
+
+def test_the_double_failure_keeps_remote_backends_through_a_local_change(
+    node: Place, own: Etcd, paris: Etcd
+) -> None:
+    with agent(node, node.arguments(own)) as running:
+        running.until(lambda: used(node) == BOTH)
+        running.until((node.folder / "state" / "remotes" / "paris.facts").exists)
+        assert running.stop() == 0
+    paris.kill()
+    with agent(node, node.arguments(own, "--sync-timeout", "2")) as again:
+        node.write(own, own_cluster({"cart": ["10.1.0.8"], "empty": []}))
+        again.until(lambda: used(node) == {"10.1.0.8:8080", "10.7.0.9:8080", "10.7.0.10:8080"})
+        assert "10.7.0.0/24" in node.run("ip", "route", "show", "table", "all")
+
+
+def test_removal_drains_a_dead_peer(node: Place, own: Etcd, paris: Etcd) -> None:
+    with agent(node, node.arguments(own)) as running:
+        running.until(lambda: used(node) == BOTH)
+        paris.kill()
+        (node.remotes / "paris").unlink()
+        running.until(lambda: used(node) == {"10.1.0.9:8080"})
+        running.until(lambda: "10.7.0.0/24" not in node.run("ip", "route", "show", "table", "all"))
+        assert node.ask("/v1/cluster") == {"clusters": []}
+
+
+def test_a_change_of_the_peer_shows(node: Place, own: Etcd, paris: Etcd) -> None:
+    with agent(node, node.arguments(own)) as running:
+        running.until(lambda: used(node) == BOTH)
+        node.write(paris, remote_cluster("paris", 7, {"cart": ["10.7.0.77"]}))
+        running.until(lambda: used(node) == {"10.1.0.9:8080", "10.7.0.77:8080"})
+        gone = f"{keys.prefix(keys.Kind.SERVICES, keys.Layout.STATE, 'paris')}shop/cart"
+        node.write(paris, [DeleteOp(gone)])
+        running.until(lambda: used(node) == {"10.1.0.9:8080"})
+
+
+def test_cleanup_leaves_the_node_as_it_was(node: Place, own: Etcd, paris: Etcd) -> None:
+    before = kernel(node)
+    with agent(node, node.arguments(own)) as running:
+        running.until(lambda: used(node) == BOTH)
+        assert running.stop() == 0
+    assert kernel(node) != before
+    words = cleanup(node)
+    assert "removed device cm_vxlan" in words
+    assert kernel(node) == before
+    assert cleanup(node) == "nothing was left\n"
+
+
+def cleanup(node: Place) -> str:
+    return node.run(
+        *(sys.executable, "-W", "error", "-m", "agent.main", "cleanup"),
+        *("--bpf-root", str(node.bpf), "--state-dir", str(node.folder / "state")),
+    )
+
+
+def refusal(node: Place, arguments: list[str]) -> str:
+    """What a start that fails says; one line, no traceback."""
+    command = ["nsenter", f"--net=/run/netns/{node.name}", sys.executable, "-m", "agent.main"]
+    done = subprocess.run(
+        [*command, *arguments], check=False, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode not in (0, 70)
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_refusals_are_one_sentence(node: Place, own: Etcd) -> None:
+    good = node.arguments(own)
+    with agent(node, good):
+        second = refusal(node, [*good, "--api-socket", str(node.folder / "other.sock")])
+        assert "another clustermesh-agent uses" in second
+    assert "cluster-id" in refusal(node, [*good, "--cluster-id", "400"])
+    assert "mount -t bpf" in refusal(node, [*good, "--bpf-root", str(node.folder)])
+    assert "--cgroup-root" in refusal(node, [*good, "--cgroup-root", str(node.folder)])
+
+
+def test_a_kernel_with_maps_of_another_size_is_refused_with_the_way_out(
+    node: Place, own: Etcd
+) -> None:
+    good = node.arguments(own)
+    with agent(node, good):
+        pass
+    assert "differ from what is configured" in refusal(node, [*good, "--table-size", "509"])
