@@ -38,6 +38,10 @@ class Apiserver:
         self.manifests.mkdir(exist_ok=True)
         self.users = folder / "users.yaml"
         self.users.write_text("users: []\n")
+        self.users_flag: tuple[str, ...] = (
+            *("--cluster-users-config-path", str(self.users)),
+            "--cluster-users-recheck=100ms",
+        )
         self.socket = folder / "api.sock"
         self.client = folder / "etcd.yaml"
         self.log = folder / "log"
@@ -90,7 +94,7 @@ class Apiserver:
             *("--cluster-name", self.cluster, "--cluster-id", str(self.number)),
             *("--etcd-config", str(self.client)),
             *("--source", "directory", "--manifests", str(self.manifests)),
-            *("--cluster-users-config-path", str(self.users), "--cluster-users-recheck", "100ms"),
+            *self.users_flag,
             *("--state-dir", str(self.folder / "state"), "--api-socket", str(self.socket)),
             *("--heartbeat-interval", "1s", "--log-format", "json"),
             *flags,
