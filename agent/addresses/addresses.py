@@ -1,0 +1,289 @@
+"""Addresses: pods, hosts and nodes of every cluster, each with its entry in the address maps."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Final
+
+from agent.addresses.book import Attribute, Book, claimant
+from agent.addresses.entries import IPCACHE, NODES, TUNNEL, BadEntry, ip_key, ip_value
+from agent.addresses.nodes import Nodes
+from agent.addresses.routes import Cover, HostRoutes, Route
+from agent.clusters import Clusters
+from agent.facts import Change, Me
+from bpf.datapath import Maps
+from bpf.layout import IpcacheKey, IpcacheValue, NodeValue, TunnelValue
+from clustermesh.addresses import packed
+from clustermesh.keys import FIRST_UNRESERVED, Kind, cluster_of
+from clustermesh.model import IPEntry
+
+_RANK: Final = 1
+SLICE: Final = 4096
+"""Entries written between two yields to the loop: some 5 ms."""
+
+_LONGEST = (IpcacheKey(bytes(4), 32).pack()[:4], IpcacheKey(bytes(16), 128).pack()[:4])
+"""How keys of single addresses begin."""
+
+
+class Addresses:
+    """Owner of the ipcache, the tunnel map and the map of trusted nodes."""
+
+    def __init__(self, maps: Maps, me: Me, clusters: Clusters, *, host_routes: int) -> None:
+        self.held: Mapping[str, str] = {}
+        """Clusters that are left out, and why."""
+        self.refused: dict[tuple[str, str], str] = {}
+        """By cluster and address: why its fact has no entry."""
+        self.routes: frozenset[Route] = frozenset()
+        """Where remote pods are."""
+        self.host_routes = HostRoutes(host_routes)
+        self._me = me
+        self._clusters = clusters
+        self._own_node = packed(me.node_ip)
+        self._ipcache = Book(maps.ipcache, me.cluster_id)
+        self._tunnel = Book(maps.tunnel, me.cluster_id)
+        self._trusted = Book(maps.nodes, me.cluster_id)
+        self._books = (self._trusted, self._tunnel, self._ipcache)
+        self.nodes = Nodes({IPCACHE: self._ipcache, TUNNEL: self._tunnel, NODES: self._trusted}, me)
+        self._maps = maps
+        self._cidrs: frozenset[str] = frozenset()
+        self._cover = Cover()
+        self._unchecked: Iterator[bytes] | None = None
+        self._host_routes_changed = False
+
+    # -- told -------------------------------------------------------------------------------------
+
+    def adopt(self) -> None:
+        """Take over what the maps hold, before the first fact."""
+        trusted = {k: NodeValue.unpack(value).cluster_id for k, value in self._maps.nodes.items()}
+        self._trusted.adopt(lambda key, _: trusted.get(key, 0))
+        self._tunnel.adopt(lambda _, value: trusted.get(TunnelValue.unpack(value).address, 0))
+        self._ipcache.adopt(_attribution(trusted, self._me.max_clusters))
+
+    def apply(self, cluster: str, changes: Sequence[Change]) -> None:
+        """Addresses and what is known of them."""
+        who = self._claimant(cluster)
+        remote = cluster != self._me.cluster
+        for name, fact in changes:
+            try:
+                key = ip_key(name)
+                if not isinstance(fact, IPEntry):
+                    self._ipcache.release(key, who)
+                    if remote:
+                        self._left(key)
+                    continue
+                value = ip_value(fact, self._own_node)
+            except BadEntry as error:
+                self.refused[cluster, name] = str(error)
+                continue
+            if self._ipcache.claim(key, who, value) and remote:
+                self._came(cluster, key, value)
+            if self.refused:
+                self.refused.pop((cluster, name), None)
+
+    def _claimant(self, cluster: str) -> int:
+        return claimant(self._clusters.id_of(cluster), rank=_RANK)
+
+    def doubt(self, cluster: str) -> None:
+        """Everything of the cluster may have changed unseen."""
+        self._ipcache.doubt(self._claimant(cluster))
+        self.nodes.known.doubt(cluster)
+
+    def confirm(self, cluster: str, kind: Kind) -> None:
+        """A full list has been told."""
+        if kind is Kind.NODES:
+            self.nodes.confirm(cluster)
+            if cluster != self._me.cluster and self._ipcache.count(self._claimant(cluster)):
+                self._check_all()
+        elif kind is Kind.IPS:
+            self._ipcache.confirm(self._claimant(cluster))
+
+    def drain(self, cluster: str, cluster_id: int) -> None:
+        """The cluster has nothing any more."""
+        self.nodes.drain(cluster)
+        if cluster_id:
+            for book in self._books:
+                book.drain(cluster_id)
+        for key in [key for key in self.refused if key[0] == cluster]:
+            del self.refused[key]
+        if len(self.host_routes):
+            self._check_all()
+
+    def prune(self) -> None:
+        """What an earlier run left goes where nobody can claim it any more."""
+        for book in self._books:
+            for cluster_id in book.found():
+                if self._told(cluster_id):
+                    book.prune(cluster_id)
+
+    def _told(self, cluster_id: int) -> bool:
+        """Whether everything that could claim the cluster's entries has been told."""
+        clusters = self._clusters
+        if not clusters.told_addresses(self._me.cluster):
+            return False
+        if cluster_id == 0:
+            everybody = map(clusters.told_addresses, clusters.expected())
+            return clusters.configuration_known and all(everybody)
+        name = clusters.name_of(cluster_id)
+        if not clusters.configured(cluster_id):
+            return True
+        return bool(name) and clusters.told_addresses(name)
+
+    # -- routes -----------------------------------------------------------------------------------
+
+    def _came(self, cluster: str, key: bytes, value: bytes) -> None:
+        if key[:4] not in _LONGEST or not self._clusters.has(cluster, Kind.NODES):
+            return
+        address = _address(key)
+        if self._cover.covers(address):
+            return
+        self._host_routes_changed |= self.host_routes.add(address, cluster, value[4:8])
+
+    def _left(self, key: bytes) -> None:
+        if not len(self.host_routes):
+            return
+        address = _address(key)
+        if self.host_routes.discard(address):
+            self._host_routes_changed = True
+            if self.host_routes.has_room_again:
+                self._check_all()
+        elif self.host_routes.left_out and not self._cover.covers(address):
+            self.host_routes.left_out -= 1
+
+    def _check_all(self) -> None:
+        """Look at every address again, some at a time: which are outside of announced ranges?"""
+        self._unchecked = None
+        self.host_routes.clear()
+        self._host_routes_changed = True
+        self._unchecked = iter(self._ipcache.keys())
+
+    def _check_some(self) -> None:
+        if self._unchecked is None:
+            return
+        keys = list(islice(self._unchecked, SLICE))
+        for key in keys:
+            claim = self._ipcache.claim_of(key)
+            if (
+                claim is not None
+                and claim.rank == _RANK
+                and claim.cluster_id != self._me.cluster_id
+            ):
+                cluster = self._clusters.name_of(claim.cluster_id)
+                if cluster not in self.held:
+                    self._came(cluster, key, claim.value)
+        if not keys:
+            self._unchecked = None
+
+    def review(self) -> bool:
+        """Draw the conclusions from what nodes announce; whether the routes are new."""
+        if self.nodes.ranges_changed:
+            self.nodes.ranges_changed = False
+            self._review_ranges()
+        self._check_some()
+        if not self._host_routes_changed or self._unchecked is not None:
+            return False
+        self._host_routes_changed = False
+        before, self.routes = self.routes, frozenset((*self._ranges(), *self.host_routes))
+        return self.routes != before
+
+    def _review_ranges(self) -> None:
+        held = self.nodes.held()
+        if held.keys() != self.held.keys():
+            ids = frozenset(self._clusters.id_of(cluster) for cluster in held)
+            for book in self._books:
+                book.hold(ids)
+        self.held = held
+        cidrs = frozenset(route.cidr for route in self._ranges())
+        self._host_routes_changed = True
+        if cidrs == self._cidrs:
+            return
+        lost, self._cidrs, self._cover = self._cidrs - cidrs, cidrs, Cover(cidrs)
+        if lost or self.host_routes.left_out or len(self.host_routes):
+            self._check_all()
+
+    def _ranges(self) -> Iterator[Route]:
+        """One route for each announced range; of several nodes the first by name."""
+        best: dict[str, tuple[int, str, Route]] = {}
+        for node in self.nodes.remote():
+            if node.cluster not in self.held:
+                for cidr in node.cidrs:
+                    found = (
+                        node.cluster_id,
+                        node.name,
+                        Route(cidr, node.underlay4, node.cluster),
+                    )
+                    best[cidr] = min(found, best.get(cidr, found))
+        return (route for _, _, route in best.values())
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    @property
+    def puts(self) -> bool:
+        """Whether entries wait to be written, or conclusions to be drawn."""
+        return (
+            self.nodes.ranges_changed
+            or self._unchecked is not None
+            or self._host_routes_changed
+            or any(book.puts for book in self._books)
+        )
+
+    @property
+    def drops(self) -> bool:
+        """Whether entries wait to be removed."""
+        return any(book.drops for book in self._books)
+
+    def write(self) -> None:
+        """Write some: nodes before what is behind them (contract datapath 5.3)."""
+        for book in self._books:
+            if book.puts:
+                book.write(SLICE)
+                if book.puts:
+                    return
+
+    def remove(self) -> None:
+        """Remove some, the other way round."""
+        for book in reversed(self._books):
+            if book.drops:
+                book.remove(SLICE)
+                if book.drops:
+                    return
+
+    @property
+    def writes(self) -> int:
+        """Entries written and removed."""
+        return sum(book.writes for book in self._books)
+
+    def full(self) -> dict[str, int]:
+        """By map name: entries for which there is no room."""
+        maps = (self._maps.nodes, self._maps.tunnel, self._maps.ipcache)
+        return {
+            target.name: book.refused
+            for target, book in zip(maps, self._books, strict=True)
+            if book.refused
+        }
+
+    def count(self, cluster: str) -> int:
+        """Addresses that a cluster has told, nodes' own not counted."""
+        return self._ipcache.count(self._claimant(cluster))
+
+    def entries(self) -> dict[str, int]:
+        """By name in ``bpf.datapath.Maps``: entries that the map should have."""
+        names = (NODES, TUNNEL, IPCACHE)
+        return {name: len(book) for name, book in zip(names, self._books, strict=True)}
+
+
+def _address(key: bytes) -> bytes:
+    return IpcacheKey.unpack(key).address
+
+
+def _attribution(trusted: Mapping[bytes, int], max_clusters: int) -> Attribute:
+    """Whose an ipcache entry is: by its identity, else by the node it is behind, or is."""
+
+    def attribute(key: bytes, value: bytes) -> int:
+        identity = int.from_bytes(value[:4], "little")
+        if identity >= FIRST_UNRESERVED:
+            return cluster_of(identity, max_clusters)
+        behind = trusted.get(IpcacheValue.unpack(value).tunnel_endpoint)
+        if behind is not None:
+            return behind
+        return trusted.get(IpcacheKey.unpack(key).address, 0)
+
+    return attribute

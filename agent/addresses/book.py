@@ -1,0 +1,303 @@
+"""One map that several clusters have entries in: who claims a key, who wins, what is to be written.
+
+There may be a million claims, so each is two byte strings in one dict: the map's key, and the map's
+value followed by who claims it. Nothing else is kept of a claim unless two want the same key; then
+the better claimant wins, whatever came first, and the other waits.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from itertools import islice
+from struct import Struct
+from typing import Final, NamedTuple
+
+from bpf.errors import MapFullError
+from bpf.maps import BpfMap
+
+_TAIL: Final = Struct(">HB")
+"""Claimant and generation, after the value."""
+
+Attribute = Callable[[bytes, bytes], int]
+"""From an entry found in the map to the cluster it is there for; 0: nobody can tell."""
+
+
+def claimant(cluster_id: int, *, rank: int) -> int:
+    """A number for the facts of one kind of one cluster; ``rank`` 0 goes before 1."""
+    return cluster_id << 1 | rank
+
+
+class Claim(NamedTuple):
+    """A claim on a key, spelled out."""
+
+    cluster_id: int
+    rank: int
+    value: bytes
+
+
+class Book:
+    """Claims on the keys of one map, and the entries that follow from them.
+
+    The own cluster's claims win, then those of lower cluster ids; within a cluster rank 0 before
+    rank 1. One claimant has at most one claim on a key.
+    """
+
+    def __init__(self, target: BpfMap, own_id: int) -> None:
+        self._map = target
+        self._own_id = own_id
+        self._size = target.value_size
+        self._claims: dict[bytes, bytes] = {}
+        """By key: the best claim, as value + claimant + generation."""
+        self._others: dict[bytes, dict[int, bytes]] = {}
+        """By key, then claimant: the claims that wait."""
+        self._counts: dict[int, int] = {}
+        self._generations: dict[int, int] = {}
+        self._doubtful: dict[int, int] = {}
+        """By claimant: claims of an earlier generation."""
+        self._held: AbstractSet[int] = frozenset()
+        self._found: dict[int, dict[bytes, bytes]] = {}
+        """Entries of an earlier run that nobody has claimed yet, by cluster id."""
+        self._puts: dict[bytes, None] = {}
+        self._drops: dict[bytes, None] = {}
+        self._no_room: dict[bytes, None] = {}
+        """Keys that the full map refused."""
+        self.writes = 0
+
+    # -- claims ----------------------------------------------------------------------------------
+
+    def claim(self, key: bytes, who: int, value: bytes) -> bool:
+        """``who`` wants the key to have this value. Whether that is news."""
+        new = value + _TAIL.pack(who, self._generations.get(who, 0))
+        old = self._claims.get(key)
+        if old == new:
+            return False
+        if old is None:
+            self._claims[key] = new
+            self._counts[who] = self._counts.get(who, 0) + 1
+        elif _who(old) == who:
+            self._claims[key] = new
+            self._renewed(who, old, new)
+            if old[: self._size] == value:
+                return False
+        else:
+            self._contest(key, who, old, new)
+            return True
+        self._changed(key)
+        return True
+
+    def _renewed(self, who: int, old: bytes, new: bytes) -> None:
+        if old[-1] != new[-1]:
+            self._doubtful[who] -= 1
+
+    def _contest(self, key: bytes, who: int, first: bytes, new: bytes) -> None:
+        """Two or more want the key."""
+        claims = self._others.setdefault(key, {})
+        claims[_who(first)] = first
+        old = claims.get(who)
+        claims[who] = new
+        if old is None:
+            self._counts[who] = self._counts.get(who, 0) + 1
+        else:
+            self._renewed(who, old, new)
+        self._elect(key, claims)
+
+    def _elect(self, key: bytes, claims: dict[int, bytes]) -> None:
+        """The best of the claims wins, the others wait."""
+        before = self._claims.pop(key)[: self._size]
+        best = min(claims, key=self._standing)
+        self._claims[key] = claims.pop(best)
+        if not claims:
+            self._others.pop(key, None)
+        if self._held or self._claims[key][: self._size] != before:
+            self._changed(key)
+
+    def _standing(self, who: int) -> tuple[bool, int]:
+        return who >> 1 != self._own_id, who
+
+    def release(self, key: bytes, who: int) -> None:
+        """``who`` wants nothing with this key any more."""
+        first = self._claims.get(key)
+        if first is None:
+            return
+        others = self._others.get(key, {})
+        if _who(first) != who:
+            old = others.pop(who, None)
+            if not others:
+                self._others.pop(key, None)
+        elif others:
+            old = first
+            self._elect(key, others)
+        else:
+            old = self._claims.pop(key)
+            self._changed(key)
+        if old is not None:
+            self._counts[who] -= 1
+            if old[-1] != self._generations.get(who, 0):
+                self._doubtful[who] -= 1
+
+    def wanted(self, key: bytes) -> bytes | None:
+        """The value that the key should have; None: it should not be there."""
+        first = self._claims.get(key)
+        if first is None:
+            return None
+        if not self._held or _who(first) >> 1 not in self._held:
+            return first[: self._size]
+        claims = self._others.get(key, {})
+        free = [who for who in claims if who >> 1 not in self._held]
+        return claims[min(free, key=self._standing)][: self._size] if free else None
+
+    def claim_of(self, key: bytes) -> Claim | None:
+        """The best claim on a key."""
+        claim = self._claims.get(key)
+        if claim is None:
+            return None
+        who = _who(claim)
+        return Claim(who >> 1, who & 1, claim[: self._size])
+
+    def keys(self) -> list[bytes]:
+        """Every key that somebody wants."""
+        return list(self._claims)
+
+    def __len__(self) -> int:
+        return len(self._claims)
+
+    def count(self, who: int) -> int:
+        """How many keys a claimant wants."""
+        return self._counts.get(who, 0)
+
+    def keys_of(self, whos: AbstractSet[int]) -> list[bytes]:
+        """Keys that any of these claimants wants. Looks at every claim."""
+        tails = tuple(who.to_bytes(2, "big") for who in whos)
+        start, end = self._size, self._size + 2
+        keys = [key for key, claim in self._claims.items() if claim[start:end] in tails]
+        keys += (key for key, waiting in self._others.items() if not whos.isdisjoint(waiting))
+        return keys
+
+    def contested(self) -> Iterator[tuple[bytes, int, list[int]]]:
+        """Keys that several want: who has it, and who waits."""
+        for key, waiting in self._others.items():
+            yield key, _who(self._claims[key]), sorted(waiting)
+
+    # -- full lists --------------------------------------------------------------------------------
+
+    def doubt(self, who: int) -> None:
+        """Every claim may be out of date until it is made again."""
+        if self._counts.get(who):
+            self._generations[who] = (self._generations.get(who, 0) + 1) & 0xFF
+            self._doubtful[who] = self._counts[who]
+
+    def confirm(self, who: int) -> None:
+        """A full list has been told: claims that were not made again are released."""
+        if not self._doubtful.get(who):
+            return
+        generation = self._generations.get(who, 0)
+        for key in self.keys_of({who}):
+            claim = self._claims[key]
+            mine = claim if _who(claim) == who else self._others[key][who]
+            if mine[-1] != generation:
+                self.release(key, who)
+
+    def drain(self, cluster_id: int, ranks: Iterable[int] = (0, 1)) -> None:
+        """The cluster wants nothing any more, and what an earlier run left of it goes."""
+        for who in [claimant(cluster_id, rank=rank) for rank in ranks]:
+            if self._counts.get(who):
+                for key in self.keys_of({who}):
+                    self.release(key, who)
+        self.prune(cluster_id)
+
+    def hold(self, cluster_ids: AbstractSet[int]) -> None:
+        """Claims of exactly these clusters are left out of account."""
+        changed = cluster_ids ^ self._held
+        self._held = frozenset(cluster_ids)
+        for key in self.keys_of({claimant(c, rank=rank) for c in changed for rank in (0, 1)}):
+            self._changed(key)
+
+    # -- what an earlier run left -----------------------------------------------------------------
+
+    def adopt(self, attribute: Attribute) -> None:
+        """Take over what the map holds, before the first claim."""
+        for key, value in self._map.items():
+            self._found.setdefault(attribute(key, value), {})[key] = value
+
+    def found(self) -> AbstractSet[int]:
+        """Clusters of which an earlier run left something that nobody has claimed."""
+        return {cluster_id for cluster_id, entries in self._found.items() if entries}
+
+    def prune(self, cluster_id: int) -> None:
+        """What is left of the cluster's earlier entries goes, unless somebody has claimed it."""
+        for key in self._found.pop(cluster_id, {}):
+            if self.wanted(key) is None:
+                self._drops[key] = None
+
+    def _unfind(self, key: bytes, cluster_id: int) -> bytes | None:
+        """What the map holds under the key since an earlier run, if that is known."""
+        for candidate in (cluster_id, 0):
+            entries = self._found.get(candidate)
+            if entries and key in entries:
+                return entries.pop(key)
+        return None
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def _changed(self, key: bytes) -> None:
+        value = self.wanted(key)
+        if self._found and value is not None:
+            found = self._unfind(key, _who(self._claims[key]) >> 1)
+            if found == value:
+                return
+        self._no_room.pop(key, None)
+        if value is None:
+            self._puts.pop(key, None)
+            self._drops[key] = None
+        else:
+            self._drops.pop(key, None)
+            self._puts[key] = None
+
+    @property
+    def puts(self) -> int:
+        """Entries to write."""
+        return len(self._puts)
+
+    @property
+    def drops(self) -> int:
+        """Entries to remove."""
+        return len(self._drops)
+
+    @property
+    def refused(self) -> int:
+        """Entries for which the map has no room."""
+        return len(self._no_room)
+
+    def write(self, most: int) -> None:
+        """Write up to ``most`` entries. What the full map refuses waits until something goes."""
+        keys = list(islice(self._puts, most))
+        entries = [(key, value) for key in keys if (value := self.wanted(key)) is not None]
+        try:
+            self._map.put_many(entries)
+        except MapFullError as full:
+            self._write_singly(entries[full.applied :])
+        for key in keys:
+            del self._puts[key]
+        self.writes += len(entries)
+
+    def _write_singly(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        """Known keys can be changed in a full map, too."""
+        for entry in entries:
+            try:
+                self._map.put_many([entry])
+            except MapFullError:
+                self._no_room[entry[0]] = None
+
+    def remove(self, most: int) -> None:
+        """Remove up to ``most`` entries."""
+        keys = list(islice(self._drops, most))
+        self._map.drop_many(keys)
+        for key in keys:
+            del self._drops[key]
+        self.writes += len(keys)
+        for key in list(islice(self._no_room, len(keys))):
+            del self._no_room[key]
+            self._puts[key] = None
+
+
+def _who(claim: bytes) -> int:
+    return claim[-3] << 8 | claim[-2]

@@ -1,0 +1,103 @@
+"""Nodes of every cluster: their entries in the address maps, and the ranges they announce."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from agent.addresses.book import Book, claimant
+from agent.addresses.entries import NodeInfo, Place, node_entries
+from agent.addresses.overlaps import Claim, overlaps
+from agent.facts import Change, Me
+from agent.known import Known
+from agent.ownership import Ownership
+from clustermesh.model import Node
+
+_RANK = 0
+"""What a node says of an address goes before what its cluster's address facts say."""
+
+
+class Nodes:
+    """Owner of all that is known about nodes. ``books`` are the address maps by name."""
+
+    def __init__(self, books: Mapping[str, Book], me: Me) -> None:
+        self.known: Known[NodeInfo] = Known()
+        self.ranges_changed = False
+        """Set when announced ranges, or where they lead, are not what they were."""
+        self._books = books
+        self._me = me
+        self._owners: dict[str, Ownership[Place]] = {}
+        """By cluster: which of its nodes has an entry that several name."""
+
+    def apply(self, cluster: str, changes: Sequence[Change]) -> None:
+        """New nodes, and nodes that are gone."""
+        for name, fact in changes:
+            if isinstance(fact, Node):
+                self._put(cluster, name, NodeInfo.of(fact))
+            else:
+                self._put(cluster, name, None)
+
+    def _put(self, cluster: str, name: str, node: NodeInfo | None) -> None:
+        before = self.known.of(cluster).get(name)
+        if node is None:
+            self.known.drop(cluster, name)
+        else:
+            self.known.put(cluster, name, node)
+        if before == node:
+            return
+        self.ranges_changed |= _ranges(before) != _ranges(node)
+        self._enter(cluster, name, before, node)
+
+    def _enter(
+        self, cluster: str, name: str, before: NodeInfo | None, node: NodeInfo | None
+    ) -> None:
+        old = node_entries(before, self._me) if before is not None else {}
+        new = node_entries(node, self._me) if node is not None else {}
+        owners = self._owners.setdefault(cluster, Ownership())
+        owners.claim(name, new)
+        known = self.known.of(cluster)
+        who = claimant((node or before or _NOBODY).cluster_id, rank=_RANK)
+        for place in old.keys() | new.keys():
+            owner = owners.owner(place)
+            book, key = self._books[place[0]], place[1]
+            if owner is None:
+                book.release(key, who)
+            elif owner == name:
+                book.claim(key, who, new[place])
+            else:
+                book.claim(key, who, node_entries(known[owner], self._me)[place])
+
+    def confirm(self, cluster: str) -> None:
+        """A full list has been told: nodes that it did not repeat are gone."""
+        for name in self.known.confirm(cluster):
+            self._put(cluster, name, None)
+
+    def drain(self, cluster: str) -> None:
+        """The cluster has no nodes any more; their entries are the books' to drain."""
+        self.ranges_changed |= bool(self.known.drain(cluster))
+        self._owners.pop(cluster, None)
+
+    def held(self) -> Mapping[str, str]:
+        """Clusters whose ranges overlap those of one that goes before, and the reason."""
+        own = Claim(self._me.cluster, self._me.cluster_id, self._own_ranges())
+        remotes: dict[str, Claim] = {}
+        for cluster, _, node in self.known.items():
+            if cluster != self._me.cluster and node.cidrs:
+                claim = remotes.setdefault(cluster, Claim(cluster, node.cluster_id, []))
+                claim.cidrs.extend(node.cidrs)
+        return overlaps(own, remotes.values())
+
+    def _own_ranges(self) -> list[str]:
+        """Own pod ranges, and own nodes: routes to remote pods must not lead to either."""
+        nodes = self.known.of(self._me.cluster).values()
+        addresses = (ip for node in nodes for ip in node.addresses)
+        hosts = [f"{ip}/{128 if ':' in ip else 32}" for ip in addresses]
+        return [*hosts, *(cidr for node in nodes for cidr in node.cidrs)]
+
+    def remote(self) -> Iterator[NodeInfo]:
+        """Nodes of other clusters."""
+        return (node for cluster, _, node in self.known.items() if cluster != self._me.cluster)
+
+
+_NOBODY = NodeInfo("", "", 0, "", "", (), (), (), (), ())
+
+
+def _ranges(node: NodeInfo | None) -> tuple[object, ...]:
+    return () if node is None else (node.cidrs, node.underlay4, node.addresses)

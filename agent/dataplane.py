@@ -1,0 +1,317 @@
+"""The node's maps, kept true to the facts: one owner, one writer.
+
+Facts come through ``agent.facts.Sink`` and are worked into two shapes of state: services, which are
+merged, and addresses, each of which is one entry. A change is written at once when the writer is
+idle; when it is busy, changes gather and go in batches. What is referred to is written before what
+refers to it, across both shapes: nodes, addresses, services; removal the other way round.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final, Protocol
+
+import structlog
+
+from agent.addresses.addresses import Addresses
+from agent.addresses.routes import Route
+from agent.clusters import Clusters
+from agent.facts import AnyKind, Change, LocalKind, Me
+from agent.known import Known
+from agent.picture import Picture
+from agent.services.services import Services
+from bpf.datapath import Maps
+from bpf.errors import BpfError
+from clustermesh.keys import Kind
+from clustermesh.model import Identity
+from clustermesh.status import Count, IdentityStatus, NodeStatus, Refusal, ServiceStatus
+
+log = structlog.get_logger()
+
+SERVICE_KINDS: Final = frozenset({LocalKind.SERVICES, Kind.SERVICES, Kind.ENDPOINT_SLICES})
+BUDGET: Final = 0.004
+"""Seconds of merging between two yields to the loop."""
+SOON: Final = 1.0
+LATE: Final = 30.0
+"""Seconds before a map that refused everything is tried again: the first time, and at most."""
+
+
+class Settings(Protocol):
+    """What the data plane needs to know of ``agent.settings.Settings``."""
+
+    @property
+    def kube_proxy_replacement(self) -> bool:
+        """Serve every service, not only global ones."""
+        ...
+
+    @property
+    def table_size(self) -> int:
+        """Entries of a selection table."""
+        ...
+
+    @property
+    def host_routes(self) -> int:
+        """Most routes to single addresses."""
+        ...
+
+
+class Dataplane:
+    """Implements ``agent.facts.Sink`` over the maps of one node."""
+
+    def __init__(self, maps: Maps, me: Me, settings: Settings) -> None:
+        self.on_routes: Callable[[], None] = lambda: None
+        """Called when ``routes()`` or the nodes behind them have changed."""
+        self._maps = maps
+        self._me = me
+        self._clusters = Clusters(me)
+        self._services = Services(
+            maps,
+            me,
+            self._clusters,
+            every_service=settings.kube_proxy_replacement,
+            table_size=settings.table_size,
+        )
+        self._addresses = Addresses(maps, me, self._clusters, host_routes=settings.host_routes)
+        self._identities: Known[str] = Known()
+        self._exports: Known[None] = Known()
+        self._picture = Picture(me, self._services, self._addresses)
+        self._wake = asyncio.Event()
+        self._services.on_landed = self._wake.set
+        self._nodes_changed = False
+        self._pruned_services = False
+        self._trouble = ""
+
+    # -- Sink -------------------------------------------------------------------------------------
+
+    def adopt(self) -> None:
+        """Take over what an earlier run left in the maps: before the first fact."""
+        self._services.adopt()
+        self._addresses.adopt()
+
+    def expect(self, clusters: frozenset[str]) -> None:
+        """See ``Sink``."""
+        self._clusters.expect(clusters)
+        self._lives_changed()
+
+    def identify(self, cluster: str, cluster_id: int) -> None:
+        """See ``Sink``."""
+        self._clusters.identify(cluster, cluster_id)
+        self._lives_changed()
+
+    def apply(self, cluster: str, kind: AnyKind, changes: Sequence[Change]) -> None:
+        """See ``Sink``."""
+        if kind is Kind.IPS:
+            self._addresses.apply(cluster, changes)
+        elif kind is Kind.NODES:
+            self._addresses.nodes.apply(cluster, changes)
+            self._nodes_changed = True
+        elif kind in SERVICE_KINDS:
+            self._services.apply(cluster, kind, changes)
+        elif kind is Kind.IDENTITIES:
+            self._remember(cluster, changes)
+        else:
+            self._count_exports(cluster, changes)
+        self._wake.set()
+
+    def _remember(self, cluster: str, changes: Sequence[Change]) -> None:
+        for key, fact in changes:
+            if isinstance(fact, Identity):
+                self._identities.put(cluster, key, fact.labels)
+            else:
+                self._identities.drop(cluster, key)
+
+    def _count_exports(self, cluster: str, changes: Sequence[Change]) -> None:
+        for key, fact in changes:
+            if fact is not None:
+                self._exports.put(cluster, key, None)
+            else:
+                self._exports.drop(cluster, key)
+
+    def unconfirmed(self, cluster: str) -> None:
+        """See ``Sink``."""
+        self._services.facts.doubt(cluster)
+        self._addresses.doubt(cluster)
+        self._identities.doubt(cluster)
+        self._exports.doubt(cluster)
+        self._clusters.excuse(cluster)
+        self._lives_changed()
+
+    def synced(self, cluster: str, kind: AnyKind) -> None:
+        """See ``Sink``."""
+        self._clusters.synced(cluster, kind)
+        if kind in SERVICE_KINDS:
+            self._services.synced(cluster, kind)
+        elif kind is Kind.NODES or kind is Kind.IPS:
+            self._addresses.confirm(cluster, kind)
+            self._nodes_changed = True
+        else:
+            for known in (self._identities, self._exports):
+                for key in known.confirm(cluster):
+                    known.drop(cluster, key)
+        self._lives_changed()
+
+    def overdue(self, cluster: str) -> None:
+        """See ``Sink``."""
+        self._clusters.excuse(cluster)
+        self._lives_changed()
+
+    def unsynced(self, cluster: str) -> None:
+        """See ``Sink``: every fact stays, so there is nothing to do."""
+
+    def drain(self, cluster: str) -> None:
+        """See ``Sink``."""
+        cluster_id = self._clusters.id_of(cluster)
+        self._services.drain(cluster, cluster_id)
+        self._addresses.drain(cluster, cluster_id)
+        self._identities.drain(cluster)
+        self._exports.drain(cluster)
+        self._clusters.forget(cluster)
+        self._nodes_changed = True
+        self._lives_changed()
+
+    def unreachable(self, clusters: frozenset[str]) -> None:
+        """Clusters whose data plane does not answer: their backends are used last."""
+        self._services.unreachable(clusters)
+        self._wake.set()
+
+    def _lives_changed(self) -> None:
+        """Somebody may be waited for no more, or be known to be nobody's."""
+        if self._clusters.own_services and not self._pruned_services:
+            self._services.prune()
+            self._pruned_services = True
+        if self._clusters.own_services:
+            self._services.forget_unconfigured()
+        self._services.settle()
+        self._addresses.prune()
+        self._wake.set()
+
+    # -- the writer -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Write until cancelled. What is in the maps stays there."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._services.writer.run(), name="tables")
+            tasks.create_task(self._write_for_ever(), name="writer")
+
+    async def _write_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        delay = SOON
+        while True:
+            self._wake.clear()
+            again = self._services.retry(loop.time())
+            try:
+                await self._write(loop.time)
+                delay, self._trouble = SOON, ""
+            except BpfError as error:
+                self._say(str(error), delay)
+                again = loop.time() + delay
+                delay = min(delay * 2, LATE)
+            await self._woken(again)
+
+    async def _write(self, clock: Callable[[], float]) -> None:
+        """Until nothing is left to do; everybody else has a turn after each slice."""
+        while self._work(clock):  # noqa: ASYNC110 - it works, it does not wait
+            await asyncio.sleep(0)
+
+    async def _woken(self, at: float | None) -> None:
+        """Until there is news, or until a moment of the loop's clock."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(at):
+                await self._wake.wait()
+
+    def _say(self, reason: str, delay: float) -> None:
+        self._trouble = f"{reason}; trying again in {delay:.0f} s"
+        log.warning("maps not writable", reason=reason, retry_in=delay)
+
+    def _work(self, clock: Callable[[], float]) -> bool:
+        """One slice of work in the right order; whether there was any."""
+        addresses, services = self._addresses, self._services
+        busy = addresses.puts or services.dirty
+        routes = addresses.puts and addresses.review()
+        if addresses.held is not services.held:
+            services.hold(addresses.held)
+        if addresses.puts:
+            addresses.write()
+        self._tell(routes=routes)
+        if services.dirty:
+            end = clock() + BUDGET
+            services.round(clock(), enough=lambda: clock() >= end)
+        elif addresses.drops and services.idle:
+            addresses.remove()
+            return True
+        return busy
+
+    def _tell(self, *, routes: bool) -> None:
+        if routes or self._nodes_changed:
+            self._nodes_changed = False
+            self.on_routes()
+
+    def settle(self) -> None:
+        """Everything that can be written now, without a loop: for tools and tests."""
+        while self._work(lambda: 0.0) or self._services.writer.busy:
+            self._services.writer.settle()
+
+    # -- asked ------------------------------------------------------------------------------------
+
+    def routes(self) -> frozenset[Route]:
+        """Where the pods of other clusters are."""
+        return self._addresses.routes
+
+    def overlay_addresses(self) -> tuple[str, ...]:
+        """This node's own addresses inside the mesh."""
+        own = self._addresses.nodes.known.of(self._me.cluster).get(self._me.node)
+        return own.overlay if own is not None else ()
+
+    def services(self) -> list[ServiceStatus]:
+        """Every frontend with all its candidates."""
+        return self._picture.services()
+
+    def nodes(self) -> list[NodeStatus]:
+        """Every node of the mesh."""
+        return self._picture.nodes()
+
+    def identities(self) -> list[IdentityStatus]:
+        """Every identity of the mesh."""
+        return [
+            IdentityStatus(id=int(key), cluster=cluster, labels=Identity(0, labels).label_list())
+            for cluster, key, labels in self._identities.items()
+        ]
+
+    def count(self, cluster: str, kind: AnyKind) -> int:
+        """How many facts of a kind a cluster has told."""
+        if kind is Kind.IPS:
+            return self._addresses.count(cluster)
+        if kind is Kind.NODES:
+            return self._addresses.nodes.known.count(cluster)
+        if kind is Kind.IDENTITIES:
+            return self._identities.count(cluster)
+        if kind is Kind.SERVICE_EXPORTS:
+            return self._exports.count(cluster)
+        if kind is Kind.ENDPOINT_SLICES:
+            return self._services.facts.count_slices(cluster)
+        return self._services.facts.count(cluster)
+
+    def counts(self) -> dict[str, Count]:
+        """Entries that each map should have, and its room."""
+        entries = self._addresses.entries() | self._services.entries()
+        return {
+            getattr(self._maps, name).name: Count(
+                entries=number, max_entries=getattr(self._maps, name).max_entries
+            )
+            for name, number in entries.items()
+        }
+
+    @property
+    def map_writes(self) -> int:
+        """Entries written and removed since the start."""
+        return self._addresses.writes + self._services.writer.writes
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        """Objects that are refused at present, and why."""
+        return self._picture.refusals()
+
+    def trouble(self) -> list[str]:
+        """What keeps the maps from being as the facts say, in full sentences."""
+        found = [self._trouble] if self._trouble else []
+        return [*found, *self._picture.trouble()]

@@ -1,0 +1,147 @@
+"""What an earlier run left in the service maps, read back: so a restart changes nothing."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from agent.services.program import Place, Program, digest, master, match_key, reverse_nat, slots
+from bpf.datapath import Maps
+from bpf.layout_lb import (
+    BackendValue,
+    ServiceFlag,
+    ServiceKey,
+    ServiceValue,
+    pack_rev_nat,
+    unpack_backend_id,
+    unpack_rev_nat,
+)
+from bpf.maps import Tables
+
+Keys = dict[str, list[bytes]]
+"""Keys by the name of their map in ``bpf.datapath.Maps``."""
+
+
+class Adopted(NamedTuple):
+    """Frontends and backends found, and entries that belong to neither.
+
+    A frontend that an interrupted run left half-made, or that shares its id, has the id 0.
+    """
+
+    programs: dict[Place, Program]
+    backends: dict[int, BackendValue]
+    debris: Keys
+
+
+_NOTHING = Program(
+    id=0, backends=(), count=0, parked=0, flags=0, timeout=0, table=b"", slots=0, whole=False
+)
+
+
+class _Family(NamedTuple):
+    """The maps of one address family, and their names' ending."""
+
+    suffix: str
+    services: dict[Place, dict[int, ServiceValue]]
+    backends: dict[int, BackendValue]
+    reverse_nat: dict[bytes, bytes]
+    tables: dict[bytes, bytes]
+
+
+def adopt(maps: Maps) -> Adopted:
+    """Reads every service map once."""
+    matches = {key for key, _ in maps.affinity_match.items()}
+    families = (
+        _Family(
+            "4",
+            _frontends(maps.services4.items()),
+            _backends(maps.backends4.items()),
+            dict(maps.reverse_nat4.items()),
+            _tables(maps.tables4),
+        ),
+        _Family(
+            "6",
+            _frontends(maps.services6.items()),
+            _backends(maps.backends6.items()),
+            dict(maps.reverse_nat6.items()),
+            _tables(maps.tables6),
+        ),
+    )
+    programs: dict[Place, Program] = {}
+    debris: Keys = {"affinity_match": []}
+    for family in families:
+        _programs(family, matches, programs, debris)
+    debris["affinity_match"] = sorted(matches)
+    return Adopted(programs, {**families[0].backends, **families[1].backends}, debris)
+
+
+def _frontends(items: Iterable[tuple[bytes, bytes]]) -> dict[Place, dict[int, ServiceValue]]:
+    """Entries of each frontend by slot number; 0 is the master."""
+    found: dict[Place, dict[int, ServiceValue]] = {}
+    for raw, value in items:
+        key = ServiceKey.unpack(raw)
+        place = Place(key.address, key.port, key.proto, key.scope)
+        found.setdefault(place, {})[key.slot] = ServiceValue.unpack(value)
+    return found
+
+
+def _backends(items: Iterable[tuple[bytes, bytes]]) -> dict[int, BackendValue]:
+    return {unpack_backend_id(key): BackendValue.unpack(value) for key, value in items}
+
+
+def _tables(tables: Tables) -> dict[bytes, bytes]:
+    keys = list(tables.keys())
+    return {key: digest(tables.read(key) or b"") for key in keys}
+
+
+def _programs(
+    family: _Family, matches: set[bytes], programs: dict[Place, Program], debris: Keys
+) -> None:
+    """Adds the family's programs; what they account for leaves ``matches``."""
+    ids = {program.id for program in programs.values()}
+    for place, entries in sorted(family.services.items()):
+        if 0 not in entries or entries[0].rev_nat in ids:
+            programs[place] = msgspec.structs.replace(_NOTHING, slots=max(entries))
+            continue
+        program = _program(place, entries, family, matches)
+        programs[place] = program
+        ids.add(program.id)
+    debris["reverse_nat" + family.suffix] = _strangers(family.reverse_nat, ids)
+    debris["tables" + family.suffix] = _strangers(family.tables, ids)
+
+
+def _strangers(entries: Iterable[bytes], ids: set[int]) -> list[bytes]:
+    return sorted(key for key in entries if unpack_rev_nat(key) not in ids)
+
+
+def _program(
+    place: Place, entries: dict[int, ServiceValue], family: _Family, matches: set[bytes]
+) -> Program:
+    """One frontend as the maps have it; ``whole`` only when every entry is as it would be."""
+    top = entries.pop(0)
+    last = next((slot for slot in range(1, len(entries) + 1) if slot not in entries), None)
+    found = [entries[slot] for slot in range(1, len(entries) + 1 if last is None else last)]
+    program = Program(
+        id=top.rev_nat,
+        backends=tuple(value.backend_or_timeout for value in found),
+        count=top.count,
+        parked=sum(bool(value.flags & ServiceFlag.QUARANTINED) for value in found),
+        flags=top.flags,
+        timeout=top.backend_or_timeout,
+        table=family.tables.get(pack_rev_nat(top.rev_nat), b""),
+        slots=max(entries, default=0),
+    )
+    expected = {match_key(backend, program) for backend in program.matches}
+    whole = (
+        len(found) == program.slots
+        and master(place, program)[1] == top.pack()
+        and all(entry[1] == found[n].pack() for n, entry in slots(place, program))
+        and family.backends.keys() >= set(program.backends)
+        and family.reverse_nat.get(pack_rev_nat(program.id)) == reverse_nat(place, program)[1]
+        and matches >= expected
+        and program.count <= len(program.backends)
+    )
+    matches -= expected
+    if whole:
+        return program
+    return msgspec.structs.replace(program, whole=False)

@@ -1,0 +1,145 @@
+"""What clusters offer under a service's name, in one compact shape whatever it was written in.
+
+Endpoints with the same ports and condition share a group, so an offer costs about fifty bytes for
+each of its addresses.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from bpf.layout_lb import BackendState
+from clustermesh.addresses import packed
+from clustermesh.local import LocalBackend, LocalService
+from clustermesh.model import ClusterService, EndpointSlice, Port, SliceEndpoint
+
+PROTOCOLS: Final = {"TCP": 6, "UDP": 17, "SCTP": 132}
+PROTOCOL_NAMES: Final = {number: name for name, number in PROTOCOLS.items()}
+
+SERVICE_LABEL: Final = "kubernetes.io/service-name"
+
+
+class Condition(IntEnum):
+    """What may become of an endpoint. NOT_READY is known, and counts, but is never used."""
+
+    ACTIVE = BackendState.ACTIVE
+    TERMINATING = BackendState.TERMINATING
+    NOT_READY = 4
+
+
+class OfferedPort(NamedTuple):
+    """A target port under the name of its service port, empty when that has none."""
+
+    name: str
+    proto: int
+    port: int
+
+
+class Group(NamedTuple):
+    """Endpoints that differ by address only; ``here``: they run on this node."""
+
+    ports: tuple[OfferedPort, ...]
+    condition: Condition
+    here: bool
+    addresses: tuple[bytes, ...]
+
+
+class Offer(NamedTuple):
+    """The endpoints of one cluster under one service name. Cluster id 0: this cluster's own."""
+
+    cluster: str
+    cluster_id: int
+    groups: tuple[Group, ...]
+
+    def __len__(self) -> int:
+        return sum(len(group.addresses) for group in self.groups)
+
+
+_Shape = tuple[tuple[OfferedPort, ...], Condition, bool]
+
+
+def _offer(cluster: str, cluster_id: int, endpoints: Iterable[tuple[_Shape, bytes]]) -> Offer:
+    """Groups in a fixed order: equal endpoints make equal offers."""
+    shapes: dict[_Shape, set[bytes]] = {}
+    for shape, address in endpoints:
+        shapes.setdefault(shape, set()).add(address)
+    groups = (Group(*shape, tuple(sorted(members))) for shape, members in shapes.items())
+    return Offer(cluster, cluster_id, tuple(sorted(groups)))
+
+
+def of_local(service: LocalService, *, cluster: str, node: str) -> Offer:
+    """The own cluster's endpoints (contract datapath 3.9 for conditions)."""
+    return _offer(cluster, 0, _local_endpoints(service.backends, node))
+
+
+def _local_endpoints(backends: Sequence[LocalBackend], node: str) -> Iterator[tuple[_Shape, bytes]]:
+    for backend in backends:
+        named = ((port.name, port.protocol, port.port) for port in backend.ports)
+        condition = _condition(
+            ready=backend.ready, serving=backend.serving, terminating=backend.terminating
+        )
+        yield (_ports(named), condition, backend.node == node), packed(backend.address)
+
+
+def _condition(*, ready: bool, serving: bool, terminating: bool) -> Condition:
+    if ready:
+        return Condition.ACTIVE
+    if not serving:
+        return Condition.NOT_READY
+    return Condition.TERMINATING if terminating else Condition.ACTIVE
+
+
+def of_remote(service: ClusterService) -> Offer | None:
+    """A remote cluster's endpoints, all active (contract kvstore 6.3). None when not shared."""
+    if not service.shared:
+        return None
+    endpoints = (
+        ((_ports_by_name(ports), Condition.ACTIVE, False), packed(address))
+        for address, ports in service.backends.items()
+    )
+    return _offer(service.cluster, service.cluster_id, endpoints)
+
+
+def of_slices(slices: Sequence[EndpointSlice]) -> Offer | None:
+    """The endpoints of a service that comes as slices of one cluster (contract kvstore 2.7)."""
+    if not slices:
+        return None
+    first = slices[0]
+    endpoints = (found for slice_ in slices for found in _slice_endpoints(slice_))
+    return _offer(first.cluster, first.cluster_id, endpoints)
+
+
+def _slice_endpoints(slice_: EndpointSlice) -> Iterator[tuple[_Shape, bytes]]:
+    named = ((p.name, p.protocol, p.port) for p in slice_.ports if p.port is not None)
+    ports = _ports(named)
+    for endpoint in slice_.endpoints:
+        if _usable(endpoint):
+            for address in endpoint.addresses:
+                yield (ports, Condition.ACTIVE, False), packed(address)
+
+
+def _usable(endpoint: SliceEndpoint) -> bool:
+    """Ready or serving, as a producer of the other format selects (contract kvstore 2.5)."""
+    ready = endpoint.ready is not False
+    return ready or bool(endpoint.serving)
+
+
+def service_of(slice_: EndpointSlice) -> str:
+    """The ``namespace/name`` of the service a slice belongs to, empty when it names none."""
+    name = slice_.labels.get(SERVICE_LABEL, "")
+    return f"{slice_.namespace}/{name}" if name else ""
+
+
+def _ports_by_name(ports: Mapping[str, Port]) -> tuple[OfferedPort, ...]:
+    return _ports((name, port.protocol, port.port) for name, port in ports.items())
+
+
+def _ports(named: Iterable[tuple[str, str, int]]) -> tuple[OfferedPort, ...]:
+    """Sorted; ports of other protocols, and port 0, have no place in the maps."""
+    return tuple(
+        sorted(
+            OfferedPort(name, PROTOCOLS[protocol], port)
+            for name, protocol, port in named
+            if protocol in PROTOCOLS and port > 0
+        )
+    )

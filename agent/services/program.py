@@ -1,0 +1,107 @@
+"""What the maps hold about one frontend, in numbers, and the bytes that say so.
+
+Contract datapath 1.3 to 1.8. A frontend has a master entry, one slot for each backend (those in
+use first, then those that only keep their connections), a reverse-NAT entry, a selection table
+and, with session affinity, one match entry for each backend in use.
+"""
+
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+
+import msgspec
+
+from bpf.layout_lb import (
+    AffinityMatchKey,
+    ReverseNatValue,
+    ServiceFlag,
+    ServiceKey,
+    ServiceValue,
+    pack_rev_nat,
+    pack_table,
+)
+
+Entry = tuple[bytes, bytes]
+
+_SLOT_KEYS = ServiceKey.FORMATS
+_SLOT_VALUE = ServiceValue.FORMAT
+MATCH = b"\0"
+"""The value of an affinity match; its presence is the message (contract datapath 1.6)."""
+
+
+class Place(NamedTuple):
+    """Where a frontend is: what a client connects to."""
+
+    address: bytes
+    port: int
+    proto: int
+    scope: int = 0
+
+
+class Program(msgspec.Struct, frozen=True, gc=False):
+    """What the maps hold for a frontend.
+
+    ``backends``: ids in the order of slots; the first ``count`` are selected, the last ``parked``
+    are on their way out. ``slots``: how many slot entries there may be, at least as many as
+    backends. ``table``: digest of the selection table, empty for none. ``whole``: the entries are
+    known to be as described; if not, all are written again.
+    """
+
+    id: int
+    backends: tuple[int, ...]
+    count: int
+    parked: int
+    flags: int
+    timeout: int
+    table: bytes
+    slots: int
+    whole: bool = True
+
+    @property
+    def matches(self) -> tuple[int, ...]:
+        """Backends with an affinity match: those in use, if clients are to stick."""
+        return self.backends[: self.count] if self.timeout else ()
+
+
+def digest(table: bytes) -> bytes:
+    """A short stand-in for a table's bytes."""
+    return blake2b(table, digest_size=8).digest() if table else b""
+
+
+def selection(ids: Sequence[int], positions: Sequence[int]) -> bytes:
+    """The bytes of a selection table: for each entry the id of the backend it picks."""
+    return pack_table([ids[position] for position in positions])
+
+
+def master(place: Place, program: Program) -> Entry:
+    """The entry that makes the frontend known."""
+    key = ServiceKey(place.address, place.port, place.proto, 0, place.scope)
+    value = ServiceValue(program.timeout, program.count, program.id, program.flags, program.parked)
+    return key.pack(), value.pack()
+
+
+def slots(place: Place, program: Program, start: int = 0) -> Iterator[tuple[int, Entry]]:
+    """Number and entry of each slot from index ``start`` on."""
+    rev_nat = pack_rev_nat(program.id)
+    parked_from = len(program.backends) - program.parked
+    for index in range(start, len(program.backends)):
+        flags = ServiceFlag.QUARANTINED if index >= parked_from else 0
+        value = _SLOT_VALUE.pack(program.backends[index], 0, rev_nat, flags, 0)
+        yield index, (slot_key(place, index + 1), value)
+
+
+def slot_key(place: Place, slot: int) -> bytes:
+    """The key of slot ``slot``; 0 is the master."""
+    address, port, proto, scope = place
+    packer = _SLOT_KEYS[len(address) == 16]
+    return packer.pack(address, port.to_bytes(2, "big"), slot, proto, scope)
+
+
+def reverse_nat(place: Place, program: Program) -> Entry:
+    """The entry that leads from the frontend's id back to its address."""
+    return pack_rev_nat(program.id), ReverseNatValue(place.address, place.port).pack()
+
+
+def match_key(backend: int, program: Program) -> bytes:
+    """The key that says clients may stick to this backend."""
+    return AffinityMatchKey(backend, program.id).pack()

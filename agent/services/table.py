@@ -1,0 +1,117 @@
+"""The selection table of a frontend: which backend each of its M entries picks.
+
+A table is a function of the backends' names and weights alone, so every node of the mesh builds
+the same one. Two properties make it useful: each backend has its exact share of the entries (the
+largest remainder method, so less than one entry off), and taking one backend away leaves nearly
+all entries of the others where they were.
+
+Backends claim entries in Maglev's order: with two hashes of its name a backend claims entry
+``(h1 mod M + j * (h2 mod (M - 1) + 1)) mod M`` as its j-th (contract datapath 1.8). Claims are
+settled by j first: a backend whose j-th entry is taken waits for the next j instead of moving on
+at once. That costs nothing and halves what moves when the set of backends changes.
+"""
+
+from array import array
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from typing import NamedTuple
+
+SIZES = (251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071)
+"""Primes that a table may have as its size (contract datapath 1.8)."""
+
+_FEW = 16
+"""With so few entries free, computing who claims them first beats probing for them."""
+
+
+def quotas(weights: Sequence[int], size: int) -> list[int]:
+    """Entries for each weight: they add up to ``size``, and none is a whole entry off its share.
+
+    Entries that do not divide go to the largest remainders, the earlier ones first.
+    """
+    total = sum(weights)
+    exact = [divmod(weight * size, total) for weight in weights]
+    given = [whole for whole, _ in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda n: -exact[n][1])
+    for n in by_remainder[: size - sum(given)]:
+        given[n] += 1
+    return given
+
+
+@lru_cache(maxsize=256)
+def table(names: tuple[bytes, ...], weights: tuple[int, ...], size: int) -> Sequence[int]:
+    """For each of ``size`` entries the position in ``names`` of the backend it picks.
+
+    Names are distinct and sorted, weights positive; there is at least one of each. Ports of a
+    service that have the same backends share one result.
+    """
+    if len(names) == 1:
+        return array("i", [0]) * size
+    left = quotas(weights, size)
+    claims = [_Claims.of(name, size) for name in names]
+    entries = [-1] * size
+    _settle_in_turns(claims, left, entries)
+    _settle_the_rest(claims, left, entries)
+    return array("i", entries)
+
+
+class _Claims(NamedTuple):
+    """The order in which one backend claims entries: ``offset + j * skip (mod size)``."""
+
+    offset: int
+    skip: int
+    inverse: int
+
+    @classmethod
+    def of(cls, name: bytes, size: int) -> "_Claims":
+        digest = blake2b(name, digest_size=16).digest()
+        h1, h2 = int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+        skip = h2 % (size - 1) + 1
+        return cls(h1 % size, skip, pow(skip, -1, size))
+
+    def first(self, count: int, size: int) -> Sequence[int]:
+        """The first ``count`` claims: part of the multiples of ``skip``, from some multiple on."""
+        multiples = _multiples(self.skip, size)
+        start = self.offset * self.inverse % size
+        part = multiples[start : start + count]
+        return part + multiples[: count - len(part)]
+
+    def turn(self, entry: int, size: int) -> int:
+        """The j of the claim for ``entry``."""
+        return (entry - self.offset) * self.inverse % size
+
+
+@lru_cache(maxsize=1024)
+def _multiples(skip: int, size: int) -> "array[int]":
+    """``0, skip, 2 * skip, ...`` modulo ``size``: every entry once, as ``size`` is prime."""
+    return array("i", [multiple % size for multiple in range(0, size * skip, skip)])
+
+
+def _settle_in_turns(claims: Sequence[_Claims], left: list[int], entries: list[int]) -> None:
+    """The j-th claim of every backend, for rising j, until few entries are free.
+
+    Nearly all are taken after some ``ln(size / few)`` claims per entry.
+    """
+    size = len(entries)
+    turns = min(size, 6 * size // len(claims) + 1)
+    backends, free = range(len(claims)), size
+    for column in zip(*(each.first(turns, size) for each in claims), strict=True):
+        for backend, entry in zip(backends, column):  # noqa: B905 - the innermost loop
+            if entries[entry] < 0 and left[backend]:
+                entries[entry] = backend
+                left[backend] -= 1
+                free -= 1
+        if free < _FEW:
+            return
+
+
+def _settle_the_rest(claims: Sequence[_Claims], left: list[int], entries: list[int]) -> None:
+    """The same rule for the entries still free, from the turn at which each would be claimed."""
+    size = len(entries)
+    free = [entry for entry, backend in enumerate(entries) if backend < 0]
+    waiting = [backend for backend, missing in enumerate(left) if missing]
+    turns = sorted((claims[b].turn(entry, size), b, entry) for b in waiting for entry in free)
+    for _, backend, entry in turns:
+        if entries[entry] < 0 and left[backend]:
+            entries[entry] = backend
+            left[backend] -= 1
