@@ -1,5 +1,6 @@
 """``clustermesh-agent cleanup``: the node as it was before the agent."""
 
+import asyncio
 import sys
 from collections.abc import Sequence
 
@@ -20,7 +21,7 @@ async def run(argv: Sequence[str]) -> None:
     """Remove everything and say what was there. Doing it twice is fine."""
     settings = load(CleanupSettings, argv, program="clustermesh-agent cleanup", summary=SUMMARY)
     with preflight.alone(settings.state_dir):
-        gone = remove(settings)
+        gone = await asyncio.to_thread(remove, settings)
         for path in (settings.state_dir / "remotes").glob("*"):
             path.unlink()
     for what in gone or ["nothing was left"]:

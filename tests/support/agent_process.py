@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from clustermesh import gojson, keys, local
 from clustermesh.keys import Kind, Layout
 from clustermesh.local import Frontend, LocalBackend, LocalService, NamedPort
@@ -28,9 +30,10 @@ from clustermesh.model import (
     NodeAddress,
     Port,
 )
-from kvstore.client import PutOp, WriteOp
+from kvstore.client import DeleteOp, PutOp
+from kvstore.config import EtcdConfig
 from kvstore.etcd import open_etcd
-from tests.support.bpf import child_cgroup, inside, netns, private_bpffs
+from tests.support.bpf import child_cgroup, netns, private_bpffs
 from tests.support.etcd import Etcd, running_etcd
 
 NODE_IP: Final = "192.0.2.1"
@@ -70,13 +73,17 @@ class Place:
         command = ["nsenter", f"--net=/run/netns/{self.name}", *words]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
-    def write(self, etcd: Etcd, ops: Sequence[WriteOp]) -> None:
-        async def commit() -> None:
-            async with open_etcd(etcd.config()) as store:
-                for start in range(0, len(ops), 100):
-                    await store.commit(ops[start : start + 100])
-
-        inside(lambda: asyncio.run(commit()), namespace=self.name)
+    def write(self, etcd: Etcd, ops: Sequence[PutOp | DeleteOp]) -> None:
+        """Commit operations from a process in the namespace."""
+        subprocess.run(
+            [
+                *("nsenter", f"--net=/run/netns/{self.name}"),
+                *(sys.executable, "-m", "tests.support.agent_process", etcd.url),
+            ],
+            input=msgspec.msgpack.encode([_row(op) for op in ops]),
+            check=True,
+            env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        )
 
     @contextmanager
     def etcd(self) -> Iterator[Etcd]:
@@ -188,7 +195,7 @@ class _UnixConnection(http.client.HTTPConnection):
 # --- what clusters say -----------------------------------------------------------------------
 
 
-def own_cluster(services: Mapping[str, Sequence[str]]) -> list[WriteOp]:
+def own_cluster(services: Mapping[str, Sequence[str]]) -> list[PutOp | DeleteOp]:
     """The own cluster, complete: one node, and global services by name with their backends."""
     ops = _cluster("home", 1, NODE_IP, overlay="10.1.0.1")
     for at, (name, backends) in enumerate(services.items()):
@@ -209,7 +216,7 @@ def own_cluster(services: Mapping[str, Sequence[str]]) -> list[WriteOp]:
 
 def remote_cluster(
     cluster: str, number: int, services: Mapping[str, Sequence[str]]
-) -> list[WriteOp]:
+) -> list[PutOp | DeleteOp]:
     """A remote cluster, complete: one node, one pod, and services by name with their backends."""
     ops = _cluster(cluster, number, f"192.0.2.{number}", overlay=f"10.{number}.0.1")
     for name, backends in services.items():
@@ -227,7 +234,7 @@ def remote_cluster(
     return ops
 
 
-def _cluster(cluster: str, number: int, node_ip: str, *, overlay: str) -> list[WriteOp]:
+def _cluster(cluster: str, number: int, node_ip: str, *, overlay: str) -> list[PutOp | DeleteOp]:
     node = Node(
         name="node-a",
         cluster=cluster,
@@ -248,3 +255,19 @@ def _cluster(cluster: str, number: int, node_ip: str, *, overlay: str) -> list[W
         *(PutOp(keys.canary(kind, Layout.STATE, cluster), b"now") for kind in KINDS),
         PutOp(keys.HEARTBEAT, b"now"),
     ]
+
+
+def _row(op: PutOp | DeleteOp) -> tuple[str, bytes | None]:
+    return op.key, op.value if isinstance(op, PutOp) else None
+
+
+async def _commit(url: str, rows: list[tuple[str, bytes | None]]) -> None:
+    ops = [DeleteOp(key) if value is None else PutOp(key, value) for key, value in rows]
+    async with open_etcd(EtcdConfig.of(url)) as store:
+        for start in range(0, len(ops), 100):
+            await store.commit(ops[start : start + 100])
+
+
+if __name__ == "__main__":  # ``Place.write`` runs this file inside the namespace
+    decoded = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=list[tuple[str, bytes | None]])
+    asyncio.run(_commit(sys.argv[1], decoded))
