@@ -69,6 +69,8 @@ class Follower:
         self._limit = settings.page_limit
         self._breaks = 0
         """Interruptions since anything was last heard."""
+        self._losses = 0
+        """How often history was lost since then."""
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -98,8 +100,8 @@ class Follower:
         match failure:
             case Gone():
                 self._version = ""
-                self._breaks += 1
-                if self._breaks == 1:
+                self._losses += 1
+                if self._losses == 1:
                     return 0.0
             case Missing() | Forbidden() | Unsupported():
                 wait = self._spread(self._settings.refused_wait)
@@ -130,7 +132,7 @@ class Follower:
         return seconds * (0.75 + 0.5 * self._random.random())
 
     def _progress(self) -> None:
-        self._breaks = 0
+        self._breaks = self._losses = 0
         self._waits.reset()
 
     async def _find(self) -> Served | None:
