@@ -7,7 +7,9 @@ from dataclasses import replace
 from agent import cleanup, preflight
 from agent.agent import Agent
 from agent.settings import Settings
+from bpf.datapath import Datapath
 from bpf.datapath import load as load_datapath
+from bpf.errors import BpfError
 from bpf.specs import DatapathSettings
 from clustermesh import logs, process
 from clustermesh.http import listening
@@ -41,8 +43,15 @@ async def run(argv: Sequence[str]) -> None:
         listening(socket=settings.api_socket, listen=settings.api_listen) as sockets,
     ):
         preflight.check(bpf_root=settings.bpf_root, cgroup=cgroup)
-        with load_datapath(settings.bpf_root / cleanup.PINS, _sizes(settings)) as datapath:
+        with _datapath(settings) as datapath:
             await Agent(settings, datapath=datapath, cgroup=cgroup, log=control).run(sockets)
+
+
+def _datapath(settings: Settings) -> Datapath:
+    try:
+        return load_datapath(settings.bpf_root / cleanup.PINS, _sizes(settings))
+    except (BpfError, ValueError) as error:
+        raise process.Fault(str(error)) from None
 
 
 def _sizes(settings: Settings) -> DatapathSettings:
