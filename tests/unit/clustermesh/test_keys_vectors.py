@@ -124,9 +124,9 @@ def test_the_records_that_are_no_facts_are_handshakes_canaries_and_heartbeats() 
         (lambda value: value.replace(b'"Key":0', b'"Key":256'), "$.Key"),
         (lambda value: value.replace(b'"HostIP":"172.16.0.3"', b'"HostIP":"x"'), "HostIP"),
         (lambda value: value[:-1], "truncated"),
-        (lambda value: b"[]", "Expected `object`"),
-        (lambda value: b"\xff", "invalid"),
-        (lambda value: b'{"ID":66736}', "IP"),
+        (lambda _: b"[]", "Expected `object`"),
+        (lambda _: b"\xff", "invalid"),
+        (lambda _: b'{"ID":66736}', "IP"),
     ],
 )
 def test_a_spoilt_address_is_refused_with_the_place(
