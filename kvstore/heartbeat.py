@@ -45,6 +45,7 @@ class Heartbeat:
         self._report = report
         self._beat_at: float | None = None
         self._value: tuple[bytes, int] | None = None
+        self._since = 0
         self._beat = asyncio.Event()
 
     @property
@@ -62,6 +63,12 @@ class Heartbeat:
     def open(self) -> bool:
         """May deletions be believed?"""
         return self.fresh
+
+    def since(self) -> int:
+        """The revision of the beat that ended the last silence, 0 when there was none. Deletions
+        before it may be those of leases that ran out in that silence.
+        """
+        return self._since
 
     async def wait(self) -> None:
         """Return when deletions may be believed."""
@@ -89,6 +96,9 @@ class Heartbeat:
     def _arrived(self, value: tuple[bytes, int]) -> None:
         if value == self._value:
             return
+        set_back = self._value is not None and value[1] < self._value[1]
+        if set_back or not self.fresh:
+            self._since = value[1]
         self._value = value
         self._beat_at = asyncio.get_running_loop().time()
         self._beat.set()

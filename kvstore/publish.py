@@ -30,6 +30,8 @@ class PublishSettings(msgspec.Struct, frozen=True, kw_only=True):
     lease_keys: int = 1_000
     first_wait: float = 0.05
     ceiling: float = 10.0
+    jitter: float = 0.3
+    """By how much of itself a wait may be shorter."""
 
 
 class Publisher:
@@ -148,7 +150,8 @@ class Publisher:
             self._wake.set()
 
     async def _work(self) -> None:
-        waits = Backoff(first=self._settings.first_wait, ceiling=self._settings.ceiling)
+        settings = self._settings
+        waits = Backoff(first=settings.first_wait, ceiling=settings.ceiling, jitter=settings.jitter)
         verified = self._store.connections
         while True:
             connection = self._store.connections

@@ -12,6 +12,8 @@ from kvstore.client import Batch, Denied, HistoryLost, OtherPast, Reader, StoreE
 from kvstore.events import Change, Delete, Event, Put, Synced
 
 T = TypeVar("T")
+_NEVER = 1 << 63
+"""Beyond any revision."""
 Report = Callable[[str | None], None]
 
 
@@ -23,6 +25,8 @@ class FollowSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A list that fails is tried again after 50 ms, in the end after a minute (contract kvstore
     5.2).
     """
+    jitter: float = 0.3
+    """By how much of itself a wait may be shorter, so that a fleet does not come back at once."""
     denied_wait: float = 5.0
     doubt: float = 30.0
     """For this long after another past was met (a wiped etcd, a backup, a replica) deletions are
@@ -38,6 +42,15 @@ class Gate(Protocol):
 
     async def wait(self) -> None:
         """Return when it is open."""
+        ...
+
+
+@runtime_checkable
+class Dated(Protocol):
+    """A gate that knows which past deletions not to believe, although it is open again."""
+
+    def since(self) -> int:
+        """The revision of the sign of life that opened it; 0 when it was never closed."""
         ...
 
 
@@ -70,7 +83,7 @@ async def follow(
     while the story is interrupted, with the time of the next try, and None when it goes on.
     """
     follower = _Follower(store, prefix, gate, canary, settings, report)
-    waits = Backoff(first=settings.first_wait, ceiling=settings.ceiling)
+    waits = Backoff(first=settings.first_wait, ceiling=settings.ceiling, jitter=settings.jitter)
     while True:
         connections = store.connections if isinstance(store, Connected) else 0
         try:
@@ -178,10 +191,13 @@ class _Follower:
         self.seen = revision
 
     def _believed(self, batch: Batch) -> Iterator[Sequence[Change]]:
-        """The batch in slices; deletions are left out while the gate is closed."""
+        """The batch in slices, without the deletions that are held."""
         events = batch.events
-        if not self._believes():
-            events = [event for event in events if isinstance(event, Put)]
+        since = self._since()
+        if since > (events[0].revision if events else since):
+            events = [
+                event for event in events if isinstance(event, Put) or event.revision >= since
+            ]
             self.holding = self.holding or len(events) < len(batch.events)
         for event in events:
             if isinstance(event, Put):
@@ -196,8 +212,18 @@ class _Follower:
             return await anext(batches)
         return await _unless(_awaited(batches), self._until_believed())
 
+    def _since(self) -> int:
+        """From which revision on deletions are told.
+
+        What happened while the gate was closed may be read when it is open again: keys of a writer
+        that could not renew its leases, and that has written them again since.
+        """
+        if not self._believes():
+            return _NEVER
+        return self.gate.since() if isinstance(self.gate, Dated) else 0
+
     def _believes(self) -> bool:
-        """May deletions be told now?"""
+        """Is what a full list does not hold gone?"""
         now = asyncio.get_running_loop().time()
         return now >= self.doubt_until and (self.gate is None or self.gate.open())
 

@@ -277,6 +277,28 @@ async def test_a_full_list_deletes_nothing_while_the_gate_is_closed() -> None:
 
 
 @virtual
+async def test_deletions_of_a_silence_are_not_believed_after_it() -> None:
+    """The lease of a writer that was cut off ran out, and it has written all of it again since."""
+
+    class Silence(Door):
+        def since(self) -> int:
+            return ended_at
+
+    store, ended_at = MemoryStore(), 0
+    await store.commit(puts("x", "y"))
+    async with Listening(store, gate=Silence()) as told:
+        store.outage()
+        await settle()
+        store.heal()
+        await store.commit([DeletePrefixOp("a/")])
+        ended_at = await store.commit(puts("x", "new"))
+        await store.commit([DeleteOp("a/new")])
+        await asyncio.sleep(1)
+        assert told.deleted == ["a/y"]
+        assert told.picture == {"a/x": b"1"}
+
+
+@virtual
 async def test_the_watch_goes_on_when_nothing_was_held() -> None:
     store, door = MemoryStore(), Door()
     async with Listening(store, gate=_gate(door)) as told:

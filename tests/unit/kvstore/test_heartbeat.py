@@ -63,6 +63,23 @@ async def test_beats_keep_it_fresh_whatever_they_say() -> None:
 
 
 @virtual
+async def test_it_knows_which_beat_ended_the_last_silence() -> None:
+    store = MemoryStore()
+    backup = store.snapshot()
+    async with beating(store) as (heartbeat, _):
+        await beat(store, b"1")
+        assert heartbeat.since() == 0
+        await asyncio.sleep(121)
+        await beat(store, b"2")
+        await beat(store, b"3")
+        assert heartbeat.since() == 3
+        store.restore(backup)
+        await asyncio.sleep(1)
+        await beat(store, b"4")
+        assert heartbeat.since() == 2, "revisions of another past say nothing about this one"
+
+
+@virtual
 async def test_that_the_beat_is_deleted_is_not_a_beat() -> None:
     store = MemoryStore()
     async with beating(store) as (heartbeat, _):
