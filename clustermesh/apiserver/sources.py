@@ -40,7 +40,8 @@ async def opened(settings: Settings, report: Report) -> AsyncIterator[Supply]:
         flavour=None if settings.flavour == "auto" else Served(settings.flavour),
     )
     async with open_kubernetes(choice, report) as source:
-        yield Supply(source, exporting(settings, Flavour(source.flavour)), "kubernetes")
+        export = exporting(settings, Flavour(source.flavour))
+        yield Supply(source.only(export.kinds), export, "kubernetes")
 
 
 async def _directory(settings: Settings) -> Supply:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Self
 
 from clustermesh.sources.kubernetes import discovery
 from clustermesh.sources.kubernetes.api import Api
@@ -18,21 +19,34 @@ from kvstore.backoff import Backoff
 class KubernetesSource:
     """The local cluster's objects from its API server; implements ``Source``."""
 
-    def __init__(self, api: Reads, flavour: Flavour, settings: KubernetesSettings) -> None:
-        """``api`` is entered already; see ``open_kubernetes``."""
+    def __init__(
+        self,
+        api: Reads,
+        flavour: Flavour,
+        settings: KubernetesSettings,
+        kinds: frozenset[ObjectKind] | None = None,
+    ) -> None:
+        """``api`` is entered already; see ``open_kubernetes``. ``kinds`` None: all it has."""
         self.flavour = flavour
         self._api = api
         self._settings = settings
+        self._resources = [
+            each for each in RESOURCES[flavour] if kinds is None or each.kind in kinds
+        ]
+
+    def only(self, kinds: frozenset[ObjectKind]) -> Self:
+        """The same source with no other kinds: what is not followed needs no permission."""
+        return type(self)(self._api, self.flavour, self._settings, kinds)
 
     @property
     def kinds(self) -> frozenset[ObjectKind]:
-        """What the flavour has."""
-        return frozenset(resource.kind for resource in RESOURCES[self.flavour])
+        """What it follows."""
+        return frozenset(each.kind for each in self._resources)
 
     async def run(self, sink: SourceSink) -> None:
         """Follow every kind until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for resource in RESOURCES[self.flavour]:
+            for resource in self._resources:
                 follower = Follower(self._api, resource, sink, self._settings)
                 tasks.create_task(follower.run(), name=f"follow/{resource.title}")
 
