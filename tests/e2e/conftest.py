@@ -4,6 +4,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.e2e import host
 from tests.e2e.world import MESHCTL, NAME, World
 
 BEFORE: dict[str, dict[str, str]] = {}
+NOTHING: dict[str, list[str]] = {"namespaces": [], "cgroups": [], "mounts": [], "files": []}
 
 
 @pytest.fixture(scope="session")
@@ -18,12 +20,12 @@ def before() -> dict[str, dict[str, str]]:
     """The host before any lab."""
     if not BEFORE:
         World().lab("down", check=False)
-        BEFORE.update(host=host.picture(), made=host.cgroups_and_namespaces())
+        BEFORE.update(host=host.picture())
     return BEFORE
 
 
 @pytest.fixture(scope="session")
-def interrupted(before: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+def interrupted(before: dict[str, dict[str, str]]) -> dict[str, Any]:
     """The host after somebody pressed Ctrl-C while a lab was being built."""
     up = subprocess.Popen(
         [*MESHCTL, "lab", "up", "--name", NAME],
@@ -34,15 +36,13 @@ def interrupted(before: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
     out, _ = up.communicate(timeout=60)
     return {
         "host": host.picture(),
-        "made": host.cgroups_and_namespaces(),
+        "remains": host.remains(NAME),
         "said": {"code": str(up.returncode), "output": out},
     }
 
 
 @pytest.fixture(scope="session")
-def lab(
-    before: dict[str, dict[str, str]], interrupted: dict[str, dict[str, str]]
-) -> Iterator[World]:
+def lab(before: dict[str, dict[str, str]], interrupted: dict[str, Any]) -> Iterator[World]:
     """The lab, up. Connected it is by the tests. Removed, it leaves the host as it was."""
     world = World()
     world.lab("up")
@@ -51,7 +51,7 @@ def lab(
     finally:
         world.lab("down")
     assert host.picture() == before["host"], "the lab changed the host"
-    assert host.cgroups_and_namespaces() == before["made"], "the lab left something behind"
+    assert host.remains(NAME) == NOTHING, "the lab left something behind"
 
 
 @pytest.fixture

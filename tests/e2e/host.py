@@ -1,5 +1,6 @@
 """What a lab must not touch: the host's network, cgroup root and bpffs, read by foreign tools."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -32,14 +33,14 @@ def picture() -> dict[str, str]:
     }
 
 
-def cgroups_and_namespaces() -> dict[str, str]:
-    """What a lab may make and must remove."""
-    return {
-        "namespaces": _output("ip", "netns", "list"),
-        "cgroups": "\n".join(sorted(path.name for path in cgroup_root().iterdir())),
-        "mounts": "\n".join(
-            line.split()[1]
-            for line in Path("/proc/mounts").read_text().splitlines()
-            if "clustermesh" in line
-        ),
+def remains(lab: str) -> dict[str, list[str]]:
+    """What the lab of that name has made and must remove."""
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    made = {
+        "namespaces": _output("ip", "netns", "list").splitlines(),
+        "cgroups": [path.name for path in cgroup_root().iterdir()],
+        "mounts": mounts,
+        "files": [str(path) for path in Path("/run/clustermesh").glob("*")],
     }
+    ours = re.compile(rf"cm-{lab}(-|$)|/run/clustermesh/{lab}(/|$)")
+    return {what: [name for name in names if ours.search(name)] for what, names in made.items()}

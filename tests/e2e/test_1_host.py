@@ -1,6 +1,7 @@
 """A lab leaves the host alone: before, during, after, and after an interrupted try."""
 
 from tests.e2e import host
+from tests.e2e.conftest import NOTHING
 from tests.e2e.world import World
 
 
@@ -8,7 +9,7 @@ def test_an_interrupted_up_leaves_nothing(before, interrupted):
     assert interrupted["said"]["code"] != "0"
     assert "Traceback" not in interrupted["said"]["output"]
     assert interrupted["host"] == before["host"]
-    assert interrupted["made"] == before["made"]
+    assert interrupted["remains"] == NOTHING
 
 
 def test_a_running_lab_leaves_the_host_as_it_was(before, lab: World):

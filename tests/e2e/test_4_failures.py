@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -79,6 +80,29 @@ def test_the_double_failure_changes_nothing_and_a_restart_writes_nothing(mesh: W
     assert kernel_objects(mesh, "cluster-a", "node-1") == before
 
 
+def test_what_came_just_before_the_double_failure_is_not_lost(mesh: World, tmp_path):
+    """Newer than the checkpoint: the maps themselves remember it."""
+    client = mesh.pod("cluster-a", "client")
+    service = mesh.service_ip("cluster-a", "rebel-base")
+
+    def remote_pods() -> set[str]:
+        answers = mesh.ask(client, service, count=60)
+        return {answer["pod"] for answer in answers if answer.get("cluster") == "cluster-b"}
+
+    mesh.lab("scale", "cluster-b/rebel-base", "3")
+    try:
+        eventually("the third pod answers", lambda: len(remote_pods()) == 3)
+        before = kernel_objects(mesh, "cluster-a", "node-1")
+        mesh.lab("kill", "cluster-b/etcd", "cluster-b/apiserver", "cluster-a/node-1/agent")
+        trace = traced_restart(mesh, "cluster-a/node-1/agent", tmp_path)
+        assert kernel_objects(mesh, "cluster-a", "node-1") == before
+        assert [line for line in trace.splitlines() if WRITES.search(line)] == []
+        assert len(remote_pods()) == 3
+    finally:
+        mesh.lab("restart")
+        mesh.lab("scale", "cluster-b/rebel-base", "2")
+
+
 def test_after_the_double_failure_a_local_change_keeps_the_remote_backends(mesh: World):
     client = mesh.pod("cluster-a", "client")
     service = mesh.service_ip("cluster-a", "rebel-base")
@@ -134,10 +158,10 @@ def test_before_the_first_sync_a_connection_passes_untouched(mesh: World):
 
 def forget(mesh: World, cluster: str, node: str) -> None:
     """Make the node as if no agent had ever run there."""
-    argv = mesh.state().processes[f"{cluster}/{node}/agent"].argv
-    flags = argv[argv.index("agent.main") + 1 :]
-    program = argv[: argv.index("agent.main") + 1]
-    subprocess.run([*program, "cleanup", *flags], check=True, capture_output=True, timeout=60)
+    agent = mesh.paths.node(cluster, node)
+    flags = ("--bpf-root", str(mesh.paths.bpf(cluster, node)), "--state-dir", str(agent / "state"))
+    command = (sys.executable, "-P", "-m", "agent.main", "cleanup", *flags)
+    subprocess.run(mesh.on_node(cluster, node, *command), check=True, timeout=60)
     assert mesh.pins(cluster, node) == []
 
 

@@ -187,7 +187,7 @@ class World:
         return json.loads(self.etcd(pod.cluster, "get", "--print-value-only", key))["ID"]
 
     def pins(self, cluster: str, node: str) -> list[Path]:
-        root = self.paths.bpf(cluster, node)
+        root = self.paths.bpf(cluster, node) / "clustermesh"
         return sorted(path for path in root.rglob("*") if not path.is_dir())
 
 
