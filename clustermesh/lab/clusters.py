@@ -1,5 +1,6 @@
 """One cluster of a lab as files and command lines: certificates, configuration, processes."""
 
+import shutil
 import sys
 import uuid
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ from clustermesh.lab.topology import ECHO_PORT, ETCD_PORT, Addresses, Cluster, T
 from clustermesh.meshctl import meshfile
 from clustermesh.pki import MESH_DOMAIN, Authority, write_private
 
+USERS_RECHECK = "0.2"
 PYTHON = (sys.executable, "-P", "-m")
 
 
@@ -64,7 +66,7 @@ class ClusterFiles:
         name, peer = self.cluster.name, "http://127.0.0.1:2380"
         address = f"https://{_host(self._addresses.control_plane(name))}:{ETCD_PORT}"
         return self._in_control_plane(
-            "etcd",
+            shutil.which("etcd") or "etcd",  # this very one at every restart, whatever PATH says
             *("--name", name, "--data-dir", str(self.paths.cluster(name) / "etcd")),
             *("--listen-client-urls", f"{address},https://127.0.0.1:{ETCD_PORT}"),
             *("--advertise-client-urls", address),
@@ -89,6 +91,7 @@ class ClusterFiles:
             *("--cluster-users-config-path", str(self.paths.users(name))),
             *("--state-dir", str(self.paths.cluster(name) / "apiserver")),
             *("--api-socket", str(self.paths.apiserver_socket(name))),
+            *("--cluster-users-recheck", USERS_RECHECK),
             *("--max-connected-clusters", str(self.topology.max_connected_clusters)),
             *self.topology.apiserver_flags,
         )

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from subprocess import Popen
 from typing import NamedTuple
@@ -25,6 +25,7 @@ REQUESTS = 100
 CONNECT_TIMEOUT = 60.0
 CAPTURE_SECONDS = 2.0
 BEFORE, AFTER = 2, 3
+COPIED = ("io.cilium.k8s.namespace.labels.", "policy.serviceaccount=")
 
 
 class Seen(NamedTuple):
@@ -56,19 +57,24 @@ def run(paths: Paths, say: Tell, progress: Tell) -> None:
 
 
 def next_steps(paths: Paths) -> str:
-    option = _option(paths)
-    lab = f"meshctl lab {{}}{option}"
-    return (
-        "\nThe lab stays up. Try:\n"
-        f"  {lab.format('exec')} cluster-a/client-1 -- sh       a shell in a pod\n"
-        "  meshctl status                                    how the nodes see each other\n"
-        "  meshctl service list --node cluster-a/node-1      backends, of both clusters\n"
-        "  meshctl bpf lb list --node cluster-a/node-1       the same from the kernel\n"
-        f"  {lab.format('annotate')} cluster-a/rebel-base service.cilium.io/affinity=local\n"
-        f"  {lab.format('kill')} cluster-b/etcd                      and see that nothing happens\n"
-        "  meshctl disconnect cluster-a cluster-b\n"
-        f"  {lab.format('down')}                                  remove it all"
+    """What to try, in two columns."""
+    lab = f"{_option(paths)} "
+    steps = (
+        (f"meshctl lab exec{lab}cluster-a/client-1 -- sh", "a shell in a pod"),
+        ("meshctl status", "how the nodes see each other"),
+        ("meshctl service list --node cluster-a/node-1", "backends of both clusters"),
+        ("meshctl bpf lb list --node cluster-a/node-1", "the same, from the kernel"),
+        (
+            f"meshctl lab annotate{lab}cluster-a/rebel-base service.cilium.io/affinity=local",
+            "stay at home",
+        ),
+        (f"meshctl lab kill{lab}cluster-b/etcd", "and see that nothing happens"),
+        ("meshctl disconnect cluster-a cluster-b", "part them again"),
+        (f"meshctl lab down{_option(paths)}", "remove it all"),
     )
+    wide = max(len(command) for command, _ in steps)
+    told = "\n".join(f"  {command:<{wide}}  {what}" for command, what in steps)
+    return f"\nThe lab stays up. Try:\n{told}"
 
 
 class Demo:
@@ -123,7 +129,8 @@ class Demo:
                 f" > {packet.destination}:{packet.destination_port}"
             )
             bits = 16 if self._mesh.max_connected_clusters == 255 else 15
-            yield f"    cluster id {packet.vni >> bits}; {' '.join(seen.labels) or 'unknown'}"
+            labels = " ".join(_telling(seen.labels)) or "unknown"
+            yield f"    that is cluster id {packet.vni >> bits}, {labels}"
 
     def scale(self) -> Iterator[str]:
         self._progress("scaling")
@@ -213,6 +220,11 @@ class Demo:
         for outcome in done:
             if not outcome.done:
                 raise LabError(f"{outcome.node} does not sync again with {outcome.peer}.")
+
+
+def _telling(labels: Sequence[str]) -> list[str]:
+    """The labels that say whose identity it is, without what merely copies the namespace's."""
+    return [label for label in labels if not any(word in label for word in COPIED)]
 
 
 def _told(result: Answers) -> str:

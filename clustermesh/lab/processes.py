@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,7 @@ from clustermesh.lab import enter
 
 LAUNCHER = (sys.executable, "-I", "-S", enter.__file__)
 POLL = 0.01
+LONGEST_MESSAGE = 400
 USUAL_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 SETTINGS_VARIABLES = ("CLUSTERMESH_", "ETCD_")
 
@@ -106,11 +108,21 @@ def of_pid(pid: int) -> Process | None:
 
 
 def last_line(log: str) -> str:
-    """The end of a log, for an error message."""
+    """The end of a log, for an error message: of a structured record only what it says."""
     with suppress(OSError):
         lines = Path(log).read_text(encoding="utf-8", errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return _told(last)[:LONGEST_MESSAGE]
     return ""
+
+
+def _told(line: str) -> str:
+    try:
+        record = msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return line
+    words = [str(record[key]) for key in ("msg", "event", "error") if record.get(key)]
+    return ": ".join(words) or line
 
 
 def _started(pid: int) -> int:

@@ -96,7 +96,11 @@ def perform(
 
 
 def _planned(task: Task, wanted: Sequence[Peering]) -> list[Change]:
-    return [change for peering in wanted for change in task.changes(peering)]
+    """Every change; what makes agents do something comes last when connecting, first when parting,
+    so that no agent is refused by a peer that does not know it yet, or no more.
+    """
+    changes = [change for peering in wanted for change in task.changes(peering)]
+    return sorted(changes, key=lambda change: change.order)
 
 
 def _command(

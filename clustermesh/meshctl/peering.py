@@ -18,8 +18,9 @@ from clustermesh.pki import Authority, write_private
 
 
 class Change(NamedTuple):
-    """One thing to do, in words for the operator."""
+    """One thing to do, in words for the operator. Those of lower ``order`` are done first."""
 
+    order: int
     what: str
     do: Callable[[], None]
 
@@ -75,17 +76,20 @@ def making(peering: Peering) -> Iterator[Change]:
     if not whole:
         pair = authority.client(peering.user)
         yield Change(
+            0,
             f"{reader}: certificate {peering.user}, issued by {source} ({peering.certificate})",
             lambda: pair.write(peering.certificate, peering.key),
         )
     if _content(peering.ca) != authority.certificate:
         yield Change(
+            0,
             f"{reader}: CA certificate of {source} ({peering.ca})",
             lambda: write_private(peering.ca, authority.certificate),
         )
     users = _users(peering.source.users_file)
     if not any(user.get("name") == peering.user for user in users):
         yield Change(
+            0,
             f"{source}: etcd user {peering.user}, who may read ({peering.source.users_file})",
             lambda: _write_users(
                 peering.source.users_file,
@@ -94,6 +98,7 @@ def making(peering: Peering) -> Iterator[Change]:
         )
     if _content(peering.config) != client_file(peering):
         yield Change(
+            1,
             f"{reader}: follows {source} ({peering.config})",
             lambda: write_private(peering.config, client_file(peering)),
         )
@@ -104,12 +109,14 @@ def unmaking(peering: Peering) -> Iterator[Change]:
     reader, source = peering.reader.name, peering.source.name
     if peering.config.exists():
         yield Change(
+            0,
             f"{reader}: follows {source} no more ({peering.config})",
             lambda: peering.config.unlink(missing_ok=True),
         )
     users = _users(peering.source.users_file)
     if any(user.get("name") == peering.user for user in users):
         yield Change(
+            1,
             f"{source}: etcd user {peering.user} removed ({peering.source.users_file})",
             lambda: _write_users(
                 peering.source.users_file,
@@ -118,7 +125,7 @@ def unmaking(peering: Peering) -> Iterator[Change]:
         )
     for path in (peering.ca, peering.certificate, peering.key):
         if path.exists():
-            yield Change(f"{reader}: removed {path}", partial(path.unlink, missing_ok=True))
+            yield Change(1, f"{reader}: removed {path}", partial(path.unlink, missing_ok=True))
 
 
 def client_file(peering: Peering) -> bytes:
