@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from agent import preflight
 from agent.network import network
 from agent.network.wanted import Place
-from agent.settings import CleanupSettings
+from agent.settings import PINS, CleanupSettings
 from bpf import pins
 from clustermesh.settings import load
 
-PINS = "clustermesh"
 SUMMARY = (
     "Remove everything clustermesh-agent put on this node: programs, maps, device, routes, rules."
 )

@@ -4,14 +4,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agent import cleanup, preflight
+from clustermesh import logs  # before anything imports structlog, which it makes lighter
+
+# isort: split
+from agent import preflight
 from agent.agent import Agent
-from agent.settings import Settings
+from agent.settings import PINS, Settings
 from bpf.datapath import Datapath
 from bpf.datapath import load as load_datapath
 from bpf.errors import BpfError
 from bpf.specs import DatapathSettings
-from clustermesh import logs, process
+from clustermesh import process
 from clustermesh.http import listening
 from clustermesh.settings import load
 
@@ -26,6 +29,8 @@ def main() -> None:
     """The console script."""
     argv = sys.argv[1:]
     if argv[:1] == ["cleanup"]:
+        from agent import cleanup
+
         sys.exit(process.run(lambda: cleanup.run(argv[1:]), program=f"{PROGRAM} cleanup"))
     sys.exit(process.run(lambda: run(argv), program=PROGRAM))
 
@@ -49,7 +54,7 @@ async def run(argv: Sequence[str]) -> None:
 
 def _datapath(settings: Settings) -> Datapath:
     try:
-        return load_datapath(settings.bpf_root / cleanup.PINS, _sizes(settings))
+        return load_datapath(settings.bpf_root / PINS, _sizes(settings))
     except (BpfError, ValueError) as error:
         raise process.Fault(str(error)) from None
 

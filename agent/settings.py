@@ -9,6 +9,9 @@ import msgspec
 
 from clustermesh.settings import about, seconds, text
 
+PINS: Final = "clustermesh"
+"""The folder below the BPF file system in which everything of ours is pinned."""
+
 NAME: Final = r"^([a-z0-9][-a-z0-9]{0,30})?[a-z0-9]$"
 
 
