@@ -1,4 +1,4 @@
-"""What each unit of the picture wants in etcd: keys and values, and what was refused."""
+"""What each object wants in etcd: keys and values, and what of it was refused."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -16,7 +16,7 @@ from clustermesh.export import (
     nodes,
     services,
 )
-from clustermesh.export.picture import Picture, Unit, namespace_of
+from clustermesh.export.picture import Picture, namespace_of
 from clustermesh.export.settings import ExportSettings, SliceExport
 from clustermesh.keys import Kind, Layout
 from clustermesh.model import Fact
@@ -36,9 +36,9 @@ class Numbers(Protocol):
 
 
 class Built(msgspec.Struct):
-    """What a unit wants; ``notes`` are sentences for the operator.
+    """What an object wants; ``notes`` are sentences for the operator.
 
-    ``undecided`` are labels without a number, for which the unit waits.
+    ``undecided`` are labels without a number, for which it waits.
     """
 
     entries: dict[str, bytes]
@@ -47,7 +47,7 @@ class Built(msgspec.Struct):
 
 
 class Builder:
-    """Works out one unit at a time from the picture; it changes nothing."""
+    """Works out one object at a time from the picture; it changes nothing."""
 
     def __init__(self, settings: ExportSettings, picture: Picture, numbers: Numbers | None) -> None:
         """``numbers`` is needed for flavour core."""
@@ -56,10 +56,10 @@ class Builder:
         self._numbers = numbers
         self._identities = keys.prefix(Kind.IDENTITIES, Layout.STATE, settings.cluster)
 
-    def build(self, unit: Unit) -> Built:
-        """What the unit wants now; nothing when its object is gone or not exported."""
+    def build(self, name: Ref) -> Built:
+        """What the object wants now; nothing when it is gone or not exported."""
         built = Built({}, [])
-        for key, value in self._entries(unit, built):
+        for key, value in self._entries(name, built):
             if len(value) > LARGEST:
                 built.notes.append(f"{key}: {len(value)} bytes, expected at most {LARGEST}")
             else:
@@ -70,8 +70,8 @@ class Builder:
         """Where an identity is; the name of a CiliumIdentity is taken as it stands."""
         return self._identities + number
 
-    def _entries(self, unit: Unit, built: Built) -> Iterator[tuple[str, bytes]]:
-        object_ = self._picture.objects.get(Ref(unit.source, unit.namespace, unit.name))
+    def _entries(self, name: Ref, built: Built) -> Iterator[tuple[str, bytes]]:
+        object_ = self._picture.objects.get(name)
         match object_:
             case None:
                 return

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from clustermesh.export.build import Builder, Numbers
 from clustermesh.export.claims import Claims
-from clustermesh.export.picture import Picture, Unit
+from clustermesh.export.picture import Picture
 from clustermesh.export.settings import ExportSettings
 from clustermesh.sources.objects import KubernetesObject, ObjectKind, Ref
 from clustermesh.sources.port import ObjectChange, Upsert
@@ -27,27 +27,27 @@ class Exporter:
         self._kinds = settings.kinds
         self._picture = Picture()
         self._builder = Builder(settings, self._picture, numbers)
-        self._claims: Claims[Unit] = Claims()
-        self._notes: dict[Unit, tuple[str, ...]] = {}
-        self._undecided: dict[str, set[Unit]] = {}
+        self._claims: Claims[Ref] = Claims()
+        self._notes: dict[Ref, tuple[str, ...]] = {}
+        self._undecided: dict[str, set[Ref]] = {}
 
     def apply(self, kind: ObjectKind, changes: Sequence[ObjectChange]) -> KeyChanges:
         """What changes in etcd. Kinds that are not exported (see settings) are passed over."""
         if kind not in self._kinds:
             return ()
-        touched: dict[Unit, None] = {}
+        touched: dict[Ref, None] = {}
         for change in changes:
-            units = (
+            names = (
                 self._picture.put(change.object)
                 if isinstance(change, Upsert)
                 else self._picture.drop(change.ref)
             )
-            touched.update(dict.fromkeys(units))
+            touched.update(dict.fromkeys(names))
         return self._rebuild(touched)
 
     def decided(self, label_texts: Iterable[str]) -> KeyChanges:
         """What changes now that labels that were waiting have their numbers."""
-        touched: dict[Unit, None] = {}
+        touched: dict[Ref, None] = {}
         for text in label_texts:
             touched.update(dict.fromkeys(sorted(self._undecided.pop(text, ()))))
         return self._rebuild(touched)
@@ -66,27 +66,23 @@ class Exporter:
 
     def refusals(self) -> Iterator[tuple[str, str]]:
         """What of which object is not published, and why; contested addresses too."""
-        for unit, notes in self._notes.items():
+        for name, notes in self._notes.items():
             for note in notes:
-                yield _called(unit), note
+                yield str(name), note
         shared = self._builder.identity_key("")
         for key, owner, queue in self._claims.waiting():
             if not key.startswith(shared):
-                for unit in queue:
-                    yield _called(unit), f"{key} belongs to {_called(owner)}"
+                for name in queue:
+                    yield str(name), f"{key} belongs to {owner}"
 
-    def _rebuild(self, touched: Iterable[Unit]) -> KeyChanges:
-        for unit in touched:
-            built = self._builder.build(unit)
-            self._claims.claim(unit, built.entries)
+    def _rebuild(self, touched: Iterable[Ref]) -> KeyChanges:
+        for name in touched:
+            built = self._builder.build(name)
+            self._claims.claim(name, built.entries)
             if built.notes:
-                self._notes[unit] = tuple(built.notes)
+                self._notes[name] = tuple(built.notes)
             else:
-                self._notes.pop(unit, None)
+                self._notes.pop(name, None)
             if built.undecided:
-                self._undecided.setdefault(built.undecided, set()).add(unit)
+                self._undecided.setdefault(built.undecided, set()).add(name)
         return self._claims.changes()
-
-
-def _called(unit: Unit) -> str:
-    return str(Ref(unit.source, unit.namespace, unit.name))

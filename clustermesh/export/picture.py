@@ -1,13 +1,17 @@
 """The cluster's objects as they are now, and what each touches."""
 
-from collections.abc import Iterator, Mapping
-from enum import StrEnum
-from typing import NamedTuple
+import sys
+from collections.abc import Iterator
+
+import msgspec
 
 from clustermesh.export.services import service_of
 from clustermesh.sources.objects import (
+    CiliumEndpoint,
+    CiliumEndpointSlice,
     EndpointSlice,
     KubernetesObject,
+    Meta,
     Namespace,
     Node,
     ObjectKind,
@@ -18,36 +22,8 @@ from clustermesh.sources.objects import (
     ref,
 )
 
-
-class UnitKind(StrEnum):
-    """What is worked out at one go."""
-
-    NODE = "node"
-    IDENTITY = "identity"
-    ENDPOINT = "endpoint"
-    SERVICE = "service"
-    SLICE = "slice"
-
-
-class Unit(NamedTuple):
-    """One claimant of keys. ``source`` tells kinds of objects apart that make the same unit."""
-
-    kind: UnitKind
-    namespace: str
-    name: str
-    source: ObjectKind
-
-
-UNITS: Mapping[ObjectKind, UnitKind] = {
-    ObjectKind.NODE: UnitKind.NODE,
-    ObjectKind.CILIUM_NODE: UnitKind.NODE,
-    ObjectKind.CILIUM_IDENTITY: UnitKind.IDENTITY,
-    ObjectKind.POD: UnitKind.ENDPOINT,
-    ObjectKind.CILIUM_ENDPOINT: UnitKind.ENDPOINT,
-    ObjectKind.CILIUM_ENDPOINT_SLICE: UnitKind.ENDPOINT,
-    ObjectKind.SERVICE: UnitKind.SERVICE,
-    ObjectKind.ENDPOINT_SLICE: UnitKind.SLICE,
-}
+UNITS = frozenset(ObjectKind) - {ObjectKind.NAMESPACE, ObjectKind.SERVICE_EXPORT}
+"""Kinds whose objects claim keys; an object's name is what it claims them under."""
 
 
 class Picture:
@@ -60,25 +36,26 @@ class Picture:
         self._pods_on: dict[str, set[Ref]] = {}
         self._inside: dict[str, set[Ref]] = {}
 
-    def put(self, object_: KubernetesObject) -> Iterator[Unit]:
-        """The object is now this. Yields the units that this may change."""
+    def put(self, object_: KubernetesObject) -> Iterator[Ref]:
+        """The object is now this. Yields the names of those whose keys this may change."""
+        object_ = slimmed(object_)
         name = ref(object_)
         old = self.objects.get(name)
         if old == object_:
             return
         if old is not None:
-            yield from self._units(old)
+            yield from self._affected(old)
             self._unlink(name, old)
         self.objects[name] = object_
         self._link(name, object_)
-        yield from self._units(object_)
+        yield from self._affected(object_)
 
-    def drop(self, name: Ref) -> Iterator[Unit]:
-        """The object is gone. Yields the units that this may change."""
+    def drop(self, name: Ref) -> Iterator[Ref]:
+        """The object is gone. Yields the names of those whose keys this may change."""
         old = self.objects.pop(name, None)
         if old is not None:
             self._unlink(name, old)
-            yield from self._units(old)
+            yield from self._affected(old)
 
     def namespace(self, name: str) -> Namespace | None:
         """The namespace, if it is known."""
@@ -105,22 +82,22 @@ class Picture:
         found = self._slices.get((namespace, service), {})
         return [found[name] for name in sorted(found)]
 
-    def _units(self, object_: KubernetesObject) -> Iterator[Unit]:
+    def _affected(self, object_: KubernetesObject) -> Iterator[Ref]:
         name = ref(object_)
         if name.kind in UNITS:
-            yield _unit(name)
+            yield name
         match object_:
             case EndpointSlice() if service := service_of(object_):
-                yield Unit(UnitKind.SERVICE, name.namespace, service, ObjectKind.SERVICE)
+                yield Ref(ObjectKind.SERVICE, name.namespace, service)
             case ServiceExport():
-                yield Unit(UnitKind.SERVICE, name.namespace, name.name, ObjectKind.SERVICE)
+                yield Ref(ObjectKind.SERVICE, name.namespace, name.name)
             case Service():
                 for slice_ in self._slices.get((name.namespace, name.name), ()):
-                    yield _unit(Ref(ObjectKind.ENDPOINT_SLICE, name.namespace, slice_))
+                    yield Ref(ObjectKind.ENDPOINT_SLICE, name.namespace, slice_)
             case Namespace():
-                yield from map(_unit, sorted(self._inside.get(name.name, ())))
+                yield from sorted(self._inside.get(name.name, ()))
             case Node():
-                yield from map(_unit, sorted(self._pods_on.get(name.name, ())))
+                yield from sorted(self._pods_on.get(name.name, ()))
             case _:
                 pass
 
@@ -152,6 +129,21 @@ class Picture:
             yield self._pods_on, object_.spec.node_name
 
 
+def slimmed(object_: KubernetesObject) -> KubernetesObject:
+    """The object without what is never published: there may be a million of them, and a change
+    that only touches this is none."""
+    meta = object_.metadata
+    endpoint = isinstance(object_, CiliumEndpoint | CiliumEndpointSlice)
+    kept = Meta(
+        name=meta.name,
+        namespace=sys.intern(meta.namespace),
+        creation_timestamp=meta.creation_timestamp if isinstance(object_, ServiceExport) else "",
+        labels=None if endpoint else meta.labels,
+        annotations=None if endpoint else meta.annotations,
+    )
+    return msgspec.structs.replace(object_, metadata=kept)
+
+
 def namespace_of(object_: KubernetesObject) -> str:
     """The namespace whose settings decide about the object; empty for none."""
     match object_:
@@ -161,7 +153,3 @@ def namespace_of(object_: KubernetesObject) -> str:
             inner = getattr(object_, "namespace", "") or object_.metadata.namespace
             labels = getattr(object_, "security_labels", {})
             return inner or labels.get("k8s:io.kubernetes.pod.namespace", "")
-
-
-def _unit(name: Ref) -> Unit:
-    return Unit(UNITS[name.kind], name.namespace, name.name, name.kind)
