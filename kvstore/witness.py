@@ -57,7 +57,8 @@ class Witnesses:
         if witness.cluster_id != link.cluster_id:
             raise OtherPast(f"etcd {link.cluster_id:x} answers now, it was {witness.cluster_id:x}")
         reply = await link.call(  # fails when ``after`` is compacted, or still to come
-            RANGE, rpc.RangeRequest(key=to_bytes(witness.key), revision=after, keys_only=True)
+            RANGE,
+            rpc.RangeRequest(key=to_bytes(witness.key) or b"\0", revision=after, keys_only=True),
         )
         changed = reply.kvs[0].mod_revision if reply.kvs else 0
         if known and changed != witness.changed:
