@@ -1,6 +1,6 @@
 """Board: what of a process is well and what is not, each with its reason and since when.
 
-    board = Board()
+    board = Board(told=log_it)         # told(condition) when something turns well or stops being it
     board.require("etcd")              # ready only while it is well
     board.require_once("source")       # ready as soon as it has been well once, and from then on
     board.ok("etcd")
@@ -17,8 +17,11 @@ readiness: a peer's outage is not ours. Owned by the event loop's thread.
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
+
+NOT_YET: Final = "not ready yet"
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +36,13 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
 class Board:
     """Conditions by name."""
 
-    def __init__(self, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        *,
+        told: Callable[[Condition], None] = lambda _: None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._told = told
         self._now = now
         self._conditions: dict[str, Condition] = {}
         self._required: set[str] = set()
@@ -90,11 +99,16 @@ class Board:
 
     def _begin(self, name: str) -> None:
         if name not in self._conditions:
-            self.degraded(name, "not ready yet")
+            self._conditions[name] = Condition(
+                name=name, ok=False, reason=NOT_YET, since=self._now()
+            )
 
     def _set(self, name: str, *, ok: bool, reason: str) -> None:
         last = self._conditions.get(name)
         if last is not None and (last.ok, last.reason) == (ok, reason):
             return
         since = last.since if last is not None and last.ok == ok else self._now()
-        self._conditions[name] = Condition(name=name, ok=ok, reason=reason, since=since)
+        fresh = Condition(name=name, ok=ok, reason=reason, since=since)
+        self._conditions[name] = fresh
+        if last is None or last.ok != ok or last.reason == NOT_YET:
+            self._told(fresh)

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry
@@ -20,14 +21,19 @@ from clustermesh.apiserver.sources import Supply, opened
 from clustermesh.apiserver.validate import validate
 from clustermesh.export import Exporter, Flavour, cluster_config
 from clustermesh.gojson import encode
-from clustermesh.health import Board
+from clustermesh.health import Board, Condition
+from clustermesh.logs import get_logger
 from clustermesh.settings import load
+from clustermesh.status import ApiserverStatus
 from clustermesh.version import VERSION
 from kvstore.config import EtcdConfig
 from kvstore.etcd import EtcdStore, open_etcd
 from kvstore.publish import Publisher, PublishSettings
 
 PROGRAM = "clustermesh-apiserver"
+SOURCE = "source"
+
+log = get_logger()
 
 
 def main() -> None:
@@ -43,80 +49,41 @@ async def run(argv: Sequence[str]) -> None:
             await validate(settings)
             return
         config = start.etcd_config(settings)
-        log = logs.get_logger()
         log.info("starting", cluster=settings.cluster_name, version=VERSION)
-        board = Board()
+        board = Board(told=_tell)
         board.require("etcd")
         with http.listening(socket=settings.api_socket, listen=settings.api_listen) as sockets:
             async with (
                 open_etcd(config, report=board.reporter("etcd")) as store,
-                opened(settings, board.reporter("source")) as supply,
+                asyncio.TaskGroup() as tasks,
             ):
-                apiserver = Apiserver(settings, config, store, supply, board)
+                apiserver = Apiserver(settings, config, store, board)
                 surface = apiserver.surface(control)
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(http.serve(surface, sockets), name="http")
-                    await apiserver.serve(tasks)
+                tasks.create_task(http.serve(surface, sockets), name="http")
+                await apiserver.run()
 
 
 class Apiserver:
-    """One cluster's control plane: builds the parts, starts their tasks in order."""
+    """One cluster's control plane: builds the parts and starts their tasks in order."""
 
     def __init__(
-        self,
-        settings: Settings,
-        config: EtcdConfig,
-        store: EtcdStore,
-        supply: Supply,
-        board: Board,
+        self, settings: Settings, config: EtcdConfig, store: EtcdStore, board: Board
     ) -> None:
         self._settings = settings
         self._config = config
         self._store = store
-        self._supply = supply
         self._board = board
         self._registry: CollectorRegistry = metrics.registry()
-        board.require_once(order.CONDITION)
-
-        numbers = self._numbers()
-        exporter = Exporter(supply.export, numbers)
-        if numbers is not None:
-            numbers.allocator.in_use = exporter.has_identity
-        measured = Measured(store, self._registry)
-        self._publisher = Publisher(
-            measured,
-            PublishSettings(lease_ttl=settings.lease_ttl),
-            report=board.reporter("publisher"),
-        )
-        self._publication = Publication(
-            exporter, self._publisher, board, kinds=supply.source.kinds, recorder=numbers
-        )
-        self._heart = Heart(self._publisher, interval=settings.heartbeat_interval)
-        self._announcement = Announcement(
-            self._publisher,
-            cluster=settings.cluster_name,
-            value=encode(cluster_config(supply.export)),
-            report=board.reporter("cluster-config"),
-        )
+        self._measured = Measured(store, self._registry)
         self._access = Access(
             config,
             cluster=settings.cluster_name,
             users_file=settings.cluster_users_config_path,
             board=board,
         )
-        self._report = Report(
-            settings,
-            board,
-            self._publication,
-            self._heart,
-            source=supply.name,
-            objects=exporter,
-            etcd=store,
-            queued=self._publisher.queued,
-            measured=measured,
-            kinds=order.kinds(supply.export),
-        )
-        self._registry.register(metrics.State(self._report.reading))
+        self._started = time.time()
+        self._report: Report | None = None
+        board.require_once(order.CONDITION)
 
     def surface(self, control: logs.Control) -> http.Surface:
         """What it shows over HTTP."""
@@ -124,47 +91,104 @@ class Apiserver:
             title=PROGRAM,
             board=self._board,
             log=control,
-            status=self._report.status,
+            status=self._status,
             registry=self._registry,
         )
 
-    async def serve(self, tasks: asyncio.TaskGroup) -> None:
-        """Take hold of the etcd, then start everything and publish. Raises ``Fault``."""
+    async def run(self) -> None:
+        """Take hold of the etcd, then of the source, and publish; for ever. Raises ``Fault``."""
         store, settings = self._store, self._settings
         await start.connect(store, self._config, timeout=settings.start_timeout)
         await start.own(store, settings)
         await self._access.ensure()
-        tasks.create_task(self._access.follow_connections(store), name="etcd users")
-        tasks.create_task(
-            self._access.follow_file(recheck=settings.cluster_users_recheck), name="users file"
-        )
-        tasks.create_task(self._publisher.run(), name="publisher")
-        tasks.create_task(self._publication.run(), name="publication")
-        tasks.create_task(self._supply.source.run(self._publication), name="source")
-        await order.first_sync(
-            self._publication,
-            self._publisher,
-            self._announcement,
-            self._supply.export,
-            self._board,
-        )
-        self._report.first_sync_done()
-        store.bootstrapped()
-        tasks.create_task(self._heart.run(self._publication.alive), name="heartbeat")
-        tasks.create_task(self._announcement.watch(store), name="cluster-config")
-        tasks.create_task(
-            self._announcement.recheck(store, every=settings.config_recheck),
-            name="cluster-config recheck",
-        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._access.follow_connections(store), name="etcd users")
+            tasks.create_task(
+                self._access.follow_file(recheck=settings.cluster_users_recheck), name="users file"
+            )
+            async with opened(settings, self._board.reporter(SOURCE)) as supply:
+                self._board.drop(SOURCE)
+                await self._publish(supply)
 
-    def _numbers(self) -> FileNumbers | None:
-        if self._supply.export.flavour is Flavour.CILIUM:
+    async def _publish(self, supply: Supply) -> None:
+        settings, board = self._settings, self._board
+        numbers = self._numbers(supply)
+        exporter = Exporter(supply.export, numbers)
+        if numbers is not None:
+            numbers.allocator.in_use = exporter.has_identity
+        publisher = Publisher(
+            self._measured,
+            PublishSettings(lease_ttl=settings.lease_ttl),
+            report=board.reporter("publisher"),
+        )
+        publication = Publication(
+            exporter, publisher, board, kinds=supply.source.kinds, recorder=numbers
+        )
+        heart = Heart(publisher, interval=settings.heartbeat_interval)
+        announcement = Announcement(
+            publisher,
+            cluster=settings.cluster_name,
+            value=encode(cluster_config(supply.export)),
+            report=board.reporter("cluster-config"),
+        )
+        self._report = Report(
+            settings,
+            board,
+            publication,
+            heart,
+            source=supply.name,
+            objects=exporter,
+            etcd=self._store,
+            queued=publisher.queued,
+            measured=self._measured,
+            kinds=order.kinds(supply.export),
+            started=self._started,
+        )
+        self._registry.register(metrics.State(self._report.reading))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(publisher.run(), name="publisher")
+            tasks.create_task(publication.run(), name="publication")
+            tasks.create_task(supply.source.run(publication), name="source")
+            await order.first_sync(publication, publisher, announcement, supply.export, board)
+            self._report.first_sync_done()
+            self._store.bootstrapped()
+            tasks.create_task(heart.run(publication.alive), name="heartbeat")
+            tasks.create_task(announcement.watch(self._store), name="cluster-config")
+            tasks.create_task(
+                announcement.recheck(self._store, every=settings.config_recheck),
+                name="cluster-config recheck",
+            )
+
+    def _numbers(self, supply: Supply) -> FileNumbers | None:
+        if supply.export.flavour is Flavour.CILIUM:
             return None
         return FileNumbers(
             self._settings.state_dir,
             cluster_id=self._settings.cluster_id,
             max_clusters=self._settings.max_connected_clusters,
         )
+
+    def _status(self) -> ApiserverStatus:
+        """GET /v1/status, also before there is anything to report."""
+        if self._report is not None:
+            return self._report.status()
+        return ApiserverStatus(
+            cluster=self._settings.cluster_name,
+            cluster_id=self._settings.cluster_id,
+            version=VERSION,
+            ready=False,
+            started=self._started,
+            source=self._settings.source,
+            etcd=self._store.status_text(),
+            trouble=self._board.trouble(),
+        )
+
+
+def _tell(condition: Condition) -> None:
+    if condition.ok:
+        log.info("well", what=condition.name)
+    else:
+        log.warning("degraded", what=condition.name, reason=condition.reason)
 
 
 if __name__ == "__main__":

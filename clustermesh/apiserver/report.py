@@ -46,6 +46,7 @@ class Report:
         queued: Callable[[], Iterable[str]],
         measured: Measured,
         kinds: Iterable[Kind],
+        started: float,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -59,7 +60,7 @@ class Report:
         self._measured = measured
         self._scopes = tuple(f"{kind}/v1" for kind in kinds)
         self._now = now
-        self._started = now()
+        self._started = started
         self._synced_at = 0.0
 
     def first_sync_done(self) -> None:

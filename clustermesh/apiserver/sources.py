@@ -30,6 +30,8 @@ async def opened(settings: Settings, report: Report) -> AsyncIterator[Supply]:
     if settings.source == "directory":
         yield await _directory(settings)
         return
+    from clustermesh.sources.kubernetes.access import Credentials
+    from clustermesh.sources.kubernetes.failures import CredentialsError
     from clustermesh.sources.kubernetes.resources import Flavour as Served
     from clustermesh.sources.kubernetes.settings import KubernetesSettings
     from clustermesh.sources.kubernetes.source import open_kubernetes
@@ -39,7 +41,12 @@ async def opened(settings: Settings, report: Report) -> AsyncIterator[Supply]:
         context=settings.kube_context,
         flavour=None if settings.flavour == "auto" else Served(settings.flavour),
     )
-    async with open_kubernetes(choice, report) as source:
+    credentials = Credentials(choice)
+    try:
+        await credentials.current()
+    except CredentialsError as error:
+        raise Fault(f"{error}; see --kubeconfig and --kube-context") from None
+    async with open_kubernetes(choice, report, credentials) as source:
         export = exporting(settings, Flavour(source.flavour))
         yield Supply(source.only(export.kinds), export, "kubernetes")
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Self
 
 from clustermesh.sources.kubernetes import discovery
+from clustermesh.sources.kubernetes.access import Credentials
 from clustermesh.sources.kubernetes.api import Api
 from clustermesh.sources.kubernetes.failures import ApiFailure, Unreachable
 from clustermesh.sources.kubernetes.follow import Follower, Reads
@@ -53,13 +54,15 @@ class KubernetesSource:
 
 @asynccontextmanager
 async def open_kubernetes(
-    settings: KubernetesSettings, report: Callable[[str | None], None]
+    settings: KubernetesSettings,
+    report: Callable[[str | None], None],
+    credentials: Credentials | None = None,
 ) -> AsyncIterator[KubernetesSource]:
     """Reach the API server, find out its flavour unless that is set, and give the source.
 
     Waits for as long as there is no answer, telling ``report`` a sentence, and None when there is.
     """
-    async with Api(settings) as api:
+    async with Api(settings, credentials) as api:
         flavour = settings.flavour or await _detect(api, settings, report)
         yield KubernetesSource(api, flavour, settings)
 

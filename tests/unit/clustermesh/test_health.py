@@ -1,6 +1,6 @@
 """The board knows what is well, since when, and whether the process is ready."""
 
-from clustermesh.health import Board
+from clustermesh.health import Board, Condition
 
 
 class Clock:
@@ -56,3 +56,20 @@ def test_since_is_when_it_became_so_not_when_it_was_last_said() -> None:
     assert (condition.reason, condition.since) == ("second", 100.0)
     board.ok("etcd")
     assert board.snapshot()[0].since == 200.0
+
+
+def test_turns_are_told_and_new_words_for_the_same_are_not() -> None:
+    told: list[Condition] = []
+    board = Board(told=told.append)
+    board.require("etcd")
+    assert told == []
+    board.degraded("etcd", "connecting again in 1 s")
+    board.degraded("etcd", "connecting again in 2 s")
+    board.ok("etcd")
+    board.ok("etcd")
+    board.degraded("etcd", "connecting again in 1 s")
+    assert [(one.ok, one.reason) for one in told] == [
+        (False, "connecting again in 1 s"),
+        (True, ""),
+        (False, "connecting again in 1 s"),
+    ]
