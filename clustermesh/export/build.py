@@ -157,8 +157,12 @@ class Builder:
         export = self._picture.service_export(meta.namespace, meta.name)
         if export is None:
             return
-        if not export.metadata.creation_timestamp:
-            built.notes.append("ServiceExport: metadata.creationTimestamp is missing")
+        if not mcs.created(export):
+            told = export.metadata.creation_timestamp
+            built.notes.append(
+                f"ServiceExport: metadata.creationTimestamp: {told!r}, "
+                f"expected a time such as 2026-11-20T10:00:00Z"
+            )
             return
         yield self._fact(mcs.to_service_export(export, service, cluster=self._settings.cluster))
 

@@ -2,9 +2,10 @@
 
 import base64
 import hashlib
+from datetime import UTC, datetime
 
 from clustermesh import addresses
-from clustermesh.export.services import affinity_seconds, cluster_ips, is_headless
+from clustermesh.export.services import affinity_seconds, cluster_ips
 from clustermesh.model import (
     OMITTED,
     AffinityConfig,
@@ -21,6 +22,15 @@ def derived_name(namespace: str, name: str) -> str:
     return "derived-" + base64.b32hexencode(digest).decode().lower()[:10]
 
 
+def created(export: objects.ServiceExport) -> str:
+    """When the export was made, in UTC and seconds; empty when it does not say."""
+    try:
+        at = datetime.fromisoformat(export.metadata.creation_timestamp)
+    except ValueError:
+        return ""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at.tzinfo else ""
+
+
 def to_service_export(
     export: objects.ServiceExport, service: objects.Service, *, cluster: str
 ) -> ServiceExport:
@@ -32,7 +42,7 @@ def to_service_export(
         namespace=export.metadata.namespace,
         annotations=export.spec.exported_annotations or OMITTED,
         labels=export.spec.exported_labels or OMITTED,
-        export_creation_timestamp=export.metadata.creation_timestamp,
+        export_creation_timestamp=created(export),
         ports=tuple(
             ExportedPort(
                 name=port.name,
@@ -42,7 +52,7 @@ def to_service_export(
             )
             for port in spec.ports
         ),
-        type="Headless" if is_headless(service) else "ClusterSetIP",
+        type="Headless" if spec.cluster_ip.lower() == "none" else "ClusterSetIP",
         session_affinity=spec.session_affinity,
         session_affinity_config=_affinity(spec),
         ip_families=spec.ip_families or _families(service),

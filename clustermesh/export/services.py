@@ -35,7 +35,9 @@ def is_ours(service: Service) -> bool:
 
 def is_headless(service: Service) -> bool:
     """Whether it has no address of its own."""
-    return service.spec.cluster_ip.lower() == "none" or HEADLESS in (service.metadata.labels or {})
+    told = (service.spec.cluster_ip, *service.spec.cluster_ips)
+    none = any(ip.lower() == "none" for ip in told)
+    return none or HEADLESS in (service.metadata.labels or {})
 
 
 def is_exported(service: Service, *, namespace_exports: bool) -> bool:

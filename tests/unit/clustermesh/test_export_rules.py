@@ -461,12 +461,22 @@ def test_an_exported_service_is_told_as_the_contract_shows() -> None:
     assert key not in exported(export, settings=settings)
 
 
-def test_an_export_without_its_time_is_refused() -> None:
+@pytest.mark.parametrize("told", ["", "yesterday", "2026-11-20T10:00:00"])
+def test_an_export_without_its_time_is_refused(told: str) -> None:
     exporter = Exporter(ExportSettings(cluster="paris", cluster_id=7, mcs_api=True))
-    feed(exporter, [cart({}), made(ObjectKind.SERVICE_EXPORT, "cart", "shop")])
-    assert list(exporter.refusals()) == [
-        ("Service shop/cart", "ServiceExport: metadata.creationTimestamp is missing")
-    ]
+    meta = {"creationTimestamp": told}
+    feed(exporter, [cart({}), made(ObjectKind.SERVICE_EXPORT, "cart", "shop", metadata=meta)])
+    [(what, reason)] = exporter.refusals()
+    assert what == "Service shop/cart"
+    assert reason.startswith(f"ServiceExport: metadata.creationTimestamp: {told!r}, expected")
+
+
+def test_the_time_of_an_export_is_told_in_utc() -> None:
+    exporter = Exporter(ExportSettings(cluster="paris", cluster_id=7, mcs_api=True))
+    meta = {"creationTimestamp": "2026-11-20T12:00:00.5+02:00"}
+    feed(exporter, [cart({}), made(ObjectKind.SERVICE_EXPORT, "cart", "shop", metadata=meta)])
+    value = exporter.wanted()["cilium/state/serviceexports/v1/paris/shop/cart"]
+    assert b'"exportCreationTimestamp":"2026-11-20T10:00:00Z"' in value
 
 
 def test_a_derived_service_is_named_after_what_it_stands_for() -> None:
