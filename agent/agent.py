@@ -17,7 +17,8 @@ from agent import api, metrics
 from agent.checkpoint import Checkpoint
 from agent.dataplane import Dataplane
 from agent.facts import Me
-from agent.network.wanted import Facts, Place
+from agent.network.sources import LocalPods
+from agent.network.wanted import FAMILIES, Facts, Place, collapsed
 from agent.remotes.own import Own
 from agent.remotes.remotes import Places, Remotes
 from agent.remotes.session import Waits
@@ -59,22 +60,27 @@ class Agent:
             settings.node_ip,
             settings.max_connected_clusters,
         )
+        self._network: Network | None = None
         self._dataplane = Dataplane(datapath.maps, self._me, settings)
         waits = Waits(
             handshake=settings.handshake_timeout,
             config=settings.config_interval,
             ceiling=settings.retry_ceiling,
             heartbeat=settings.heartbeat_limit,
+            connect=settings.connect_timeout,
+            sync=settings.sync_timeout,
+            cache=settings.cache_ttl,
         )
         self._checkpoint = Checkpoint(
             settings.state_dir / "remotes",
             interval=settings.checkpoint_interval,
             report=self._board.reporter(CHECKPOINT),
         )
+        self._local_pods = LocalPods(self._dataplane, self._me, changed=self._want_network)
         self._own = Own(
             settings.etcd_config,
             me=self._me,
-            sink=self._dataplane,
+            sink=self._local_pods,
             opener=open_etcd,
             waits=waits,
             report=self._own_changed,
@@ -83,7 +89,6 @@ class Agent:
             Places(
                 directory=settings.clustermesh_config,
                 scan_interval=settings.scan_interval,
-                sync_timeout=settings.sync_timeout,
             ),
             me=self._me,
             sink=self._dataplane,
@@ -92,7 +97,6 @@ class Agent:
             waits=waits,
             report=self._board.reporter("configuration"),
         )
-        self._network: Network | None = None
         self._fresh = asyncio.Event()
 
     async def run(self, sockets: list[socket.socket]) -> None:
@@ -166,12 +170,13 @@ class Agent:
             return
         routes = self._dataplane.routes()
         own = [node for node in self._dataplane.nodes() if node.cluster == self._me.cluster]
-        cidrs = (cidr for node in own for cidr in (*node.ipv4_cidrs, *node.ipv6_cidrs))
+        cidrs = {cidr for node in own for cidr in (*node.ipv4_cidrs, *node.ipv6_cidrs)}
+        sources = cidrs | self._local_pods.cidrs
         self._network.want(
             Facts(
                 destinations=frozenset(route.cidr for route in routes),
                 overlay=tuple(self._dataplane.overlay_addresses()),
-                sources=frozenset(cidrs),
+                sources=frozenset(it for which in FAMILIES for it in collapsed(sources, which)),
                 peers=frozenset(route.node_ip for route in routes),
                 complete=self._remotes.complete,
             )

@@ -21,6 +21,7 @@ REMOTE: Final[tuple[tuple[str, str, Callable[[RemoteStatus], float]], ...]] = (
     ("endpoints", "Addresses of the cluster", lambda it: it.num_endpoints),
     ("identities", "Identities of the cluster", lambda it: it.num_identities),
     ("refused_values", "Values that were refused", lambda it: it.refused_values),
+    ("cache_revocations", "How often services were let go", lambda it: it.cache_revocations),
     ("held", "Whether deletions are held", lambda it: float(bool(it.held))),
     ("unconfirmed", "Whether facts are from before the start", lambda it: float(it.unconfirmed)),
 )

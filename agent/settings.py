@@ -74,6 +74,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         float, seconds("how often a peer's cluster-config is read again", ge=0.1)
     ] = 30.0
     retry_ceiling: Annotated[float, seconds("longest wait between two attempts", ge=0.1)] = 30.0
+    connect_timeout: Annotated[
+        float, seconds("how long a start waits for a remote that does not answer", ge=0)
+    ] = 15.0
+    cache_ttl: Annotated[
+        float,
+        seconds("after how long without connection a remote's services are let go; 0: never", ge=0),
+    ] = 0.0
     sync_timeout: Annotated[
         float, seconds("how long a start waits for remotes before it says ready", ge=0)
     ] = 60.0

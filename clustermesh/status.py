@@ -62,6 +62,7 @@ class RemoteStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     unconfirmed: bool = False
     held: str = ""
     refused_values: int = 0
+    cache_revocations: int = 0
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):

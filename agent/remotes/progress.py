@@ -31,6 +31,8 @@ class Progress:
         self.confirmed = False
         """Whether every kind has been read in full since the process started."""
         self.refused = 0
+        self.revocations = 0
+        """How often services were let go because the cluster stayed away."""
         self.on_change: Callable[[], None] = lambda: None
         self.settled = asyncio.Event()
         """Set when nobody needs to wait for the cluster: it was ready once, or is overdue."""
@@ -38,6 +40,7 @@ class Progress:
         self._notes: dict[str, str] = {}
         self._synced: dict[AnyKind, bool] = {}
         self._connected_at = 0.0
+        self._away_since: float | None = None
         self._failures = 0
         self._last_failure = 0.0
         self._last_reason = ""
@@ -80,6 +83,10 @@ class Progress:
             self._last_failure = time.time()
             self._last_reason = sentence
             self._connected_at = 0.0
+        if self._trouble and self._away_since is None:
+            self._away_since = asyncio.get_running_loop().time()
+        if not self._trouble:
+            self._away_since = None
         if not self._trouble and not self._connected_at:
             self._connected_at = time.time()
             log.info("cluster connected", cluster=self.cluster)
@@ -115,6 +122,12 @@ class Progress:
     def connected(self) -> bool:
         """Whether the cluster's etcd answers."""
         return self._connected_at > 0
+
+    @property
+    def away_for(self) -> float:
+        """Seconds since the connection was lost, or could not be made; 0 while it stands."""
+        since = self._away_since
+        return 0.0 if since is None else asyncio.get_running_loop().time() - since
 
     @property
     def ready(self) -> bool:
@@ -156,6 +169,7 @@ class Progress:
             unconfirmed=self.unconfirmed,
             held=session.held if session else "",
             refused_values=self.refused,
+            cache_revocations=self.revocations,
         )
 
     def _config(self) -> RemoteConfig:

@@ -1,6 +1,7 @@
 """One remote cluster from the day its file appears until it is drained, one task long."""
 
 import asyncio
+from typing import Final
 
 import structlog
 
@@ -14,12 +15,14 @@ from agent.remotes.session import ConfigChanged, Opener, Role, Session, Waits
 from agent.remotes.supervision import causes, reason_of
 from clustermesh import keys
 from clustermesh.checks import BadFact
-from clustermesh.keys import Layout, Origin
+from clustermesh.keys import Kind, Layout, Origin
 from clustermesh.model import ClusterConfig
 from clustermesh.status import RemoteStatus
 from kvstore.backoff import Backoff
 
 log = structlog.get_logger()
+
+SERVICE_KINDS: Final[frozenset[AnyKind]] = frozenset({Kind.SERVICES, Kind.ENDPOINT_SLICES})
 
 
 class Remote:
@@ -93,24 +96,53 @@ class Remote:
 
     # -- its life -------------------------------------------------------------------------------
 
-    async def run(self, *, sync_timeout: float) -> None:
+    async def run(self) -> None:
         """Live until the file is gone, then drain; the peer is not needed for that."""
         async with asyncio.TaskGroup() as tasks:
-            grace = tasks.create_task(self._grace(sync_timeout))
+            helpers = [tasks.create_task(self._grace())]
+            if self._waits.cache:
+                helpers.append(tasks.create_task(self._let_go_in_time()))
             while (file := self._wanted) is not None:
                 self._changed.clear()
                 await self._until_changed(file)
                 if self._wanted is None:
                     self._drain()
             self.progress.settled.set()
-            grace.cancel()
+            for helper in helpers:
+                helper.cancel()
 
-    async def _grace(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+    async def _grace(self) -> None:
+        """Nobody waits for ever for its first lists, nor long when it does not even answer."""
+        waits = self._waits
+        await asyncio.sleep(min(waits.connect, waits.sync))
+        if self.progress.connected:
+            await asyncio.sleep(max(0.0, waits.sync - waits.connect))
         if not self.progress.settled.is_set():
-            log.warning("cluster not synced in time", cluster=self.cluster, after=seconds)
+            log.warning("cluster not synced in time", cluster=self.cluster)
             self._sink.overdue(self.cluster)
             self.progress.settled.set()
+
+    async def _let_go_in_time(self) -> None:
+        """A cluster that stays away too long takes its services along, if so configured.
+
+        Its nodes, addresses and identities stay. When it is back everything is read anew.
+        """
+        while True:
+            await asyncio.sleep(self._waits.cache / 10)
+            if self._kinds & SERVICE_KINDS and self.progress.away_for > self._waits.cache:
+                log.warning("services of an absent cluster let go", cluster=self.cluster)
+                self.progress.revocations += 1
+                self._sink.unconfirmed(self.cluster)
+                for kind in self._kinds & SERVICE_KINDS:
+                    self._empty(kind)
+                self._kinds -= SERVICE_KINDS
+                self._changed.set()  # what the present connection has told is not told again
+
+    def _empty(self, kind: AnyKind) -> None:
+        """As if a full list of the kind had come, with nothing in it."""
+        self._sink.synced(self.cluster, kind)
+        self._record.listing(kind)
+        self._record.listed(kind)
 
     async def _until_changed(self, file: RemoteFile) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -176,10 +208,8 @@ class Remote:
         kinds = frozenset(feed.kind for feed in self._feeds(config))
         if self._kinds:
             self._sink.unconfirmed(self.cluster)
-        for kind in self._kinds - kinds:  # no longer published: an empty list of them
-            self._sink.synced(self.cluster, kind)
-            self._record.listing(kind)
-            self._record.listed(kind)
+        for kind in self._kinds - kinds:  # no longer published
+            self._empty(kind)
         self._kinds = kinds
 
     def _drain(self) -> None:

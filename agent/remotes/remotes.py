@@ -21,11 +21,10 @@ log = structlog.get_logger()
 
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
-    """Where remotes are configured, and the waits that are not one remote's own (seconds)."""
+    """Where remotes are configured, and how often that is read without an event (seconds)."""
 
     directory: Path
     scan_interval: float = 30.0
-    sync_timeout: float = 60.0
 
 
 class Remotes:
@@ -119,7 +118,7 @@ class Remotes:
         tasks.create_task(self._live(remote), name=f"remote/{file.cluster}")
 
     async def _live(self, remote: Remote) -> None:
-        await remote.run(sync_timeout=self._places.sync_timeout)
+        await remote.run()
         del self._remotes[remote.cluster]
         log.info("cluster removed", cluster=remote.cluster)
 

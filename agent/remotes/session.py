@@ -45,6 +45,12 @@ class Waits(msgspec.Struct, frozen=True, kw_only=True):
     ceiling: float = 30.0
     heartbeat: float = 120.0
     follow: FollowSettings = FollowSettings()
+    connect: float = 15.0
+    """For a first connection: nobody waits longer for a cluster that does not answer."""
+    sync: float = 60.0
+    """For the first full lists."""
+    cache: float = 0.0
+    """Without connection: then services are let go. 0: never (contract kvstore 5.5)."""
 
 
 class Role(msgspec.Struct, frozen=True, kw_only=True):

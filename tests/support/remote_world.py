@@ -160,7 +160,7 @@ async def living(remote: Remote, file: RemoteFile | None = None) -> AsyncIterato
     """The remote's task runs meanwhile."""
     remote.configure(file or file_of(remote.cluster))
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(remote.run(sync_timeout=3600))
+        task = tasks.create_task(remote.run())
         yield remote
         task.cancel()
 

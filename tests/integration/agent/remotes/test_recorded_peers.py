@@ -21,7 +21,7 @@ from tests.support.remote_world import until
 pytestmark = pytest.mark.etcd
 
 ME = Me("home", 99, "node-a", "192.0.2.1")
-WAITS = Waits(handshake=5, config=0.1, ceiling=0.2, heartbeat=60)
+WAITS = Waits(handshake=5, config=0.1, ceiling=0.2, heartbeat=60, connect=3600, sync=3600)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ class Listening:
         self.sink = RecordingSink()
         checkpoint = Checkpoint(tmp_path / "state", interval=0.05, report=lambda _: None)
         self.remotes = Remotes(
-            Places(directory=self.directory, scan_interval=60, sync_timeout=3600),
+            Places(directory=self.directory, scan_interval=60),
             me=me,
             sink=self.sink,
             checkpoint=checkpoint,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from agent.remotes.session import Waits
 from clustermesh import keys
 from clustermesh.keys import Kind
 from clustermesh.model import Capabilities
@@ -95,7 +96,7 @@ async def test_removal_drains_even_a_dead_peer(tmp_path: Path) -> None:
     remote = world.remote("paris")
     remote.configure(file_of("paris"))
     async with asyncio.TaskGroup() as tasks:
-        life = tasks.create_task(remote.run(sync_timeout=3600))
+        life = tasks.create_task(remote.run())
         await until(lambda: remote.progress.ready)
         peer.store.outage()
         remote.configure(None)
@@ -173,7 +174,7 @@ async def test_the_second_of_two_clusters_with_one_id_waits_for_the_first(tmp_pa
     async with asyncio.TaskGroup() as tasks:
         paris = world.remote("paris")
         paris.configure(file_of("paris"))
-        first = tasks.create_task(paris.run(sync_timeout=3600))
+        first = tasks.create_task(paris.run())
         await until(lambda: paris.progress.ready)
         async with living(lyon):
             await until(lambda: "is that of paris" in lyon.progress.sentence())
@@ -257,16 +258,45 @@ async def test_a_file_that_cannot_be_used_is_named_and_mended(tmp_path: Path) ->
         assert "the earlier content stays in use" in remote.progress.sentence()
 
 
-async def test_a_cluster_that_does_not_come_is_overdue(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    world.peer("paris", 7)
+async def overdue_with(waits: Waits, tmp_path: Path, *, answers: bool) -> None:
+    world = World(tmp_path, waits=waits)
+    peer = world.peer("paris", 7)
+    if answers:
+        await peer.describe()  # but no canary ever comes
     remote = world.remote("paris")
     remote.configure(file_of("paris"))
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(remote.run(sync_timeout=0.01))
-        await remote.progress.settled.wait()
+        task = tasks.create_task(remote.run())
+        async with asyncio.timeout(20):
+            await remote.progress.settled.wait()
         task.cancel()
     assert ("overdue", "paris") in world.sink.calls
+
+
+async def test_a_cluster_that_does_not_answer_is_overdue_soon(tmp_path: Path) -> None:
+    waits = msgspec.structs.replace(QUICK, connect=0.01, sync=3600.0)
+    await overdue_with(waits, tmp_path, answers=False)
+
+
+async def test_a_cluster_that_does_not_finish_is_overdue_later(tmp_path: Path) -> None:
+    waits = msgspec.structs.replace(QUICK, connect=0.1, sync=0.2)
+    await overdue_with(waits, tmp_path, answers=True)
+
+
+async def test_services_of_an_absent_cluster_are_let_go_if_so_configured(tmp_path: Path) -> None:
+    world = World(tmp_path, waits=msgspec.structs.replace(QUICK, cache=0.05))
+    peer = world.peer("paris", 7)
+    await peer.open_shop()
+    async with living(world.remote("paris")) as remote:
+        await until(lambda: remote.progress.ready)
+        peer.store.outage()
+        await until(lambda: not world.sink.names("paris", Kind.SERVICES))
+        assert world.sink.names("paris", Kind.NODES) == {"n1"}
+        assert world.sink.names("paris", Kind.IPS) == {"10.7.0.9"}
+        assert remote.progress.revocations == 1
+        peer.store.heal()
+        await until(lambda: remote.progress.ready)
+        assert world.sink.names("paris", Kind.SERVICES) == {"shop/cart", "shop/till"}
 
 
 async def test_a_bug_in_what_one_peer_triggers_stops_nobody(tmp_path: Path) -> None:
