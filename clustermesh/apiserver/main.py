@@ -148,6 +148,7 @@ class Apiserver:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(publisher.run(), name="publisher")
             tasks.create_task(publication.run(), name="publication")
+            tasks.create_task(publication.review(), name="refusals")
             tasks.create_task(supply.source.run(publication), name="source")
             await order.first_sync(publication, publisher, announcement, supply.export, board)
             self._report.first_sync_done()

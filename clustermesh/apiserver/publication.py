@@ -3,16 +3,15 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain, islice
 from typing import Final, Protocol
 
-from clustermesh.apiserver.refusals import LIMIT, Refusals
+from clustermesh.apiserver.refusals import Refusals
 from clustermesh.health import Board
 from clustermesh.identities import Assignment
 from clustermesh.logs import get_logger
 from clustermesh.sources.objects import ObjectKind
 from clustermesh.sources.port import ObjectChange
-from clustermesh.status import Refusal, SourceKind
+from clustermesh.status import SourceKind
 
 log = get_logger()
 
@@ -85,7 +84,8 @@ class Publication:
         self._recorder = recorder
         self._retry = retry
         self._now = now
-        self._refusals = Refusals(now=now)
+        self.refusals = Refusals(now=now)
+        self._unreviewed = asyncio.Event()
         self._heard = dict.fromkeys(sorted(kinds), 0.0)
         self._synced: set[ObjectKind] = set()
         self._troubled: set[ObjectKind | None] = set()
@@ -117,7 +117,7 @@ class Publication:
 
     def refused(self, what: str, reason: str | None) -> None:
         """An object cannot be read; what was known of it stays."""
-        self._refusals.tell(what, reason)
+        self.refusals.tell(what, reason)
 
     def trouble(self, kind: ObjectKind | None, reason: str | None) -> None:
         """The kind cannot be followed at present, or can again."""
@@ -156,7 +156,24 @@ class Publication:
             self._hand_on(tuple(held.items()))
             self._settle()
 
+    async def review(self, *, every: float = 1.0) -> None:
+        """Tell of what the exporter refuses, soon after it changed; for ever."""
+        told: set[str] = set()
+        while True:
+            await self._unreviewed.wait()
+            self._unreviewed.clear()
+            reasons: dict[str, str] = {}
+            for what, why in self._exporter.refusals():
+                reasons[what] = f"{reasons[what]}; {why}" if what in reasons else why
+            for what in told - reasons.keys():
+                self.refusals.tell(what, None)
+            for what, why in reasons.items():
+                self.refusals.tell(what, why)
+            told = set(reasons)
+            await asyncio.sleep(every)
+
     def _take(self, writes: Writes) -> None:
+        self._unreviewed.set()
         if self._recorder is not None:
             self._fresh += self._recorder.fresh()
         if not self._fresh and not self._held:
@@ -200,13 +217,6 @@ class Publication:
             )
             for kind, heard in self._heard.items()
         }
-
-    def refusals(self) -> tuple[Refusal, ...]:
-        """What is not published and why, some hundreds at most."""
-        ours = (
-            Refusal(what=what, reason=why, since=0.0) for what, why in self._exporter.refusals()
-        )
-        return tuple(islice(chain(self._refusals.listed(), ours), 2 * LIMIT))
 
 
 def _condition(kind: ObjectKind | None) -> str:

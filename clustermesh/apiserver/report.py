@@ -82,7 +82,7 @@ class Report:
             pending=sum(1 for _ in self._queued()),
             heartbeat=self._heart.last,
             trouble=self._board.trouble(),
-            refusals=self._publication.refusals(),
+            refusals=self._publication.refusals.listed(),
         )
 
     def reading(self) -> Reading:
@@ -104,7 +104,7 @@ class Report:
             initial_sync=dict.fromkeys(self._scopes, bool(self._synced_at)),
             bootstrap_seconds=took,
             kinds=self._kinds(),
-            refused=len(self._publication.refusals()),
+            refused=len(self._publication.refusals),
             heartbeat=self._heart.last,
         )
 

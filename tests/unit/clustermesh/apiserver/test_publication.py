@@ -178,21 +178,26 @@ async def test_alive_means_read_in_full_and_followed() -> None:
     assert await world.is_alive()
 
 
-def test_kinds_and_refusals_are_told() -> None:
+@virtual
+async def test_kinds_and_refusals_are_told() -> None:
     world = World()
-    world.node()
-    world.pod(ip="none")
-    world.publication.refused("x.yaml document 1", "spec.ports: expected a list")
-    kinds = world.publication.kinds({ObjectKind.NODE: 1})
-    assert kinds["Node"].objects == 1
-    assert kinds["Node"].last_event > 0
-    assert kinds["Service"].last_event == 0
-    assert {refusal.what for refusal in world.publication.refusals()} == {
-        "x.yaml document 1",
-        "Pod shop/cart-0",
-    }
-    world.publication.refused("x.yaml document 1", None)
-    assert {refusal.what for refusal in world.publication.refusals()} == {"Pod shop/cart-0"}
+    publication, refusals = world.publication, world.publication.refusals
+    async with asyncio.TaskGroup() as tasks:
+        reviewing = tasks.create_task(publication.review(), name="review")
+        world.pod(ip="none")
+        publication.refused("x.yaml document 1", "spec.ports: expected a list")
+        await asyncio.sleep(1)
+        kinds = publication.kinds({ObjectKind.POD: 1})
+        assert kinds["Pod"].objects == 1
+        assert kinds["Pod"].last_event > 0
+        assert kinds["Service"].last_event == 0
+        assert {one.what for one in refusals.listed()} == {"x.yaml document 1", "Pod shop/cart-0"}
+        assert "'none' is not an IP address" in refusals.listed()[-1].reason
+        publication.refused("x.yaml document 1", None)
+        world.pod(ip="10.7.0.44")
+        await asyncio.sleep(2)
+        assert refusals.listed() == ()
+        reviewing.cancel()
 
 
 @pytest.mark.parametrize("kind", sorted(SETTINGS.kinds))
