@@ -144,10 +144,10 @@ class Dataplane:
         elif kind is Kind.NODES or kind is Kind.IPS:
             self._addresses.confirm(cluster, kind)
             self._nodes_changed = True
+        elif kind is Kind.IDENTITIES:
+            self._identities.sweep(cluster)
         else:
-            for known in (self._identities, self._exports):
-                for key in known.confirm(cluster):
-                    known.drop(cluster, key)
+            self._exports.sweep(cluster)
         self._lives_changed()
 
     def overdue(self, cluster: str) -> None:

@@ -50,6 +50,7 @@ class Sink(Protocol):
         apply, apply, ...             or from the peer, followed by synced("paris", kind) each
         overdue("paris")              it did not sync in time: others stop waiting for it
         unsynced("paris")             the connection is lost: every fact stays
+        unconfirmed("paris"), ...     connected again: full lists follow, as before
         drain("paris")                its configuration is gone (or its id changed)
 
     The own cluster has the same life, without ``drain``; its id is known from the start.
@@ -71,8 +72,9 @@ class Sink(Protocol):
         ...
 
     def unconfirmed(self, cluster: str) -> None:
-        """What was applied so far was true in an earlier run: use it, and let go of what the
-        first full list (``synced``) of each kind does not repeat."""
+        """What was applied so far may have changed unseen, in an earlier run or during an outage:
+        use it, wait for nothing else of this cluster, and let go of what the next full list
+        (``synced``) of each kind does not repeat."""
         ...
 
     def synced(self, cluster: str, kind: AnyKind) -> None:

@@ -32,6 +32,11 @@ class Known(Generic[T]):
         """A full list has been told; keys that it did not repeat. They are still known."""
         return self._stale.pop(cluster, set()) & self._facts.get(cluster, {}).keys()
 
+    def sweep(self, cluster: str) -> None:
+        """A full list has been told: forget what it did not repeat."""
+        for key in self.confirm(cluster):
+            self.drop(cluster, key)
+
     def drain(self, cluster: str) -> dict[str, T]:
         """Nothing of the cluster is known any more; what was."""
         self._stale.pop(cluster, None)

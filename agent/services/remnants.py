@@ -36,11 +36,10 @@ class Remnants:
                 remnants.cluster_ids |= by_cluster.keys()
         return remnants
 
-    def at(self, place: Place, told: set[int], clusters: Clusters) -> Iterator[Offer]:
-        """Offers for a frontend of clusters whose id is not in ``told``."""
+    def at(self, place: Place, clusters: Clusters) -> Iterator[Offer]:
+        """Offers for a frontend, beside what a checkpoint says: the maps may be newer than it."""
         for cluster_id, groups in self._offers.get(place, {}).items():
-            if cluster_id not in told:
-                yield Offer(clusters.name_of(cluster_id), cluster_id, groups)
+            yield Offer(clusters.name_of(cluster_id), cluster_id, groups)
 
     def forget(self, cluster_id: int) -> list[Place]:
         """The cluster has spoken, or is no more; frontends that had something of it."""

@@ -73,7 +73,7 @@ class Services:
         self._debts: dict[Place, list[Program]] = {}
         """Programs that a failed round may have left in part."""
         self._unwithdrawn: dict[str, set[Place]] = {}
-        """By service: frontends whose removal failed."""
+        """By service: frontends that it wants no more and that are still in the maps."""
         self._adopted: set[Place] = set()
         """Frontends as an earlier run left them, not looked at yet in this one."""
         self._strangers: list[Place] = []
@@ -109,7 +109,7 @@ class Services:
     def apply(self, cluster: str, kind: AnyKind, changes: Sequence[Change]) -> None:
         """New facts."""
         if kind is LocalKind.SERVICES:
-            self._touch(self.facts.apply_local(changes))
+            self._claim(self.facts.apply_local(changes))
         elif kind is Kind.SERVICES:
             self._touch(self.facts.apply_services(cluster, changes))
         elif kind is Kind.ENDPOINT_SLICES:
@@ -117,9 +117,20 @@ class Services:
 
     def synced(self, cluster: str, kind: AnyKind) -> None:
         """A full list has been told; ``clusters`` knows already."""
-        self._touch(self.facts.confirm(cluster, kind))
+        touched = self.facts.confirm(cluster, kind)
+        if kind is LocalKind.SERVICES:
+            self._claim(touched)
+        self._touch(touched)
         self._forget_remnants(self._clusters.id_of(cluster))
         self.settle()
+
+    def _claim(self, names: Iterable[str]) -> None:
+        """Local services have changed: who has which frontend now?"""
+        for name in names:
+            wanted = self._wanted(self.facts.local(name)).keys()
+            if gone := self._ownership.claims(name) - wanted:
+                self._unwithdrawn.setdefault(name, set()).update(gone)
+            self._touch((name, *self._ownership.claim(name, wanted)))
 
     def settle(self) -> None:
         """Perhaps nothing is missing any more for what has been waiting."""
@@ -180,7 +191,7 @@ class Services:
     def round(self, now: float, *, enough: Callable[[], bool]) -> None:
         """Bring services in line with the facts until ``enough``; at least one."""
         names: list[str] = []
-        turns = self._withdraw_strangers()
+        turns = self._fly(self._withdraw_strangers())
         for name in list(islice(self._dirty, MOST_AT_ONCE)):
             alone = self.retries.alone(name)
             if alone and names:
@@ -190,7 +201,7 @@ class Services:
                 self._deferred[name] = None
                 continue
             names.append(name)
-            turns += self._turns(name, now)
+            turns += self._fly(self._turns(name, now))
             if alone or enough():
                 break
         self._begin(tuple(names), turns, now)
@@ -208,24 +219,25 @@ class Services:
             for number in program.backends
         }
         fresh = self._backends.fresh(touched)
-        self._flying.update(turn.place for turn in turns)
         self.writer.begin(Round(names, turns, fresh, list(plan(turns, fresh))))
+
+    def _fly(self, turns: list[Turn]) -> list[Turn]:
+        """From now on nobody else may touch these frontends, until their round has ended."""
+        self._flying.update(turn.place for turn in turns)
+        return turns
 
     def _is_flying(self, name: str) -> bool:
         if not self._flying:
             return False
-        service = self.facts.local(name)
-        wanted = frontends(service).keys() if service is not None else frozenset()
-        return not self._flying.isdisjoint(wanted | self._ownership.claims(name))
+        places = self._ownership.claims(name) | self._unwithdrawn.get(name, frozenset())
+        return not self._flying.isdisjoint(places)
 
     def _turns(self, name: str, now: float) -> list[Turn]:
         """What changes for the frontends of one service."""
         service = self.facts.local(name)
         wanted = self._wanted(service)
-        before = self._ownership.claims(name)
-        self._touch(self._ownership.claim(name, wanted))
-        gone = before - wanted.keys() | self._unwithdrawn.pop(name, set())
-        turns = [self._withdraw(name, place) for place in sorted(gone)]
+        gone = sorted(self._unwithdrawn.pop(name, ()))
+        turns = [self._withdraw(name, place) for place in gone]
         try:
             for place, frontend in sorted(wanted.items()):
                 if service is not None and self._ownership.owner(place) == name:
@@ -284,8 +296,7 @@ class Services:
     ) -> list[Verdict]:
         """Every backend that matches the frontend, and whether it is used."""
         offers = list(self.facts.offers(name))
-        told = {offer.cluster_id for offer in offers}
-        offers += self._remnants.at(place, told, self._clusters)
+        offers += self._remnants.at(place, self._clusters)
         offers = [offer for offer in offers if offer.cluster not in self.held]
         found = merge.candidates(frontend, place.proto, len(place.address), offers)
         return merge.choose(found, self.facts.consumer(service, name), self._unreachable)

@@ -1,6 +1,7 @@
-"""Ask the maps, not the call log: which backends would a packet reach? (Reads bytes as the C does.)"""
+"""Ask the maps, not the call log: where would a packet go? Reads the bytes as the programs do."""
 
 from collections import Counter
+from collections.abc import Iterator
 from ipaddress import ip_address
 
 from bpf.datapath import Maps
@@ -66,27 +67,39 @@ def where(maps: Maps, vip: str, port: int, protocol: str = "TCP") -> set[str] | 
         return None
     if not master.count:
         return set()
-    by_slot = slots(maps, vip, port, protocol)
-    table = set(look.table(master.rev_nat))
-    if not table:
-        return by_slot
-    return {endpoint(b.address, b.port) for b in map(look.backend, table)}
+    picks = set(look.table(master.rev_nat)) or {
+        slot.backend_or_timeout for slot in selected(look, master)
+    }
+    return {endpoint(found.address, found.port) for found in map(look.backend, picks)}
 
 
-def slots(maps: Maps, vip: str, port: int, protocol: str = "TCP") -> set[str]:
-    """Backends in the slots that a random draw selects from."""
-    look = Looker(maps, vip, port, protocol)
-    master = look.entry(0)
-    assert master is not None
-    found = set()
+def selected(look: Looker, master: ServiceValue) -> Iterator[ServiceValue]:
+    """The slots that a random draw selects from."""
     for number in range(1, master.count + 1):
         slot = look.entry(number)
         assert slot is not None, f"slot {number} of {master.count} is missing"
         assert slot.rev_nat == master.rev_nat
-        assert not slot.flags & ServiceFlag.QUARANTINED
-        backend = look.backend(slot.backend_or_timeout)
-        found.add(endpoint(backend.address, backend.port))
-    return found
+        yield slot
+
+
+def slots(maps: Maps, vip: str, port: int, protocol: str = "TCP") -> tuple[set[str], set[str]]:
+    """By its slots: backends for new connections, and those on their way out."""
+    look = Looker(maps, vip, port, protocol)
+    master = look.entry(0)
+    assert master is not None
+    used = [look.backend(slot.backend_or_timeout) for slot in selected(look, master)]
+    assert not any(slot.flags & ServiceFlag.QUARANTINED for slot in selected(look, master))
+    leaving = []
+    number = master.count
+    while (slot := look.entry(number := number + 1)) is not None:
+        if slot.flags & ServiceFlag.QUARANTINED:
+            leaving.append(look.backend(slot.backend_or_timeout))
+    assert len(leaving) == master.qcount
+    return _texts(used), _texts(leaving)
+
+
+def _texts(backends: list[BackendValue]) -> set[str]:
+    return {endpoint(found.address, found.port) for found in backends}
 
 
 def shares(maps: Maps, vip: str, port: int, protocol: str = "TCP") -> dict[str, float]:
@@ -101,39 +114,40 @@ def shares(maps: Maps, vip: str, port: int, protocol: str = "TCP") -> dict[str, 
 
 def broken_references(maps: Maps) -> list[str]:
     """Everything in the service maps that refers to something which is not there."""
-    found: list[str] = []
-    for family in "46":
-        services = getattr(maps, "services" + family)
-        backends = {
-            int.from_bytes(k, "little") for k, _ in getattr(maps, "backends" + family).items()
-        }
-        named = {unpack_rev_nat(key) for key, _ in getattr(maps, "reverse_nat" + family).items()}
-        tables = getattr(maps, "tables" + family)
-        for raw, value in services.items():
-            key, master = ServiceKey.unpack(raw), ServiceValue.unpack(value)
-            if key.slot:
-                continue
-            at = f"{endpoint(key.address, key.port)}/{key.proto}"
-            if master.rev_nat not in named:
-                found.append(f"{at}: no reverse NAT entry {master.rev_nat}")
-            for number in range(1, master.count + 1):
-                slot_key = ServiceKey(key.address, key.port, key.proto, number).pack()
-                slot = services.get(slot_key)
-                if slot is None:
-                    found.append(f"{at}: no slot {number} of {master.count}")
-                elif ServiceValue.unpack(slot).backend_or_timeout not in backends:
-                    found.append(f"{at}: slot {number} names no backend")
-            table = tables.read(pack_rev_nat(master.rev_nat)) if master.count else None
-            if table is not None and not set(unpack_table(table)) <= backends:
-                found.append(f"{at}: the table names {set(unpack_table(table)) - backends}")
-    return found
+    return [fault for family in "46" for fault in _broken(maps, family)]
+
+
+def _broken(maps: Maps, family: str) -> Iterator[str]:
+    services = getattr(maps, "services" + family)
+    backends = {
+        int.from_bytes(key, "little") for key, _ in getattr(maps, "backends" + family).items()
+    }
+    named = {unpack_rev_nat(key) for key, _ in getattr(maps, "reverse_nat" + family).items()}
+    tables = getattr(maps, "tables" + family)
+    for raw, value in services.items():
+        key, master = ServiceKey.unpack(raw), ServiceValue.unpack(value)
+        if key.slot:
+            continue
+        at = f"{endpoint(key.address, key.port)}/{key.proto}"
+        if master.rev_nat not in named:
+            yield f"{at}: no reverse NAT entry {master.rev_nat}"
+        for number in range(1, master.count + 1):
+            slot = services.get(ServiceKey(key.address, key.port, key.proto, number).pack())
+            if slot is None:
+                yield f"{at}: no slot {number} of {master.count}"
+            elif ServiceValue.unpack(slot).backend_or_timeout not in backends:
+                yield f"{at}: slot {number} names no backend"
+        table = tables.read(pack_rev_nat(master.rev_nat)) if master.count else None
+        if table is not None and not set(unpack_table(table)) <= backends:
+            yield f"{at}: the table names {set(unpack_table(table)) - backends}, no backends"
 
 
 def identity(maps: Maps, address: str) -> tuple[int, str] | None:
-    """Identity and tunnel endpoint of an address by its longest prefix, as the program finds it."""
+    """Identity and tunnel endpoint (empty: none) of an address, by its longest prefix."""
     raw = packed(address)
     found = maps.ipcache.get(IpcacheKey(raw, len(raw) * 8).pack())
     if found is None:
         return None
     value = IpcacheValue.unpack(found)
-    return value.identity, str(ip_address(value.tunnel_endpoint))
+    behind = ip_address(value.tunnel_endpoint)
+    return value.identity, "" if behind.is_unspecified else str(behind)
