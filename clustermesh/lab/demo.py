@@ -24,6 +24,7 @@ CLIENT = "client-1"
 REQUESTS = 100
 CONNECT_TIMEOUT = 60.0
 CAPTURE_SECONDS = 2.0
+QUIET_SECONDS = 0.5
 BEFORE, AFTER = 2, 3
 COPIED = ("io.cilium.k8s.namespace.labels.", "policy.serviceaccount=")
 
@@ -152,6 +153,8 @@ class Demo:
 
     def catastrophe(self) -> Iterator[str]:
         """Everything that is not the kernel dies; traffic must not notice."""
+        self._progress("waiting until every node has the new pod")
+        self._wait_quiet()
         self._progress("killing")
         victims = [f"{self._far.name}/etcd", f"{self._far.name}/apiserver"]
         killed = operate.kill(self._paths, victims, signal.SIGKILL, all_agents=True)
@@ -211,6 +214,17 @@ class Demo:
     def _restart(self) -> None:
         started = operate.restart(self._paths, [])
         operate.wait_restarted(self._paths, started, self._progress)
+
+    def _wait_quiet(self) -> None:
+        """Until no agent has written to its maps for a moment: a kill in the middle of a change
+        would be made up for at the next start, and then the number of writes proves nothing.
+        """
+        deadline = time.monotonic() + CONNECT_TIMEOUT
+        before: list[int] = []
+        now = [agent.map_writes for agent in self._agents()]
+        while now != before and time.monotonic() < deadline:
+            time.sleep(QUIET_SECONDS)
+            before, now = now, [agent.map_writes for agent in self._agents()]
 
     def _wait_synced(self) -> None:
         """Until every node has everything of the other cluster again."""

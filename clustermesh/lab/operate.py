@@ -21,6 +21,8 @@ from clustermesh.lab.state import State, locked, running
 from clustermesh.lab.teardown import Report
 
 STOP_TIMEOUT = 10.0
+LEAVING_SECONDS = 0.5
+"""How long a pod that was withdrawn goes on answering, as one with a preStop hook does."""
 
 
 class Scaled(NamedTuple):
@@ -166,6 +168,7 @@ class _Scaling:
     def _start(self, number: int) -> Pod:
         pod = new_pod(self._state.topology, self._cluster, self._workload, number, self._pods())
         self._network.pod(pod)
+        self._paths.log(pod.target).unlink(missing_ok=True)  # of an earlier pod of this name
         self._state.pods[pod.target] = pod
         self._state.processes[pod.target] = processes.start(
             pod.target, self._files.echo(pod), self._paths.log(pod.target)
@@ -177,6 +180,7 @@ class _Scaling:
         for pod in pods:
             del self._state.pods[pod.target]
         self._files.write_slices(self._pods())
+        time.sleep(LEAVING_SECONDS if pods else 0)
         for pod in pods:
             self._files.remove_pod(pod)
             stop([self._state.processes.pop(pod.target)])
