@@ -7,9 +7,20 @@ from clustermesh import addresses
 from clustermesh.addresses import mask_length, packed, spelled
 from clustermesh.model import Cidr, IPEntry, Node
 
+LONGEST_REASON = 300
+
 
 class BadFact(ValueError):
-    """A key and value that are refused; the text names the field and what was expected."""
+    """A key and value that are refused; the text names the field and what was expected.
+
+    It goes into logs and status, so a peer cannot make it longer than ``LONGEST_REASON``.
+    """
+
+    def __init__(self, reason: str) -> None:
+        """Cut out the middle of a reason that is too long: field and expectation are its ends."""
+        half = LONGEST_REASON // 2 - 2
+        fits = len(reason) <= LONGEST_REASON
+        super().__init__(reason if fits else f"{reason[:half]}...{reason[-half:]}")
 
 
 def said(field: str, value: str, expected: str) -> None:

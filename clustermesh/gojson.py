@@ -50,21 +50,36 @@ class Reader(Generic[T]):
     def __init__(self, type_: type[T]) -> None:
         """Build the decoder once; keep the reader at module level."""
         self._type = type_
-        self._decoder = msgspec.json.Decoder(type_)
-        self.fast = self._decoder.decode
+        self._decode = msgspec.json.Decoder(type_).decode
 
     def decode(self, data: bytes) -> T:
         """The value in ``data``. Only what the strict decoder refuses is looked at twice."""
         try:
-            return self._decoder.decode(data)
+            return self._decode(data)
         except msgspec.ValidationError:
             if b"null" not in data:
                 raise
-            return self.convert(msgspec.json.decode(data))
+        except (RecursionError, UnicodeDecodeError) as error:
+            raise msgspec.DecodeError(_sentence(error)) from None
+        return self._forgiving(data)
+
+    def _forgiving(self, data: bytes) -> T:
+        try:
+            value = msgspec.json.decode(data)
+        except (RecursionError, UnicodeDecodeError) as error:
+            raise msgspec.DecodeError(_sentence(error)) from None
+        return self.convert(value)
 
     def convert(self, value: object) -> T:
         """The value that ``value`` (dicts, lists, strings, numbers) spells."""
-        return msgspec.convert(_without_nulls(value), self._type)
+        try:
+            return msgspec.convert(_without_nulls(value), self._type)
+        except RecursionError as error:
+            raise msgspec.DecodeError(_sentence(error)) from None
+
+
+def _sentence(error: RecursionError | UnicodeDecodeError) -> str:
+    return "Not UTF-8" if isinstance(error, UnicodeDecodeError) else "Nested too deeply"
 
 
 def _without_nulls(value: object) -> object:

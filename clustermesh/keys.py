@@ -202,7 +202,7 @@ _exports = gojson.Reader(ServiceExport)
 def _parse(reader: gojson.Reader[T], value: bytes) -> T:
     try:
         return reader.decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except msgspec.MsgspecError as error:
         raise BadFact(str(error)) from None
 
 
@@ -222,13 +222,9 @@ def _ip_decoder(origin: Origin, place: str) -> Decoder:
     own = identity_range(origin.cluster_id, origin.max_clusters)
     first, last = own[0], own[-1]
     start = len(place)
-    fast = _ips.fast
 
     def decode_ip(key: str, value: bytes) -> IPEntry:
-        try:
-            entry = fast(value)
-        except msgspec.MsgspecError:
-            entry = _parse(_ips, value)
+        entry = _parse(_ips, value)
         ip = entry.ip
         if entry.mask is not None or key[start:] != ip or not checks.is_canonical(ip):
             checks.ip_key(entry, key.removeprefix(place))

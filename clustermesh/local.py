@@ -100,7 +100,7 @@ def decode(key: str, value: bytes) -> LocalService:
     """The service at a key of the tree. Raises ``BadFact`` naming the field."""
     try:
         service = _reader.decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except msgspec.MsgspecError as error:
         raise BadFact(str(error)) from None
     if key_of(service) != key:
         raise BadFact(f"namespace/name: {service.namespace}/{service.name}, the key says {key}")

@@ -208,3 +208,26 @@ def test_no_key_and_no_bytes_make_it_fall_over(kind: Kind, name: str, value: byt
     place = keys.prefix(kind, Layout.STATE, "paris")
     with pytest.raises(BadFact):
         keys.decode(kind, PARIS, place + name, value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"x":' + b"[" * 100_000,
+        b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b',"IP":null}',
+        b'{"IP":null,"Name":null,"name":null,"x":' + b"[" * 100_000,
+        b'{"IP":"' + b"x" * 100_000 + b'","Name":"","name":""}',
+        b'{"IP":"10.0.0.1","y":"\xff\xfe"}',
+        b'{"IP":"10.0.0.1","y":"\\ud800"}',
+        b'{"IP":"10.0.0.1\\u0000"}',
+        b'{"IP":"10.0.0.1","ID":1e400}',
+        b'{"IP":"10.0.0.1","ID":99999999999999999999999999}',
+        b"null",
+        b"{" * 50,
+    ],
+)
+@pytest.mark.parametrize("kind", sorted(Kind))
+def test_a_hostile_peer_is_refused_in_a_sentence(kind: Kind, value: bytes) -> None:
+    with pytest.raises(BadFact) as refusal:
+        keys.decode(kind, PARIS, keys.prefix(kind, Layout.STATE, "paris") + "x/y", value)
+    assert 0 < len(str(refusal.value)) <= 300
