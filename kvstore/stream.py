@@ -128,11 +128,10 @@ class Watches:
         reason.
         """
         try:
-            first = await self._outbox.get()
             stream = self._link.stream(WATCH, need_leader=True)
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    sender = tasks.create_task(self._send(stream, first), name="watch requests")
+                    sender = tasks.create_task(self._send(stream), name="watch requests")
                     asker = tasks.create_task(self._ask_progress(), name="watch progress")
                     try:
                         while True:
@@ -149,11 +148,8 @@ class Watches:
             self._end(Unavailable(self._link.end_reason or "the connection was closed"))
             self._link.end(str(self._over))  # a connection without its stream is of no use
 
-    async def _send(
-        self, stream: Stream[rpc.WatchRequest, rpc.WatchResponse], first: rpc.WatchRequest
-    ) -> None:
+    async def _send(self, stream: Stream[rpc.WatchRequest, rpc.WatchResponse]) -> None:
         try:
-            await stream.send(first)
             while True:
                 await stream.send(await self._outbox.get())
         except StoreError as error:
@@ -167,9 +163,7 @@ class Watches:
     def _take(self, reply: rpc.WatchResponse) -> None:
         number = reply.watch_id
         if reply.created and self._unborn:
-            number = (
-                self._unborn.popleft()
-            )  # creations are answered in order; a refused one may carry id -1
+            number = self._unborn.popleft()  # in order; a refused one may carry the id -1
         if reply.canceled:
             self._canceled(number, reply)
         elif number == _EVERYONE:

@@ -117,16 +117,11 @@ class Link:
         if self._config.username is not None:
             await self._authenticate()
 
-    async def ended(self) -> str:
-        """Wait for the end; its reason. Notices a lost connection even when nobody calls."""
-        state = grpc.ChannelConnectivity.READY
-        async with asyncio.TaskGroup() as tasks:
-            changed = tasks.create_task(self._channel.wait_for_state_change(state))
-            told = tasks.create_task(self._ended.wait())
-            await asyncio.wait((changed, told), return_when=asyncio.FIRST_COMPLETED)
-            self.end("the connection was lost")
-            changed.cancel()
-        return self.end_reason
+    async def ended(self) -> None:
+        """Wait for the end; ``end_reason`` says why. The stream of watches, which is open as long
+        as the link is, notices a lost connection also when nobody calls.
+        """
+        await self._ended.wait()
 
     async def close(self) -> None:
         """End, and let go of the socket."""
@@ -353,6 +348,8 @@ def _options(config: EtcdConfig, server_name: str | None) -> Sequence[tuple[str,
         ("grpc.enable_http_proxy", 0),
         ("grpc.keepalive_time_ms", int(config.keepalive_time * 1000)),
         ("grpc.keepalive_timeout_ms", int(config.keepalive_timeout * 1000)),
+        # the time within which a keepalive ping must be answered; on its own it would be a minute
+        ("grpc.http2.ping_timeout_ms", int(config.keepalive_timeout * 1000)),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", -1),

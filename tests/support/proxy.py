@@ -1,0 +1,68 @@
+"""A TCP forwarder that can be cut: what a network does to a connection, without touching a network."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+
+class Proxy:
+    """Forwards to a port of loopback while it is not cut."""
+
+    def __init__(self, target: int) -> None:
+        self.port = 0
+        self._target = target
+        self._open: set[asyncio.StreamWriter] = set()
+        self._cut = False
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        """Break every connection and accept no other."""
+        self._cut = True
+        for writer in self._open:
+            writer.transport.abort()
+
+    def heal(self) -> None:
+        self._cut = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, until either side ends it."""
+        if self._cut:
+            writer.transport.abort()
+            return
+        with suppress(OSError):
+            back, forth = await asyncio.open_connection("127.0.0.1", self._target)
+            ends = {writer, forth}
+            self._open |= ends
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(_pump(reader, forth))
+                    tasks.create_task(_pump(back, writer))
+            finally:
+                self._open -= ends
+                for end in ends:
+                    end.close()
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await source.read(1 << 16):
+            sink.write(data)
+            await sink.drain()
+    sink.transport.abort()
+
+
+@asynccontextmanager
+async def proxy_to(port: int) -> AsyncIterator[Proxy]:
+    """A proxy for the length of a block."""
+    proxy = Proxy(port)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        proxy.cut()
+        server.close()
+        await asyncio.sleep(0.05)  # what was cut ends now
