@@ -27,6 +27,7 @@ class ObjectKind(StrEnum):
     CILIUM_IDENTITY = "CiliumIdentity"
     CILIUM_ENDPOINT = "CiliumEndpoint"
     CILIUM_ENDPOINT_SLICE = "CiliumEndpointSlice"
+    MESH_IDENTITY = "MeshIdentity"
 
 
 class Wire(msgspec.Struct, frozen=True, rename="camel", gc=False):
@@ -372,6 +373,22 @@ class CiliumEndpointSlice(Wire, frozen=True, gc=False):
     endpoints: tuple[CoreCiliumEndpoint, ...] = ()
 
 
+# --- clustermesh.io/v1alpha1 -------------------------------------------------------------------
+
+
+class MeshIdentitySpec(Wire, frozen=True, gc=False):
+    """Whose number it is: the labels as an identity's value spells them (contract kvstore 2.4)."""
+
+    labels: str = ""
+
+
+class MeshIdentity(Wire, frozen=True, gc=False):
+    """The record of a number given in flavour core; its name is the number."""
+
+    metadata: Meta
+    spec: MeshIdentitySpec = MeshIdentitySpec()
+
+
 KubernetesObject = (
     Namespace
     | Node
@@ -383,6 +400,7 @@ KubernetesObject = (
     | CiliumIdentity
     | CiliumEndpoint
     | CiliumEndpointSlice
+    | MeshIdentity
 )
 
 TYPES: Mapping[ObjectKind, type[KubernetesObject]] = {
@@ -396,6 +414,7 @@ TYPES: Mapping[ObjectKind, type[KubernetesObject]] = {
     ObjectKind.CILIUM_IDENTITY: CiliumIdentity,
     ObjectKind.CILIUM_ENDPOINT: CiliumEndpoint,
     ObjectKind.CILIUM_ENDPOINT_SLICE: CiliumEndpointSlice,
+    ObjectKind.MESH_IDENTITY: MeshIdentity,
 }
 KINDS: Mapping[type[KubernetesObject], ObjectKind] = {type_: kind for kind, type_ in TYPES.items()}
 CLUSTER_SCOPED = frozenset(
@@ -405,6 +424,7 @@ CLUSTER_SCOPED = frozenset(
         ObjectKind.CILIUM_NODE,
         ObjectKind.CILIUM_IDENTITY,
         ObjectKind.CILIUM_ENDPOINT_SLICE,
+        ObjectKind.MESH_IDENTITY,
     }
 )
 GROUPS: Mapping[ObjectKind, str] = {
@@ -418,6 +438,7 @@ GROUPS: Mapping[ObjectKind, str] = {
     ObjectKind.CILIUM_IDENTITY: "cilium.io",
     ObjectKind.CILIUM_ENDPOINT: "cilium.io",
     ObjectKind.CILIUM_ENDPOINT_SLICE: "cilium.io",
+    ObjectKind.MESH_IDENTITY: "clustermesh.io",
 }
 """API group of each kind; the core group is empty."""
 

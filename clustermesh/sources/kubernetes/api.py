@@ -8,16 +8,14 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
-import msgspec
 
 from clustermesh.sources.kubernetes.access import Access, Credentials
 from clustermesh.sources.kubernetes.failures import Unreachable, failure
 from clustermesh.sources.kubernetes.lines import Lines
+from clustermesh.sources.kubernetes.request import JSON, Request
 from clustermesh.sources.kubernetes.settings import KubernetesSettings
 from clustermesh.version import VERSION
 
-JSON = "application/json"
-MERGE_PATCH = "application/merge-patch+json"
 _HEADERS = {
     "Accept": JSON,
     "Accept-Encoding": "identity",  # the server is near; compressing costs both sides CPU
@@ -26,16 +24,6 @@ _HEADERS = {
 _READ = 256 * 1024
 _GRACE = 30.0
 """Seconds beyond the asked-for end of a watch before its silence is taken for a dead server."""
-
-
-class Request(msgspec.Struct, frozen=True):
-    """What to ask for; ``body`` is JSON."""
-
-    method: str
-    path: str
-    query: Mapping[str, str] = {}
-    body: bytes | None = None
-    content: str = JSON
 
 
 class Api:

@@ -105,5 +105,7 @@ RESOURCES: Mapping[Flavour, tuple[Resource, ...]] = {
     Flavour.CILIUM: _SHARED + _CILIUM,
     Flavour.CORE: _SHARED + _CORE,
 }
+RECORDS = Resource(ObjectKind.MESH_IDENTITY, "meshidentities", ("v1alpha1",))
+"""Numbers of flavour core."""
 SIGNS_OF_CILIUM = _CILIUM[:3]
 """A cluster that serves all of these is of flavour ``cilium``."""

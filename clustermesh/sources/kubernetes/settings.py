@@ -1,10 +1,21 @@
 """What can be set about following a Kubernetes API server; every wait is here."""
 
+import secrets
+import socket
 from pathlib import Path
 
 import msgspec
+from msgspec import field
 
+from clustermesh.sources.kubernetes.lease import LeaseSettings
 from clustermesh.sources.kubernetes.resources import Flavour
+
+POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def _holder() -> str:
+    """The pod's name, and something that its next life does not share."""
+    return f"{socket.gethostname()}_{secrets.token_hex(4)}"
 
 
 class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,6 +27,13 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Empty: the current one."""
     flavour: Flavour | None = None
     """None: find out."""
+
+    namespace: str = ""
+    """Of the lease; empty: the pod's own, or kube-system."""
+    holder: str = field(default_factory=_holder)
+    """Name under which this process holds the lease."""
+    lease_duration: float = 15.0
+    """A replica that was silent for so long has lost it."""
 
     page_limit: int = 500
     """Objects asked for at once; fewer when they are large."""
@@ -40,3 +58,19 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True):
     longest_wait: float = 30.0
     refused_wait: float = 30.0
     """Before asking again for what is forbidden or not served."""
+
+    def lease(self) -> LeaseSettings:
+        """Of the replica that numbers identities."""
+        return LeaseSettings(
+            namespace=self.namespace or _pod_namespace(),
+            holder=self.holder,
+            duration=self.lease_duration,
+            renew=self.lease_duration / 4,
+        )
+
+
+def _pod_namespace() -> str:
+    try:
+        return POD_NAMESPACE.read_text().strip() or "kube-system"
+    except OSError:
+        return "kube-system"

@@ -9,12 +9,18 @@ from clustermesh.sources.kubernetes import discovery
 from clustermesh.sources.kubernetes.access import Credentials
 from clustermesh.sources.kubernetes.api import Api
 from clustermesh.sources.kubernetes.failures import ApiFailure, Unreachable
-from clustermesh.sources.kubernetes.follow import Follower, Reads
-from clustermesh.sources.kubernetes.resources import RESOURCES, Flavour
+from clustermesh.sources.kubernetes.follow import Follower
+from clustermesh.sources.kubernetes.lease import Lease
+from clustermesh.sources.kubernetes.numbering import Numbered, Ordered
+from clustermesh.sources.kubernetes.records import Numbers
+from clustermesh.sources.kubernetes.resources import RECORDS, RESOURCES, Flavour
 from clustermesh.sources.kubernetes.settings import KubernetesSettings
 from clustermesh.sources.objects import ObjectKind
 from clustermesh.sources.port import SourceSink
 from kvstore.backoff import Backoff
+
+FIRST = frozenset({ObjectKind.NAMESPACE, ObjectKind.MESH_IDENTITY})
+"""Others build on these: namespaces' labels are part of pods' identities."""
 
 
 class KubernetesSource:
@@ -22,7 +28,7 @@ class KubernetesSource:
 
     def __init__(
         self,
-        api: Reads,
+        api: Api,
         flavour: Flavour,
         settings: KubernetesSettings,
         kinds: frozenset[ObjectKind] | None = None,
@@ -34,10 +40,19 @@ class KubernetesSource:
         self._resources = [
             each for each in RESOURCES[flavour] if kinds is None or each.kind in kinds
         ]
+        self._numbers: Numbers | None = None
+        self._lease: Lease | None = None
 
     def only(self, kinds: frozenset[ObjectKind]) -> Self:
         """The same source with no other kinds: what is not followed needs no permission."""
         return type(self)(self._api, self.flavour, self._settings, kinds)
+
+    def numbered(self, numbers: range) -> Numbers:
+        """Have identities of flavour core numbered and recorded, before ``run``."""
+        self._resources.append(RECORDS)
+        self._lease = Lease(self._api, self._settings.lease())
+        self._numbers = Numbers(self._api, numbers, self._lease)
+        return self._numbers
 
     @property
     def kinds(self) -> frozenset[ObjectKind]:
@@ -46,8 +61,23 @@ class KubernetesSource:
 
     async def run(self, sink: SourceSink) -> None:
         """Follow every kind until cancelled."""
+        first = FIRST & self.kinds
         async with asyncio.TaskGroup() as tasks:
-            for resource in self._resources:
+            if self._numbers and self._lease:
+                ordered: Ordered = (numbered := Numbered(sink, first, self._numbers))
+                tasks.create_task(self._lease.run(), name="lease")
+                tasks.create_task(numbered.run(), name="numbers")
+            else:
+                ordered = Ordered(sink, first)
+            self._follow(tasks, ordered, first)
+            await ordered.first_read()
+            self._follow(tasks, ordered, self.kinds - first)
+
+    def _follow(
+        self, tasks: asyncio.TaskGroup, sink: SourceSink, kinds: frozenset[ObjectKind]
+    ) -> None:
+        for resource in self._resources:
+            if resource.kind in kinds:
                 follower = Follower(self._api, resource, sink, self._settings)
                 tasks.create_task(follower.run(), name=f"follow/{resource.title}")
 
