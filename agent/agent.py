@@ -16,9 +16,9 @@ import structlog
 from agent import api, metrics
 from agent.checkpoint import Checkpoint
 from agent.dataplane import Dataplane
-from agent.facts import Me
-from agent.network.sources import LocalPods
+from agent.facts import LocalKind, Me
 from agent.network.wanted import FAMILIES, Facts, Place, collapsed
+from agent.remotes.hearing import Hearing
 from agent.remotes.own import Own
 from agent.remotes.remotes import Places, Remotes
 from agent.remotes.session import Waits
@@ -76,11 +76,11 @@ class Agent:
             interval=settings.checkpoint_interval,
             report=self._board.reporter(CHECKPOINT),
         )
-        self._local_pods = LocalPods(self._dataplane, self._me, changed=self._want_network)
+        self._heard = Hearing(self._dataplane, self._me, changed=self._want_network)
         self._own = Own(
             settings.etcd_config,
             me=self._me,
-            sink=self._local_pods,
+            sink=self._heard,
             opener=open_etcd,
             waits=waits,
             report=self._own_changed,
@@ -171,7 +171,7 @@ class Agent:
         routes = self._dataplane.routes()
         own = [node for node in self._dataplane.nodes() if node.cluster == self._me.cluster]
         cidrs = {cidr for node in own for cidr in (*node.ipv4_cidrs, *node.ipv6_cidrs)}
-        sources = cidrs | self._local_pods.cidrs
+        sources = cidrs | self._heard.pods
         self._network.want(
             Facts(
                 destinations=frozenset(route.cidr for route in routes),
@@ -234,6 +234,8 @@ class Agent:
             started=self._started,
             own=self._own.status(dataplane.count),
             remotes=tuple(self._remotes.statuses(dataplane.count)),
+            num_services=dataplane.count(self._me.cluster, LocalKind.SERVICES),
+            num_global_services=self._heard.global_services,
             maps=dataplane.counts(),
             map_writes=dataplane.map_writes,
             trouble=(*self._board.trouble(), *self._remotes.trouble(), *dataplane.trouble()),

@@ -9,11 +9,10 @@ import structlog
 from agent.facts import AnyKind, Me, Sink
 from agent.remotes import feeds, handshake
 from agent.remotes.progress import Counts, Progress
-from agent.remotes.session import ConfigChanged, Opener, Role, Session, Waits
-from agent.remotes.supervision import causes, reason_of
+from agent.remotes.session import Opener, Role, Session, Waits
+from agent.remotes.supervision import keep_connected
 from clustermesh.model import ClusterConfig
 from clustermesh.status import RemoteStatus
-from kvstore.backoff import Backoff
 from kvstore.config import EtcdConfig
 
 log = structlog.get_logger()
@@ -70,15 +69,7 @@ class Own:
     async def run(self) -> None:
         """Follow until cancelled."""
         self.progress.on_change = self._tell
-        for wait in Backoff(ceiling=self._waits.ceiling):
-            try:
-                await self._connect()
-            except Exception as error:  # noqa: BLE001  # the maps serve on; it is tried again
-                if all(isinstance(cause, ConfigChanged) for cause in causes(error)):
-                    continue
-                reason = f"{reason_of(error)}; trying again in {wait:.1f} s"
-                self.progress.trouble("connection", reason)
-                await asyncio.sleep(wait)
+        await keep_connected(self._connect, self.progress, ceiling=self._waits.ceiling)
 
     def _tell(self) -> None:
         self._report(None if self.progress.ready else self.progress.sentence() or "being read")

@@ -11,14 +11,13 @@ from agent.remotes import feeds, handshake
 from agent.remotes.directory import RemoteFile
 from agent.remotes.handshake import Ids
 from agent.remotes.progress import Counts, Progress
-from agent.remotes.session import ConfigChanged, Opener, Role, Session, Waits
-from agent.remotes.supervision import causes, reason_of
+from agent.remotes.session import Opener, Role, Session, Waits
+from agent.remotes.supervision import keep_connected
 from clustermesh import keys
 from clustermesh.checks import BadFact
 from clustermesh.keys import Kind, Layout, Origin
 from clustermesh.model import ClusterConfig
 from clustermesh.status import RemoteStatus
-from kvstore.backoff import Backoff
 
 log = structlog.get_logger()
 
@@ -151,19 +150,9 @@ class Remote:
             life.cancel()
 
     async def _live(self, file: RemoteFile) -> None:
-        backoff = Backoff(ceiling=self._waits.ceiling)
-        while True:
-            try:
-                await self._connect(file)
-            except Exception as error:  # noqa: BLE001  # a bulkhead: no peer stops the others
-                if all(isinstance(cause, ConfigChanged) for cause in causes(error)):
-                    log.info("cluster config changed", cluster=self.cluster)
-                    backoff.reset()
-                    continue
-                wait = next(backoff)
-                reason = f"{reason_of(error)}; trying again in {wait:.1f} s"
-                self.progress.trouble("connection", reason)
-                await asyncio.sleep(wait)
+        await keep_connected(
+            lambda: self._connect(file), self.progress, ceiling=self._waits.ceiling
+        )
 
     async def _connect(self, file: RemoteFile) -> None:
         if file.config is None:
