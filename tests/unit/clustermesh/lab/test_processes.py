@@ -4,6 +4,8 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+
 from clustermesh.lab import processes
 from clustermesh.lab.processes import Process
 
@@ -59,3 +61,18 @@ def test_a_log_that_is_not_there_says_nothing(tmp_path: Path):
 def test_a_process_is_told_what_to_do_by_its_command_line_alone():
     inherited = {"PATH": "/bin", "ETCD_NAME": "x", "CLUSTERMESH_CLUSTER_ID": "7", "HOME": "/"}
     assert processes.environment(inherited) == {"PATH": "/bin", "HOME": "/"}
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"level":"fatal","msg":"no disk","caller":"x.go:1"}', "no disk"),
+        ('{"event":"cannot start","error":"no route"}', "cannot start: no route"),
+        ('{"level":"info"}', '{"level":"info"}'),
+        ("plain words", "plain words"),
+    ],
+)
+def test_of_a_structured_record_only_what_it_says_is_told(tmp_path: Path, line: str, told: str):
+    log = tmp_path / "log"
+    log.write_text(f"earlier\n{line}\n\n")
+    assert processes.last_line(str(log)) == told
