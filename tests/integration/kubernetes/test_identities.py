@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import yaml
 
 from clustermesh.export import Exporter, ExportSettings, Flavour
 from clustermesh.identities.allocator import preferred
@@ -21,11 +20,9 @@ from clustermesh.sources.objects import ObjectKind as Kind
 from tests.support.kube import manifests as make
 from tests.support.kube.follow import QUICK
 from tests.support.kube.kubeserver import Kube, Opens, running
-from tests.support.kube.manifests import Manifest
 from tests.support.kube.sink import PATIENCE, RecordingSink, eventually
 
-ROOT = Path(__file__).parents[3]
-CRD: Manifest = yaml.safe_load((ROOT / "helm/clustermesh/crds/meshidentities.yaml").read_text())
+CRD = make.MESH_IDENTITIES
 RANGE = identity_range(7, 255)
 EXPORT = ExportSettings(cluster="paris", cluster_id=7, flavour=Flavour.CORE)
 

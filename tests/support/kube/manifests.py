@@ -1,6 +1,9 @@
 """Manifests that any API server accepts."""
 
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 Manifest = dict[str, Any]
 
@@ -124,6 +127,8 @@ def crd(group: str, version: str, kind: str, plural: str, *, namespaced: bool) -
     )
 
 
+_CHART = Path(__file__).parents[3] / "helm/clustermesh"
+MESH_IDENTITIES: Manifest = yaml.safe_load((_CHART / "crds/meshidentities.yaml").read_text())
 SERVICE_EXPORTS = crd(
     "multicluster.x-k8s.io", "v1alpha1", "ServiceExport", "serviceexports", namespaced=True
 )
