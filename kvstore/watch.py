@@ -191,20 +191,20 @@ class _Follower:
         self.seen = revision
 
     def _believed(self, batch: Batch) -> Iterator[Sequence[Change]]:
-        """The batch in slices, without the deletions that are held."""
-        events = batch.events
+        """The batch in slices, without the deletions that are held or say nothing new."""
         since = self._since()
-        if since > (events[0].revision if events else since):
-            events = [
-                event for event in events if isinstance(event, Put) or event.revision >= since
-            ]
-            self.holding = self.holding or len(events) < len(batch.events)
-        for event in events:
+        told: list[Change] = []
+        for event in batch.events:
             if isinstance(event, Put):
                 self.known.add(event.key)
-            else:
-                self.known.discard(event.key)
-        return whole_revisions(events, self.size)
+                told.append(event)
+            elif event.key in self.known:
+                if event.revision < since:
+                    self.holding = True
+                else:
+                    self.known.remove(event.key)
+                    told.append(event)
+        return whole_revisions(told, self.size)
 
     async def _next(self, batches: AsyncIterator[Batch]) -> Batch | None:
         """The next batch; None when deletions were held and may be believed again."""

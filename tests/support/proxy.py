@@ -1,4 +1,4 @@
-"""A TCP forwarder that can be cut: what a network does to a connection, without touching a network."""
+"""A TCP forwarder that can be cut, as a network does it, without touching a network."""
 
 import asyncio
 from collections.abc import AsyncIterator

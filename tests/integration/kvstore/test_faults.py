@@ -1,11 +1,13 @@
 """What happens to an etcd happens to no fact: every fault by name, with a seed."""
 
 import asyncio
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.etcd import BINARIES, Etcd, running_etcd, running_members
+from tests.support.netns import namespace
 from tests.support.proxy import proxy_to
 from tests.support.scene import history, judge, under_traffic
 
@@ -160,3 +162,29 @@ async def test_three_members_killed_in_turn() -> None:
             await scene.converge()
             assert scene.synced == 1, "another member continues the same history"
         await judge(scene, history(config))
+
+
+async def test_cut_off_without_a_word() -> None:
+    """Packets vanish, as in a network that is split: nobody says that a connection is closed."""
+    with namespace("cut") as inside, running_etcd(launcher=inside.launcher) as etcd:
+        command = [*inside.launcher, sys.executable, "-m", "tests.support.scene_inside"]
+        scene = await asyncio.create_subprocess_exec(
+            *command, etcd.url, "10", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+
+        async def ask(line: str) -> str:
+            scene.stdin.write(f"{line}\n".encode())
+            async with asyncio.timeout(40):
+                return (await scene.stdout.readline()).decode().strip()
+
+        try:
+            assert (await ask("flow")).startswith("told ")
+            inside.cut(etcd.port)
+            assert "ping timeout" in await ask("await interruption")
+            inside.mend()
+            assert (await ask("flow")).startswith("told ")
+            assert await ask("end") == "synced 1, broken promises: []"
+        finally:
+            scene.stdin.close()
+            async with asyncio.timeout(20):
+                await scene.wait()

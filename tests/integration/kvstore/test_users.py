@@ -14,6 +14,7 @@ from tests.support.etcd import BINARIES, WHEEL, Etcd, running_etcd
 from tests.support.store_contract import everything
 
 OWN = "paris"
+LOGIN = {"username": "root", "password": "s3cret"}
 PEERS = (User("remote-rome", "remote"), User("remote-oslo", "remote"))
 
 KEYS = (
@@ -170,11 +171,11 @@ async def test_a_password_works_and_outlives_its_tokens() -> None:
         etcd.ctl("user", "add", "root:s3cret")
         etcd.ctl("user", "grant-role", "root", "root")
         etcd.ctl("auth", "enable")
-        wrong = etcd.config(username="root", password="guess")
+        wrong = etcd.config(**(LOGIN | {"password": "guess"}))
         async with open_etcd(wrong) as store:
             with pytest.raises(Denied, match="refuses user root"):
                 await store.get("a")
-        config = etcd.config(username="root", password="s3cret")
+        config = etcd.config(**LOGIN)
         assert "s3cret" not in repr(config)
         async with open_etcd(config) as store:
             revision = await store.commit([PutOp("a", b"1")])
