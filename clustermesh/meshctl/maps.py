@@ -1,10 +1,12 @@
 """What the nodes' maps hold, in the words and columns of cilium-dbg (contract datapath 7).
 
-Each function takes raw entries, as the kernel gives them, and gives pairs of cells. [pure]
+Each function takes raw entries, as the kernel gives them, and gives pairs of cells, sorted so that
+two lists can be compared. [pure]
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
+from typing import TypeVar
 
 from bpf.counters import LINES, REASONS, File, Line, Reason
 from bpf.layout import IpcacheKey, IpcacheValue, MetricsKey, NodeValue, TunnelKey, TunnelValue
@@ -20,6 +22,8 @@ from bpf.layout_lb import (
 )
 
 Entries = Iterable[tuple[bytes, bytes]]
+K = TypeVar("K", TunnelKey, IpcacheKey, ServiceKey)
+V = TypeVar("V")
 Cells = list[tuple[str, str]]
 
 PROTOCOLS: Mapping[int, str] = {0: "ANY", 1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP"}
@@ -68,8 +72,7 @@ _FILES: Mapping[int, str] = {File.OVERLAY: "overlay.bpf.c", File.SOCK: "sock_lb.
 def tunnel(entries: Entries) -> Cells:
     """``10.2.0.0@3`` and ``192.168.1.3:255``."""
     rows = []
-    for raw_key, raw_value in entries:
-        key, value = TunnelKey.unpack(raw_key), TunnelValue.unpack(raw_value)
+    for key, value in _sorted(entries, TunnelKey.unpack, TunnelValue.unpack):
         rows.append((_at(_ip(key.address), key.cluster_id), f"{_ip(value.address)}:{value.key}"))
     return rows
 
@@ -77,8 +80,7 @@ def tunnel(entries: Entries) -> Cells:
 def ipcache(entries: Entries) -> Cells:
     """``10.2.0.5/32@3`` and ``identity=196615 encryptkey=255 tunnelendpoint=..., flags=...``."""
     rows = []
-    for raw_key, raw_value in entries:
-        key, value = IpcacheKey.unpack(raw_key), IpcacheValue.unpack(raw_value)
+    for key, value in _sorted(entries, IpcacheKey.unpack, IpcacheValue.unpack):
         flags = "skiptunnel" if value.flags & SKIP_TUNNEL else "<none>"
         what = f"identity={value.identity} encryptkey={value.key}"
         where = f"tunnelendpoint={_ip(value.tunnel_endpoint)}, flags={flags}"
@@ -91,8 +93,7 @@ def services(entries: Entries, backends: Entries) -> Cells:
     """``bpf lb list``: masters with their flags, slots with their backends' addresses."""
     known = {unpack_backend_id(key): BackendValue.unpack(value) for key, value in backends}
     rows = []
-    for raw_key, raw_value in entries:
-        key, value = ServiceKey.unpack(raw_key), ServiceValue.unpack(raw_value)
+    for key, value in _sorted(entries, ServiceKey.unpack, ServiceValue.unpack):
         if key.slot == 0:
             anywhere = _endpoint(bytes(len(key.address)), 0)
             rows.append((_frontend(key), f"{anywhere} ({value.rev_nat}) (0) [{_flags(value)}]"))
@@ -109,8 +110,7 @@ def services(entries: Entries, backends: Entries) -> Cells:
 def frontends(entries: Entries) -> Cells:
     """``10800 2[0] (7) [0x10 0x0]``: the union, count[qcount], reverse id, both flag bytes."""
     rows = []
-    for raw_key, raw_value in entries:
-        key, value = ServiceKey.unpack(raw_key), ServiceValue.unpack(raw_value)
+    for key, value in _sorted(entries, ServiceKey.unpack, ServiceValue.unpack):
         low, high = value.flags & 0xFF, value.flags >> 8
         counts = f"{value.backend_or_timeout} {value.count}[{value.qcount}]"
         rows.append((_frontend(key), f"{counts} ({value.rev_nat}) [{low:#x} {high:#x}]"))
@@ -179,6 +179,14 @@ def _meaning(key: MetricsKey) -> str:
         LINES.get(Line(key.line), "") if key.line in set(Line) else "",
     ]
     return "; ".join(word for word in words if word)
+
+
+def _sorted(
+    entries: Entries, key: Callable[[bytes], K], value: Callable[[bytes], V]
+) -> list[tuple[K, V]]:
+    """Unpacked; IPv4 before IPv6, then by what the key says."""
+    unpacked = [(key(raw_key), value(raw_value)) for raw_key, raw_value in entries]
+    return sorted(unpacked, key=lambda entry: (len(entry[0].address), entry[0]))
 
 
 def _frontend(key: ServiceKey) -> str:
