@@ -40,6 +40,19 @@ def below(root: Path, path: str) -> str:
         return ""
 
 
+def may_lead_to_manifests(root: Path, name: str) -> bool:
+    """Whether something that is no manifest itself may be a way to some: a directory, a link.
+
+    Temporary files of careful writers come and go as hidden names; mounted ConfigMaps use names
+    that begin with two dots.
+    """
+    path = root / name
+    if path.is_symlink() or path.is_dir() or path.name.startswith("..") or not name:
+        return True
+    hidden_way = any(part.startswith(".") for part in PurePath(name).parts[:-1])
+    return hidden_way or not (path.name.startswith(".") or path.exists())
+
+
 def version(path: Path) -> Version | None:
     """The file's present version; None when there is no such file."""
     try:

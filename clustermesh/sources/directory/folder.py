@@ -23,6 +23,8 @@ class Folder:
         """No files."""
         self._files: dict[str, _File] = {}
         self._owners: dict[Ref, set[str]] = {}
+        self._contested: set[Ref] = set()
+        self._bad: set[str] = set()
         self._told: dict[Ref, KubernetesObject] = {}
         self._complaints: dict[str, str] = {}
 
@@ -40,21 +42,22 @@ class Folder:
             if ref not in fresh and (not whole or None in spoilt or ref in spoilt):
                 fresh[ref] = kept
         problems = {f"{name} {problem.where}": problem.reason for problem in parsed.problems}
-        self._files[name] = _File(fresh, problems if whole else before.problems)
+        self._keep(name, _File(fresh, problems if whole else before.problems))
         for ref in old.keys() - fresh.keys():
             self._disown(ref, name)
         for ref in fresh:
-            self._owners.setdefault(ref, set()).add(name)
+            self._own(ref, name)
         return self._changes(old.keys() | fresh.keys())
 
     def unreadable(self, name: str, reason: str) -> None:
         """A file cannot be read at all; what it last said stays."""
-        file = self._files.setdefault(name, _File({}, {}))
-        file.problems = {name: reason}
+        file = self._files.get(name) or _File({}, {})
+        self._keep(name, _File(file.objects, {name: reason}))
 
     def drop(self, name: str) -> list[ObjectChange]:
         """A file is gone."""
         file = self._files.pop(name, None)
+        self._bad.discard(name)
         if file is None:
             return []
         for ref in file.objects:
@@ -75,7 +78,7 @@ class Folder:
         """What became wrong (or, None, right again) since the last time: place and reason."""
         now = {
             where: reason
-            for name in sorted(self._files)
+            for name in sorted(self._bad)
             for where, reason in self._files[name].problems.items()
         } | self._duplicates()
         before, self._complaints = self._complaints, now
@@ -87,16 +90,31 @@ class Folder:
 
     def _duplicates(self) -> dict[str, str]:
         found = {}
-        for ref, owners in self._owners.items():
-            first, *others = sorted(owners)
+        for ref in sorted(self._contested):
+            first, *others = sorted(self._owners[ref])
             for other in others:
                 place = self._files[other].objects[ref][1]
                 found[f"{other} {place}"] = f"{ref} is also in {first}, which is used"
         return found
 
+    def _keep(self, name: str, file: _File) -> None:
+        self._files[name] = file
+        if file.problems:
+            self._bad.add(name)
+        else:
+            self._bad.discard(name)
+
+    def _own(self, ref: Ref, name: str) -> None:
+        owners = self._owners.setdefault(ref, set())
+        owners.add(name)
+        if len(owners) > 1:
+            self._contested.add(ref)
+
     def _disown(self, ref: Ref, name: str) -> None:
         owners = self._owners[ref]
         owners.discard(name)
+        if len(owners) < 2:
+            self._contested.discard(ref)
         if not owners:
             del self._owners[ref]
 

@@ -9,7 +9,14 @@ from pathlib import Path
 import msgspec
 from watchfiles import awatch
 
-from clustermesh.sources.directory.files import Version, below, is_manifest, manifests, version
+from clustermesh.sources.directory.files import (
+    Version,
+    below,
+    is_manifest,
+    manifests,
+    may_lead_to_manifests,
+    version,
+)
 from clustermesh.sources.directory.folder import Folder
 from clustermesh.sources.directory.parse import parse
 from clustermesh.sources.objects import ObjectKind, ref
@@ -106,7 +113,7 @@ class DirectorySource:
             step=round(settings.step * 1000),
             debounce=round(settings.debounce * 1000),
         ):
-            reported.add(below(root, path) for _, path in changes)
+            reported.add(root, (below(root, path) for _, path in changes))
 
     async def _look(self, sink: SourceSink, names: Iterable[str] | None) -> None:
         """Read the files of these names (None: all that changed) and hand over what follows."""
@@ -197,13 +204,14 @@ class _Reports:
         self._everything = False
         self._some = asyncio.Event()
 
-    def add(self, names: Iterable[str]) -> None:
+    def add(self, root: Path, names: Iterable[str]) -> None:
         for name in names:
             if is_manifest(name):
                 self._names.add(name)
-            else:
-                self._everything = True  # a directory, or a link that files are reached through
-        self._some.set()
+            elif not self._everything:
+                self._everything = may_lead_to_manifests(root, name)
+        if self._names or self._everything:
+            self._some.set()
 
     async def next(self, patience: float) -> set[str] | None:
         """The names reported, after at most ``patience`` seconds; None: look at all."""
