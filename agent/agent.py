@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-OWN, REMOTES, NETWORK, CHECKPOINT = "own cluster", "remote clusters", "network", "checkpoint"
+OWN, REMOTES, NETWORK, NODE = "own cluster", "remote clusters", "network", "node"
+CHECKPOINT, CONFIGURATION = "checkpoint", "configuration"
 TCP_IP_HEADERS: Final = 40
 NANOSECONDS: Final = 1_000_000_000
 
@@ -95,7 +96,7 @@ class Agent:
             checkpoint=self._checkpoint,
             opener=open_etcd,
             waits=waits,
-            report=self._board.reporter("configuration"),
+            report=self._board.reporter(CONFIGURATION),
         )
         self._fresh = asyncio.Event()
 
@@ -158,10 +159,12 @@ class Agent:
         await network.run()
 
     def _network_changed(self, trouble: str | None) -> None:
-        self._board.reporter(NETWORK)(trouble)
         network = self._network
         if network is None or network.last.link is None:
+            self._board.degraded(NETWORK, trouble or "the device is not there")
             return
+        self._board.ok(NETWORK)
+        self._board.reporter(NODE)(trouble)
         self._datapath.state.configure(mss=network.last.link.mtu - TCP_IP_HEADERS)
 
     def _want_network(self) -> None:

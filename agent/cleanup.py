@@ -34,7 +34,5 @@ def remove(settings: CleanupSettings) -> list[str]:
     if root.exists():
         pins.cleanup(root)
         gone.append(f"programs and maps pinned under {root}")
-    place = Place(
-        device=settings.device, table=settings.route_table, priority=settings.rule_priority
-    )
+    place = Place(device=settings.device, table=settings.route_table)
     return gone + network.remove(place)

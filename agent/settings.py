@@ -116,12 +116,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 class CleanupSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """What ``clustermesh-agent cleanup`` needs: where the agent had put things."""
 
-    bpf_root: Path = Path("/sys/fs/bpf")
-    state_dir: Path = Path("/var/lib/clustermesh")
-    device: str = "cm_vxlan"
-    route_table: int = 8472
-    rule_priority: int = 472
-    api_socket: Path = Path("/run/clustermesh/agent.sock")
+    bpf_root: Annotated[Path, about("BPF file system that the agent used")] = Path("/sys/fs/bpf")
+    state_dir: Annotated[Path, about("state directory that the agent used")] = Path(
+        "/var/lib/clustermesh"
+    )
+    device: Annotated[str, about("the agent's VXLAN device")] = "cm_vxlan"
+    route_table: Annotated[int, about("the agent's routing table", ge=1, le=0xFFFFFFFF)] = 8472
 
 
 def _check(settings: Settings) -> None:

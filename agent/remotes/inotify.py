@@ -23,7 +23,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 class DirectoryWatch:
-    """Whether a directory changed since this was made; a missing one never does.
+    """Whether a directory changed since this was made, or came to be.
 
     Make it, then read the directory, then wait: nothing falls in between.
     """
@@ -33,7 +33,9 @@ class DirectoryWatch:
         self._fd = libc.inotify_init1(FLAGS)
         if self._fd < 0:
             return  # out of inotify instances: the caller's interval still holds
-        libc.inotify_add_watch(self._fd, os.fsencode(directory), CHANGES)
+        for path in (directory, directory.parent):  # a directory that is not there may come
+            if libc.inotify_add_watch(self._fd, os.fsencode(path), CHANGES) >= 0:
+                break
         asyncio.get_running_loop().add_reader(self._fd, self._read)
 
     def __enter__(self) -> Self:

@@ -6,11 +6,12 @@ from typing import Final
 import structlog
 
 from agent.checkpoint import ClusterRecord, Saved
-from agent.facts import AnyKind, Me, Sink
+from agent.facts import AnyKind, Change, Me, Sink
 from agent.remotes import feeds, handshake
 from agent.remotes.directory import RemoteFile
 from agent.remotes.handshake import Ids
 from agent.remotes.progress import Counts, Progress
+from agent.remotes.reader import SLICE
 from agent.remotes.session import Opener, Role, Session, Waits
 from agent.remotes.supervision import keep_connected
 from clustermesh import keys
@@ -51,6 +52,7 @@ class Remote:
         self._session: Session | None = None
         self._id = 0
         self._kinds: frozenset[AnyKind] = frozenset()
+        self._saved: Saved | None = None
 
     # -- asked by the owner of the directory ----------------------------------------------------
 
@@ -67,6 +69,14 @@ class Remote:
 
     def restore(self, saved: Saved) -> None:
         """Begin with what an earlier run knew, before anything is asked of the peer."""
+        self._saved = saved
+
+    @property
+    def removed(self) -> bool:
+        """Whether its file is gone."""
+        return self._wanted is None
+
+    async def _remember(self, saved: Saved) -> None:
         try:
             self._ids.reserve(self.cluster, saved.cluster_id)
         except handshake.Refused as error:
@@ -78,13 +88,16 @@ class Remote:
         for kind, facts in saved.facts.items():
             decode = keys.decoder(kind, origin)
             prefix = keys.prefix(kind, Layout.STATE, self.cluster)
-            changes = []
-            for name, value in facts.items():
-                try:
-                    changes.append((name, decode(prefix + name, value)))
-                except BadFact:
-                    continue  # a release that checks more than the one that wrote it
-            self._sink.apply(self.cluster, kind, changes)
+            names = list(facts)
+            for start in range(0, len(names), SLICE):
+                changes: list[Change] = []
+                for name in names[start : start + SLICE]:
+                    try:
+                        changes.append((name, decode(prefix + name, facts[name])))
+                    except BadFact:
+                        continue  # a release that checks more than the one that wrote it
+                self._sink.apply(self.cluster, kind, changes)
+                await asyncio.sleep(0)
         self._kinds = frozenset(saved.facts)
         self._sink.unconfirmed(self.cluster)
         self.progress.unconfirmed = True
@@ -97,6 +110,9 @@ class Remote:
 
     async def run(self) -> None:
         """Live until the file is gone, then drain; the peer is not needed for that."""
+        if self._saved is not None:
+            saved, self._saved = self._saved, None
+            await self._remember(saved)
         async with asyncio.TaskGroup() as tasks:
             helpers = [tasks.create_task(self._grace())]
             if self._waits.cache:

@@ -65,7 +65,10 @@ class Remotes:
             async with ending(scans) as found:
                 async for files, problem in found:
                     self._report(problem or None)
-                    self._turn(files, tasks)
+                    if not problem:
+                        self._turn(files, tasks)
+                    elif not self._scanned:
+                        self._turn(self._presumed(problem), tasks)
 
     @property
     def complete(self) -> bool:
@@ -83,9 +86,20 @@ class Remotes:
         )
         return [f"cluster {name}: {sentence}" for name, sentence in sentences if sentence]
 
+    def _presumed(self, problem: str) -> directory.Remotes:
+        """While the configuration cannot be read: the clusters that were configured last time.
+
+        To take an unreadable directory for an empty one would drain every cluster.
+        """
+        path = self._places.directory
+        return {
+            name: directory.RemoteFile(name, path / name, "", problem=problem)
+            for name in self._saved
+        }
+
     def _turn(self, files: directory.Remotes, tasks: asyncio.TaskGroup) -> None:
         """Make the directory's content the configuration."""
-        self._sink.expect(frozenset(files))
+        self._sink.expect(frozenset(filter(directory.NAME.fullmatch, files)))
         for name in self._remotes.keys() - files.keys():
             self._remotes[name].configure(None)
         first, self._scanned = not self._scanned, True
@@ -118,7 +132,8 @@ class Remotes:
         tasks.create_task(self._live(remote), name=f"remote/{file.cluster}")
 
     async def _live(self, remote: Remote) -> None:
-        await remote.run()
+        while not remote.removed:
+            await remote.run()
         del self._remotes[remote.cluster]
         log.info("cluster removed", cluster=remote.cluster)
 

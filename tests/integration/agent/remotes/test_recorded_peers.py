@@ -190,6 +190,32 @@ async def test_the_double_failure(etcd: Etcd, tmp_path: Path) -> None:
     await beside(second, remember)
 
 
+async def test_an_unreadable_configuration_is_no_empty_one(etcd: Etcd, tmp_path: Path) -> None:
+    """The directory is not mounted at the start: what was configured last time is kept."""
+    await fill(etcd, vectors.APISERVER / "etcd-shared-only.jsonl")
+    first = Listening(tmp_path)
+    configure(first.directory, "cl1", etcd)
+
+    async def learn() -> None:
+        await until(first.ready("cl1"))
+
+    await beside(first, learn)
+    first.directory.rename(tmp_path / "away")
+    second = Listening(tmp_path)
+
+    async def mount() -> None:
+        await until(lambda: ("unconfirmed", "cl1") in second.sink.calls)
+        assert second.sink.expected == {"cl1"}
+        services = first.sink.names("cl1", Kind.SERVICES)
+        assert second.sink.names("cl1", Kind.SERVICES) == services
+        (tmp_path / "away").rename(second.directory)
+        await until(second.ready("cl1"))
+        assert ("drain", "cl1") not in second.sink.calls
+        assert second.sink.names("cl1", Kind.SERVICES) == services
+
+    await beside(second, mount)
+
+
 async def test_one_bad_file_harms_no_other(etcd: Etcd, tmp_path: Path) -> None:
     await fill(etcd, vectors.APISERVER / "etcd-shared-only.jsonl")
     listening = Listening(tmp_path)

@@ -89,6 +89,15 @@ async def test_a_symbolic_link_that_is_swapped_is_a_change(tmp_path: Path) -> No
             assert first["paris"].digest != second["paris"].digest
 
 
+async def test_a_directory_that_comes_is_noticed(tmp_path: Path) -> None:
+    where = tmp_path / "remotes"
+    async with asyncio.timeout(20):
+        async with aclosing(directory.follow(where, own="home", interval=60)) as found:
+            assert "cannot be read" in (await anext(found))[1]
+            where.mkdir()
+            assert await anext(found) == ({}, "")
+
+
 async def test_a_directory_that_goes_away_removes_nothing(tmp_path: Path) -> None:
     where = tmp_path / "remotes"
     where.mkdir()

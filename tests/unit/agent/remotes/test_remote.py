@@ -328,6 +328,7 @@ async def test_the_double_failure_keeps_services_and_nodes(tmp_path: Path) -> No
     remote = again.remote("paris")
     remote.restore(again.checkpoint.load()["paris"])
     async with living(remote):
+        await until(lambda: remote.progress.unconfirmed)
         await until(lambda: bool(remote.progress.sentence()))
         assert again.sink.names("paris", Kind.SERVICES) == {"shop/cart", "shop/till"}
         assert again.sink.names("paris", Kind.NODES) == {"n1"}
