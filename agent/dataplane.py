@@ -251,6 +251,16 @@ class Dataplane:
         while self._work(lambda: 0.0) or self._services.writer.busy:
             self._services.writer.settle()
 
+    @property
+    def written(self) -> bool:
+        """Whether everything is in the maps, but for tables and what must come after them."""
+        return not (self._addresses.puts or self._services.dirty)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the maps are as the facts say, but for what waits or failed."""
+        return not (self._addresses.puts or self._addresses.drops) and self._services.idle
+
     # -- asked ------------------------------------------------------------------------------------
 
     def routes(self) -> frozenset[Route]:

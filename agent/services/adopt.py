@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from agent.services.program import Place, Program, digest, master, match_key, reverse_nat, slots
+from agent.services.program import Place, Program, master, match_key, reverse_nat, shares_of, slots
 from bpf.datapath import Maps
 from bpf.layout_lb import (
     BackendValue,
@@ -34,7 +34,7 @@ class Adopted(NamedTuple):
 
 
 _NOTHING = Program(
-    id=0, backends=(), count=0, parked=0, flags=0, timeout=0, table=b"", slots=0, whole=False
+    id=0, backends=(), count=0, parked=0, flags=0, timeout=0, shares=b"", slots=0, whole=False
 )
 
 
@@ -91,7 +91,7 @@ def _backends(items: Iterable[tuple[bytes, bytes]]) -> dict[int, BackendValue]:
 
 def _tables(tables: Tables) -> dict[bytes, bytes]:
     keys = list(tables.keys())
-    return {key: digest(tables.read(key) or b"") for key in keys}
+    return {key: shares_of(tables.read(key) or b"") for key in keys}
 
 
 def _programs(
@@ -128,7 +128,7 @@ def _program(
         parked=sum(bool(value.flags & ServiceFlag.QUARANTINED) for value in found),
         flags=top.flags,
         timeout=top.backend_or_timeout,
-        table=family.tables.get(pack_rev_nat(top.rev_nat), b""),
+        shares=family.tables.get(pack_rev_nat(top.rev_nat), b""),
         slots=max(entries, default=0),
     )
     expected = {match_key(backend, program) for backend in program.matches}

@@ -1,11 +1,12 @@
 """From verdicts about backends to the program of a frontend: slots, counters, flags, table."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from agent.services.merge import Backend, Verdict
 from agent.services.offers import PROTOCOLS, Condition
-from agent.services.program import Place, Program, digest, selection
-from agent.services.table import table
+from agent.services.program import Place, Program, selection, shares
+from agent.services.table import quotas, table
 from bpf.layout_lb import MAX_AFFINITY_TIMEOUT, ServiceFlag
 from clustermesh.addresses import packed
 from clustermesh.local import Frontend, LocalService, Scope
@@ -24,18 +25,30 @@ def frontends(service: LocalService) -> dict[Place, Frontend]:
     return found
 
 
+class Selection(NamedTuple):
+    """Backends that are selected from, and how many entries of the table each has."""
+
+    ids: tuple[int, ...]
+    names: tuple[bytes, ...]
+    quotas: tuple[int, ...]
+
+    def table(self) -> bytes:
+        """The selection table for the map (contract datapath 1.8)."""
+        return selection(self.ids, table(self.names, self.quotas))
+
+
 def compose(
     number: int,
     service: LocalService,
     verdicts: Sequence[Verdict],
     id_of: Callable[[Backend], int],
     size: int,
-) -> tuple[Program, bytes]:
-    """The program of a frontend with service id ``number``, and its selection table.
+) -> tuple[Program, Selection]:
+    """The program of a frontend with service id ``number``; its table has ``size`` entries.
 
     Slots are in the order of ids, so that one that stays is not written again. Backends that are
     ready but not selected follow the selected ones, then those that are terminating: both keep
-    the connections they have (contract datapath 1.3). A table has ``size`` entries.
+    the connections they have (contract datapath 1.3).
     """
     used = [(verdict, id_of(verdict.backend)) for verdict in verdicts if verdict.weight]
     spare = [v.backend for v in verdicts if not v.weight]
@@ -44,26 +57,24 @@ def compose(
     backends = (*sorted(number for _, number in used), *standby, *parked)
     if len(backends) > MOST_SLOTS:
         raise ValueError(f"{len(backends)} backends, a frontend has room for {MOST_SLOTS}")
-    entries = _table(used, size)
-    timeout = min(service.session_affinity_seconds, MAX_AFFINITY_TIMEOUT)
+    chosen = _select(used, size)
     program = Program(
         id=number,
         backends=backends,
         count=len(used),
         parked=len(parked),
         flags=_flags(service),
-        timeout=timeout,
-        table=digest(entries),
+        timeout=min(service.session_affinity_seconds, MAX_AFFINITY_TIMEOUT),
+        shares=shares({n: q for n, q in zip(chosen.ids, chosen.quotas, strict=True) if q}),
         slots=len(backends),
     )
-    return program, entries
+    return program, chosen
 
 
-def _table(used: Sequence[tuple[Verdict, int]], size: int) -> bytes:
-    if not used:
-        return b""
-    positions = table(_names(used), tuple(verdict.weight for verdict, _ in used), size)
-    return selection([number for _, number in used], positions)
+def _select(used: Sequence[tuple[Verdict, int]], size: int) -> Selection:
+    weights = [verdict.weight for verdict, _ in used]
+    parts = tuple(quotas(weights, size)) if used else ()
+    return Selection(tuple(number for _, number in used), _names(used), parts)
 
 
 def _names(used: Sequence[tuple[Verdict, int]]) -> tuple[bytes, ...]:

@@ -69,6 +69,14 @@ class Change(NamedTuple):
         return self.old if self.old is not None and self.old.whole else None
 
     @property
+    def needs_table(self) -> bool:
+        """Whether there is a selection table to write."""
+        new, known = self.new, self.known
+        if new is None or not new.shares:
+            return False
+        return known is None or self.replaced is not None or known.shares != new.shares
+
+    @property
     def replaced(self) -> Program | None:
         """What the maps hold under an id that the frontend has no more."""
         old, new = self.old, self.new
@@ -184,18 +192,15 @@ def _master_lost(change: Change) -> Iterator[bytes]:
 
 
 def _table_changed(change: Change) -> Iterator[Entry]:
-    new, known = change.new, change.known
-    if new is None or not new.table:
-        return
-    if known is None or change.replaced is not None or known.table != new.table:
-        yield pack_rev_nat(new.id), change.table
+    if change.new is not None and change.needs_table:
+        yield pack_rev_nat(change.new.id), change.table
 
 
 def _table_lost(change: Change) -> Iterator[bytes]:
     old, new = change.old, change.new
-    if old is None or not (old.table or not old.whole):
+    if old is None or not (old.shares or not old.whole):
         return
-    if change.replaced is not None or new is None or not new.table:
+    if change.replaced is not None or new is None or not new.shares:
         yield pack_rev_nat(old.id)
 
 

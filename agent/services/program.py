@@ -5,7 +5,9 @@ use first, then those that only keep their connections), a reverse-NAT entry, a 
 and, with session affinity, one match entry for each backend in use.
 """
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -19,6 +21,7 @@ from bpf.layout_lb import (
     ServiceValue,
     pack_rev_nat,
     pack_table,
+    unpack_table,
 )
 
 Entry = tuple[bytes, bytes]
@@ -43,8 +46,9 @@ class Program(msgspec.Struct, frozen=True, gc=False):
 
     ``backends``: ids in the order of slots; the first ``count`` are selected, the last ``parked``
     are on their way out. ``slots``: how many slot entries there may be, at least as many as
-    backends. ``table``: digest of the selection table, empty for none. ``whole``: the entries are
-    known to be as described; if not, all are written again.
+    backends. ``shares``: digest of how many entries of the selection table each backend has, empty
+    for no table; a table follows from its shares. ``whole``: the entries are known to be as
+    described; if not, all are written again.
     """
 
     id: int
@@ -53,7 +57,7 @@ class Program(msgspec.Struct, frozen=True, gc=False):
     parked: int
     flags: int
     timeout: int
-    table: bytes
+    shares: bytes
     slots: int
     whole: bool = True
 
@@ -63,9 +67,15 @@ class Program(msgspec.Struct, frozen=True, gc=False):
         return self.backends[: self.count] if self.timeout else ()
 
 
-def digest(table: bytes) -> bytes:
-    """A short stand-in for a table's bytes."""
-    return blake2b(table, digest_size=8).digest() if table else b""
+def shares(entries: Mapping[int, int]) -> bytes:
+    """A short stand-in for a table that gives each backend id so many entries."""
+    pairs = (number for pair in sorted(entries.items()) for number in pair)
+    return blake2b(array("Q", pairs).tobytes(), digest_size=8).digest() if entries else b""
+
+
+def shares_of(table: bytes) -> bytes:
+    """The same for a table as it is in the map."""
+    return shares(Counter(unpack_table(table)))
 
 
 def selection(ids: Sequence[int], positions: Sequence[int]) -> bytes:

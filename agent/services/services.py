@@ -279,14 +279,14 @@ class Services:
             return None
         self._adopted.discard(place)
         old = self._programs.get(place)
-        new, entries = compose(
-            self._ids.of(place), service, verdicts, self._id_of, self._table_size
-        )
+        number = self._ids.of(place)
+        new, chosen = compose(number, service, verdicts, self._id_of, self._table_size)
         if new == old:
             return None
         self._backends.retain(new)
         self._programs[place] = new
-        return Turn(place, old, new, entries, service=name)
+        turn = Turn(place, old, new, service=name)
+        return turn._replace(table=chosen.table()) if turn.needs_table else turn
 
     def _id_of(self, backend: Backend) -> int:
         return self._backends.id_of(_key(backend))
@@ -330,7 +330,7 @@ class Services:
             family = "6" if len(place.address) == 16 else "4"
             found["services" + family] += 1 + len(program.backends)
             found["reverse_nat" + family] += 1
-            found["tables" + family] += bool(program.table)
+            found["tables" + family] += bool(program.shares)
             found["affinity_match"] += len(program.matches)
         return found | self._backends.entries()
 

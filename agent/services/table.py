@@ -1,9 +1,9 @@
 """The selection table of a frontend: which backend each of its M entries picks.
 
-A table is a function of the backends' names and weights alone, so every node of the mesh builds
-the same one. Two properties make it useful: each backend has its exact share of the entries (the
-largest remainder method, so less than one entry off), and taking one backend away leaves nearly
-all entries of the others where they were.
+A table is a function of the backends' names and shares alone, so every node of the mesh builds
+the same one, and one found in the map is known by its shares. Two properties make it useful: each
+backend has its exact share of the entries (the largest remainder method, so less than one entry
+off), and taking one backend away leaves nearly all entries of the others where they were.
 
 Backends claim entries in Maglev's order: with two hashes of its name a backend claims entry
 ``(h1 mod M + j * (h2 mod (M - 1) + 1)) mod M`` as its j-th (contract datapath 1.8). Claims are
@@ -39,17 +39,17 @@ def quotas(weights: Sequence[int], size: int) -> list[int]:
 
 
 @lru_cache(maxsize=256)
-def table(names: tuple[bytes, ...], weights: tuple[int, ...], size: int) -> Sequence[int]:
-    """For each of ``size`` entries the position in ``names`` of the backend it picks.
+def table(names: tuple[bytes, ...], quotas: tuple[int, ...]) -> Sequence[int]:
+    """For each entry the position in ``names`` of the backend it picks.
 
-    Names are distinct and sorted, weights positive; there is at least one of each. Ports of a
-    service that have the same backends share one result.
+    Names are distinct and sorted, there is at least one; the quotas add up to the size of the
+    table. Ports of a service that have the same backends share one result.
     """
+    size = sum(quotas)
     if len(names) == 1:
         return array("i", [0]) * size
-    left = quotas(weights, size)
     claims = [_Claims.of(name, size) for name in names]
-    entries = [-1] * size
+    left, entries = list(quotas), [-1] * size
     _settle_in_turns(claims, left, entries)
     _settle_the_rest(claims, left, entries)
     return array("i", entries)

@@ -1,7 +1,7 @@
 """Facts of a small mesh in few words, and the node's maps that follow from them."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from agent.dataplane import Dataplane
 from agent.facts import AnyKind, LocalKind, Me
@@ -130,11 +130,8 @@ class Agent:
 
     def __init__(self, maps: Maps | None = None, **settings: object) -> None:
         chosen = Settings(**settings)
-        room = DatapathSettings.small()
-        self.maps = maps or maps_in_memory(
-            DatapathSettings(**{f.name: getattr(room, f.name) for f in fields(room)}
-                             | {"table_size": chosen.table_size})
-        )  # fmt: skip
+        room = replace(DatapathSettings.small(), table_size=chosen.table_size)
+        self.maps = maps or maps_in_memory(room)
         me = Me(OWN, OWN_ID, NODE, NODE_IP)
         self.dataplane = Dataplane(self.maps, me, chosen)
         self.dataplane.adopt()
