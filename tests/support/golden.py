@@ -59,7 +59,7 @@ def reduced(key: str, value: bytes, ending: frozenset[str] = frozenset()) -> byt
         # Only 1.20 has K8sServiceAccount.
         return _changed(_ips.decode(value), service_account="")
     if key.startswith(keys.prefix(Kind.SERVICE_EXPORTS, Layout.STATE, "cl1")):
-        # Three fields came after 1.17 and are to be sent (contract kvstore 2.6; decision 0006).
+        # Three fields came after 1.17 and are to be sent (contract kvstore 2.6; decision 0005).
         return _changed(
             _exports.decode(value),
             export_creation_timestamp="",
