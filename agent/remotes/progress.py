@@ -92,6 +92,14 @@ class Progress:
             log.info("cluster connected", cluster=self.cluster)
         self.on_change()
 
+    def awaiting(self, kind: AnyKind, sentence: str | None) -> None:
+        """The producer has not told all of a kind yet, or now has (None)."""
+        if sentence is None:
+            self._notes.pop(kind, None)
+        elif kind not in self._notes:
+            self._notes[kind] = sentence
+            log.info("waiting for a full list", cluster=self.cluster, kind=str(kind))
+
     def synced(self, kind: AnyKind) -> None:
         """The kind has been read in full."""
         self._synced[kind] = True

@@ -70,7 +70,7 @@ class KindReader:
     def _report(self, sentence: str | None) -> None:
         canary = self._feed.canary
         waiting = sentence is not None and bool(canary) and canary in sentence
-        self._progress.note(self._feed.kind, sentence if waiting else None)
+        self._progress.awaiting(self._feed.kind, sentence if waiting else None)
         self._progress.trouble(self._feed.kind, None if waiting else sentence)
 
     def _take(self, events: Sequence[Event]) -> None:

@@ -121,7 +121,7 @@ class Session:
                 problem = str(error)
             except TimeoutError:
                 problem = f"no answer within {self._waits.handshake:g} s"
-            self._progress.trouble("connection", f"{problem}; trying again in {wait:.1f} s")
+            self._progress.trouble("connection", f"{problem}; trying again in {wait:.2g} s")
             await asyncio.sleep(wait)
         raise AssertionError  # a back-off never ends
 

@@ -35,7 +35,7 @@ async def keep_connected(
                 backoff.reset()
             wait = next(backoff)
             reason = "; ".join(dict.fromkeys(map(describe, causes(error))))
-            progress.trouble("connection", f"{reason}; trying again in {wait:.1f} s")
+            progress.trouble("connection", f"{reason}; trying again in {wait:.2g} s")
             await asyncio.sleep(wait)
 
 
