@@ -71,16 +71,15 @@ def maps_in_memory(settings: DatapathSettings | None = None) -> Maps:
     return Maps(**{name: make(spec) for name, spec in _MEMBERS.items()})  # type: ignore[arg-type]  # by kind
 
 
-def _kernel_maps(fds: dict[str, int], settings: DatapathSettings) -> Maps:
-    def make(spec: MapSpec) -> KernelMap | KernelTables | KernelCounters:
-        fd = fds[spec.name]
-        if spec.kind is MapKind.HASH_OF_MAPS:
-            return KernelTables(fd, spec.name, table_size=settings.table_size * 4)
-        if spec.kind is MapKind.PERCPU_HASH:
-            return KernelCounters(fd, spec.name)
-        return KernelMap(fd, spec.name)
+_Handle = KernelMap | KernelTables | KernelCounters
 
-    return Maps(**{name: make(spec) for name, spec in _MEMBERS.items()})  # type: ignore[arg-type]  # by kind
+
+def _handle(spec: MapSpec, fd: int, settings: DatapathSettings) -> _Handle:
+    if spec.kind is MapKind.HASH_OF_MAPS:
+        return KernelTables(fd, spec.name, table_size=settings.table_size * 4)
+    if spec.kind is MapKind.PERCPU_HASH:
+        return KernelCounters(fd, spec.name)
+    return KernelMap(fd, spec.name)
 
 
 class Datapath:
@@ -93,7 +92,10 @@ class Datapath:
         self._settings = settings
         self._map_fds = maps
         self._program_fds = programs
-        self.maps = _kernel_maps(maps, settings)
+        self._handles = {
+            member: _handle(spec, maps[spec.name], settings) for member, spec in _MEMBERS.items()
+        }
+        self.maps = Maps(**self._handles)  # type: ignore[arg-type]  # by kind
         self.state = State(maps["cm_state"])
 
     def __enter__(self) -> Self:
@@ -110,8 +112,12 @@ class Datapath:
     def close(self) -> None:
         """Everything stays pinned and goes on working."""
         self.state.close()
-        for fd in (*self._map_fds.values(), *self._program_fds.values()):
-            os.close(fd)
+        for handle in self._handles.values():
+            handle.close()
+        ours = {spec.name for spec in _MEMBERS.values()}
+        for name, fd in (*self._map_fds.items(), *self._program_fds.items()):
+            if name not in ours:
+                os.close(fd)
         self._map_fds.clear()
         self._program_fds.clear()
 

@@ -12,6 +12,8 @@ from typing import Any, Final, Self
 from bpf.errors import FeatureMissingError, LoadError
 
 _LOG_LINES: Final = 40
+_LONGEST_LOG: Final = 1 << 20  # a verifier's whole log comes in one piece
+_WARNING: Final = 0
 _log: Final[deque[str]] = deque(maxlen=_LOG_LINES)
 _Pointer = ctypes.c_void_p
 _PRINT: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, _Pointer)
@@ -37,10 +39,12 @@ _SIGNATURES: Final[dict[str, tuple[Any, list[Any]]]] = {
 }
 
 
-def _remember(_level: int, template: bytes, arguments: int) -> int:
-    line = ctypes.create_string_buffer(4096)
-    written: int = _libc.vsnprintf(line, len(line), template, arguments)
-    _log.extend(line.value.decode(errors="replace").splitlines())
+def _remember(level: int, template: bytes, arguments: int) -> int:
+    if level != _WARNING:
+        return 0
+    text = ctypes.create_string_buffer(_LONGEST_LOG)
+    written: int = _libc.vsnprintf(text, len(text), template, arguments)
+    _log.extend(text.value.decode(errors="replace").splitlines())
     return written
 
 
@@ -101,7 +105,7 @@ class Object:
         self._lib.bpf_object__close(self._object)
 
     def _failed(self, what: str) -> LoadError:
-        tail = "; ".join(line.strip() for line in list(_log)[-8:] if line.strip())
+        tail = "; ".join(line.strip() for line in list(_log)[-12:] if line.strip())
         return LoadError(
             f"the object {self._name} {what}: {tail or os.strerror(ctypes.get_errno())}"
         )

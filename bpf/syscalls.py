@@ -37,8 +37,8 @@ LINK_DETACH: Final = 34
 ENOTSUPP: Final = 524  # kernel-internal, and yet what batch commands answer for some map types
 F_RDONLY: Final = 1 << 3  # BPF_F_RDONLY: this file descriptor may not write
 
-_ELEMENT: Final = Struct("=I4xQQQ")
-_BATCH: Final = Struct("=QQQQIIQQ")
+_ELEMENT: Final = Struct("=i4xQQQ")
+_BATCH: Final = Struct("=QQQQIiQQ")
 _OBJECT: Final = Struct("=QII")
 _CREATE: Final = Struct("=IIIIIII16s")
 _INFO: Final = Struct("=IIQ")

@@ -24,48 +24,63 @@ struct inner {
 	struct ipcache_key source;
 	struct ipcache_key destination;
 	__u32 l4_offset;
-	__u8 protocol; /* 0 when the transport header is elsewhere: a later fragment, options */
+	__u8 protocol;	  /* 0 when the transport header is elsewhere: a later fragment */
 	__u8 unreachable; /* whether an ICMP error may answer it */
 };
 
+enum { LAST_HEADER = 127 }; /* no header of ours starts behind it: bounds what the verifier sees */
+
+/* Where `size` bytes at `offset` lie, made linear when they are not; good until the packet changes. */
+static __always_inline void *header(struct __sk_buff *skb, __u32 offset, __u32 size)
+{
+	void *at = (void *)(long)skb->data + (offset & LAST_HEADER);
+
+	if (at + size > (void *)(long)skb->data_end) {
+		if (bpf_skb_pull_data(skb, offset + size) < 0)
+			return NULL;
+		at = (void *)(long)skb->data + (offset & LAST_HEADER);
+		if (at + size > (void *)(long)skb->data_end)
+			return NULL;
+	}
+	return at;
+}
+
 static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, struct inner *inner)
 {
-	struct iphdr ip;
+	struct iphdr *ip = header(skb, sizeof(struct ethhdr), sizeof(*ip));
 
-	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)) < 0 ||
-	    (ip.version_ihl & 0xf0) != 0x40 || (ip.version_ihl & 0x0f) < 5)
+	if (!ip || (ip->version_ihl & 0xf0) != 0x40 || (ip->version_ihl & 0x0f) < 5)
 		return DROP_INVALID_PACKET;
-	inner->source.address[0] = ip.source;
-	inner->destination.address[0] = ip.destination;
+	inner->source.address[0] = ip->source;
+	inner->destination.address[0] = ip->destination;
 	inner->source.family = inner->destination.family = FAMILY_IPV4;
 	inner->source.prefixlen = inner->destination.prefixlen = IPCACHE_STATIC_BITS + 32;
-	inner->l4_offset = sizeof(struct ethhdr) + (ip.version_ihl & 0x0f) * 4;
-	if (!(ip.fragment & const_bswap16(0x1fff))) {
-		inner->protocol = ip.protocol;
-		inner->unreachable = ip.version_ihl == 0x45;
+	inner->l4_offset = sizeof(struct ethhdr) + (ip->version_ihl & 0x0f) * 4;
+	if (!(ip->fragment & const_bswap16(0x1fff))) {
+		inner->protocol = ip->protocol;
+		inner->unreachable = ip->version_ihl == 0x45;
 	}
-	if ((ip.destination & const_bswap32(0xf0000000)) == const_bswap32(0xe0000000) ||
-	    ip.destination == 0xffffffff)
+	if ((ip->destination & const_bswap32(0xf0000000)) == const_bswap32(0xe0000000) ||
+	    ip->destination == 0xffffffff)
 		return DROP_UNROUTABLE;
 	return FORWARDED;
 }
 
 static __always_inline enum reason parse_ipv6(struct __sk_buff *skb, struct inner *inner)
 {
-	struct ipv6hdr ip;
+	struct ipv6hdr *ip = header(skb, sizeof(struct ethhdr), sizeof(*ip));
 
-	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)) < 0 ||
-	    (ip.version_class_label & const_bswap32(0xf0000000)) != const_bswap32(0x60000000))
+	if (!ip || (ip->version_class_label & const_bswap32(0xf0000000)) != const_bswap32(0x60000000))
 		return DROP_INVALID_PACKET;
-	__builtin_memcpy(inner->source.address, ip.source, sizeof(ip.source));
-	__builtin_memcpy(inner->destination.address, ip.destination, sizeof(ip.destination));
+	__builtin_memcpy(inner->source.address, ip->source, sizeof(ip->source));
+	__builtin_memcpy(inner->destination.address, ip->destination, sizeof(ip->destination));
 	inner->source.family = inner->destination.family = FAMILY_IPV6;
 	inner->source.prefixlen = inner->destination.prefixlen = IPCACHE_STATIC_BITS + 128;
-	inner->l4_offset = sizeof(struct ethhdr) + sizeof(ip);
-	inner->protocol = ip.next_header;
+	inner->l4_offset = sizeof(struct ethhdr) + sizeof(*ip);
+	inner->protocol = ip->next_header;
 	inner->unreachable = 1;
-	if ((ip.destination[0] & const_bswap32(0xff000000)) == const_bswap32(0xff000000) ||
-	    (ip.destination[0] & const_bswap32(0xffc00000)) == const_bswap32(0xfe800000))
+	if ((ip->destination[0] & const_bswap32(0xff000000)) == const_bswap32(0xff000000) ||
+	    (ip->destination[0] & const_bswap32(0xffc00000)) == const_bswap32(0xfe800000))
 		return DROP_UNROUTABLE;
 	return FORWARDED;
 }
@@ -80,6 +95,20 @@ static __always_inline enum reason parse(struct __sk_buff *skb, struct inner *in
 	default:
 		return DROP_UNKNOWN_L3;
 	}
+}
+
+static __always_inline void clamp(struct __sk_buff *skb, const struct inner *inner)
+{
+	struct cm_state *state = agent_state();
+	__u8 *tcp;
+
+	if (inner->protocol != IPPROTO_TCP || !state || !state->mss)
+		return;
+	tcp = header(skb, inner->l4_offset, TCP_FIXED_SIZE);
+	if (tcp && tcp[TCP_FLAGS] & TCP_SYN)
+		clamp_mss(skb, inner->l4_offset, (tcp[TCP_OFFSET] >> 4) * 4,
+			  state->mss -
+				  (inner->source.family == FAMILY_IPV6 ? IPV6_HEADER_EXCESS : 0));
 }
 
 static __always_inline int drop(struct __sk_buff *skb, enum reason reason,
@@ -139,7 +168,7 @@ int cm_to_overlay(struct __sk_buff *skb)
 	tunnel.tunnel_id = wire_identity(&inner.source, &line);
 	if (bpf_skb_set_tunnel_key(skb, &tunnel, TUNNEL_KEY_SIZE, BPF_F_ZERO_CSUM_TX) < 0)
 		return drop(skb, DROP_NO_TUNNEL_KEY, EGRESS);
-	clamp_mss(skb, inner.destination.family, inner.protocol, inner.l4_offset);
+	clamp(skb, &inner);
 	count(FORWARDED, EGRESS, FILE_OVERLAY, line, bytes);
 	return TC_NEXT;
 }
@@ -181,7 +210,7 @@ int cm_from_overlay(struct __sk_buff *skb)
 		reason = parse(skb, &inner);
 	if (reason != FORWARDED)
 		return drop(skb, reason, INGRESS);
-	clamp_mss(skb, inner.destination.family, inner.protocol, inner.l4_offset);
+	clamp(skb, &inner);
 	bpf_skb_change_type(skb, PACKET_HOST);
 	count(FORWARDED, INGRESS, FILE_OVERLAY, LINE_PLAIN, skb->len);
 	return TC_NEXT;

@@ -149,7 +149,7 @@ def two_nodes(
                 node.add_pod(pod_mtu)
             else:
                 node.ip("address", "add", f"{node.pod4}/32", "dev", "lo")
-                node.ip("address", "add", f"{node.pod6}/128", "dev", "lo")
+                node.ip("address", "add", f"{node.pod6}/128", "dev", "lo", "nodad")
             for address in (node.pod4, node.pod6):
                 node.know(address, node.identity)
             node.make_device(wire_mtu - 50)

@@ -6,7 +6,8 @@
 
 enum {
 	TCP_FIXED_SIZE = 20,
-	TCP_OFFSET_AND_FLAGS = 12,
+	TCP_OFFSET = 12,
+	TCP_FLAGS = 13,
 	TCP_CHECKSUM = 16,
 	TCP_SYN = 0x02,
 	TCP_OPTION_END = 0,
@@ -62,20 +63,11 @@ static long next_option(__u32 index, struct option_walk *walk)
 	return LOOP_GO_ON;
 }
 
-static __always_inline void clamp_mss(struct __sk_buff *skb, __u8 family, __u8 protocol, __u32 tcp)
+/* Looks through the options of a handshake whose header has `size` bytes. */
+static __always_inline void clamp_mss(struct __sk_buff *skb, __u32 tcp, __u32 size, __u32 limit)
 {
-	struct cm_state *state = agent_state();
-	struct option_walk walk = {.skb = skb, .tcp = tcp, .at = tcp + TCP_FIXED_SIZE};
-	__u8 head[2];
+	struct option_walk walk = {
+		.skb = skb, .tcp = tcp, .at = tcp + TCP_FIXED_SIZE, .end = tcp + size, .limit = limit};
 
-	if (protocol != IPPROTO_TCP || !state || !state->mss)
-		return;
-	if (bpf_skb_load_bytes(skb, tcp + TCP_OFFSET_AND_FLAGS, head, sizeof(head)) < 0 ||
-	    !(head[1] & TCP_SYN))
-		return;
-	walk.limit = state->mss;
-	if (family == FAMILY_IPV6)
-		walk.limit -= IPV6_HEADER_EXCESS;
-	walk.end = tcp + (head[0] >> 4) * 4;
 	bpf_loop(TCP_MAX_OPTIONS, next_option, &walk, 0);
 }

@@ -228,3 +228,12 @@ def test_the_whole_tree_may_vanish_between_two_runs(root, settings, datapath):
     with load(root, settings) as again:
         again.maps.nodes.put_many([(bytes(4), bytes(16))])
         assert list(datapath.maps.nodes.items()) == []
+
+
+def test_a_closed_data_path_can_no_longer_write(datapath):
+    datapath.close()
+    with pytest.raises(BpfError, match="Bad file descriptor"):
+        datapath.maps.nodes.put_many([(bytes(4), bytes(16))])
+    with pytest.raises(ValueError, match="the state map is closed"):
+        datapath.state.stamp(1)
+    datapath.close()

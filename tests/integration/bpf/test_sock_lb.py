@@ -1,169 +1,31 @@
 """Services as programs see them: real sockets in a control group, real echo servers as backends."""
 
 import os
-import selectors
 import socket
 import subprocess
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
-from bpf.datapath import Datapath
+from bpf.counters import Line, Reason
 from bpf.layout_lb import (
     AffinityMatchKey,
-    BackendState,
-    BackendValue,
-    ReverseNatValue,
     ServiceFlag,
     ServiceKey,
     ServiceValue,
-    pack_backend_id,
     pack_rev_nat,
     pack_table,
 )
-from tests.support.bpf import child_cgroup, counted, inside, netns, seeded
+from tests.support.bpf import child_cgroup, inside, netns, seeded
 from tests.support.bpf_packets import packed
+from tests.support.bpf_services import PORT, TCP, UDP, Lab, ask, family_of, many, serving
 
 pytestmark = pytest.mark.root
-Result = TypeVar("Result")
 
-TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
-PROTO = {TCP: 6, UDP: 17}
-VIP4, VIP6, PORT = "10.96.0.10", "fd00:96::a", 80
+VIP4, VIP6 = "10.96.0.10", "fd00:96::a"
 BACKENDS4 = ["127.0.1.1", "127.0.1.2", "127.0.1.3"]
 BACKENDS6 = ["fd00:1::1", "fd00:1::2", "fd00:1::3"]
 TABLE = 1021
-NO_SERVICE, NO_SLOT, NO_BACKEND, STALE_REVERSE = 158, 5, 6, 8
-BY_SLOT, LEFT_ALONE = 6, 5
-
-
-@dataclass
-class Lab:
-    """A namespace with a server behind every backend address, and the maps that name them."""
-
-    datapath: Datapath
-    namespace: str
-    cgroup: Path
-    next_id: int = 1
-
-    def run(self, work: Callable[[], Result]) -> Result:
-        return inside(work, namespace=self.namespace, cgroup=self.cgroup)
-
-    def backend(self, address: str, kind: socket.SocketKind, cluster: int = 0) -> int:
-        number = self.next_id
-        self.next_id += 1
-        value = BackendValue(packed(address), 8080, PROTO[kind], BackendState.ACTIVE, cluster)
-        maps = self.datapath.maps
-        into = maps.backends6 if ":" in address else maps.backends4
-        into.put_many([(pack_backend_id(number), value.pack())])
-        return number
-
-    def service(
-        self,
-        vip: str,
-        kind: socket.SocketKind,
-        backends: list[int],
-        *,
-        rev_nat: int = 7,
-        flags: int = 0,
-        timeout: int = 0,
-        table: list[int] | None = None,
-    ) -> None:
-        maps = self.datapath.maps
-        v6 = ":" in vip
-        services = maps.services6 if v6 else maps.services4
-        revnats = maps.reverse_nat6 if v6 else maps.reverse_nat4
-        tables = maps.tables6 if v6 else maps.tables4
-        address, proto = packed(vip), PROTO[kind]
-        if table is not None:
-            tables.swap([pack_rev_nat(rev_nat)], pack_table(table))
-        slots = [
-            (ServiceKey(address, PORT, proto, n).pack(), ServiceValue(number, 0, rev_nat).pack())
-            for n, number in enumerate(backends, 1)
-        ]
-        revnats.put_many([(pack_rev_nat(rev_nat), ReverseNatValue(address, PORT).pack())])
-        master = ServiceValue(timeout, len(backends), rev_nat, flags)
-        services.put_many([*slots, (ServiceKey(address, PORT, proto).pack(), master.pack())])
-        maps.affinity_match.put_many(
-            [(AffinityMatchKey(number, rev_nat).pack(), b"\0") for number in backends]
-        )
-
-    def counted(self, reason: int, line: int | None = None) -> int:
-        return counted(self.datapath.maps.metrics.read(), reason, line)
-
-
-def family_of(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-class Servers:
-    """Answers every request with the address it came to, TCP and UDP, from one thread."""
-
-    def __init__(self, addresses: list[str]) -> None:
-        self._ready = selectors.DefaultSelector()
-        self._wake, self._stop = socket.socketpair()
-        self._ready.register(self._wake, selectors.EVENT_READ)
-        for address in addresses:
-            for kind in (TCP, UDP):
-                self._listen(address, kind)
-
-    def _listen(self, address: str, kind: socket.SocketKind) -> None:
-        server = socket.socket(family_of(address), kind)
-        server.bind((address, 8080))
-        if kind is TCP:
-            server.listen(128)
-        self._ready.register(server, selectors.EVENT_READ, (address, kind))
-
-    def run(self) -> None:
-        while True:
-            for key, _ in self._ready.select():
-                if key.fileobj is self._wake:
-                    return
-                assert isinstance(key.fileobj, socket.socket)
-                self._answer(key.fileobj, *key.data)
-
-    def _answer(self, server: socket.socket, address: str, kind: socket.SocketKind | None) -> None:
-        if kind is TCP:
-            connection, _ = server.accept()
-            self._ready.register(connection, selectors.EVENT_READ, (address, None))
-        elif kind is UDP:
-            _, peer = server.recvfrom(100)
-            server.sendto(address.encode(), peer)
-        elif server.recv(100):
-            server.sendall(address.encode())
-        else:
-            self._ready.unregister(server)
-            server.close()
-
-    def close(self) -> None:
-        for key in list(self._ready.get_map().values()):
-            assert isinstance(key.fileobj, socket.socket)
-            key.fileobj.close()
-        self._stop.close()
-        self._ready.close()
-
-    def stop(self) -> None:
-        self._stop.send(b"x")
-
-
-@contextmanager
-def serving(namespace: str, addresses: list[str]) -> Iterator[None]:
-    servers = inside(lambda: Servers(addresses), namespace=namespace)
-    thread = threading.Thread(target=servers.run)
-    thread.start()
-    try:
-        yield
-    finally:
-        servers.stop()
-        thread.join()
-        servers.close()
 
 
 @pytest.fixture(scope="module")
@@ -172,9 +34,8 @@ def place():
     name = f"cm-test-{os.getpid()}-lb"
     with netns(name):
         for address in BACKENDS6:
-            subprocess.run(
-                ["ip", "-n", name, "addr", "add", f"{address}/128", "dev", "lo"], check=True
-            )
+            words = ("addr", "add", f"{address}/128", "dev", "lo", "nodad")
+            subprocess.run(["ip", "-n", name, *words], check=True)
         with serving(name, BACKENDS4 + BACKENDS6):
             yield name
 
@@ -186,19 +47,6 @@ def lab(datapath, place):
         datapath.state.configure(cluster_id=1, stale_after=60 * 10**9)
         yield Lab(datapath, place, cgroup)
         datapath.detach_sock_lb()
-
-
-def ask(vip: str, kind: socket.SocketKind, *, family: socket.AddressFamily | None = None) -> str:
-    """Which backend answers a connected socket."""
-    with socket.socket(family or family_of(vip), kind) as client:
-        client.settimeout(5)
-        client.connect((vip, PORT))
-        client.sendall(b"who")
-        return client.recv(100).decode()
-
-
-def many(lab: Lab, vip: str, kind: socket.SocketKind, times: int = 60) -> Counter[str]:
-    return lab.run(lambda: Counter(ask(vip, kind) for _ in range(times)))
 
 
 CASES = pytest.mark.parametrize(
@@ -217,7 +65,7 @@ def test_connections_are_spread_as_the_table_says(lab, vip, addresses, kind):
     seen = many(lab, vip, kind, 200)
     assert set(seen) == set(addresses[:2])
     assert 20 < seen[addresses[0]] < 120
-    assert lab.counted(0, BY_SLOT) == 0
+    assert lab.counted(Reason.FORWARDED, Line.SELECTED_BY_SLOT) == 0
 
 
 @CASES
@@ -225,7 +73,7 @@ def test_connections_are_spread_as_the_table_says(lab, vip, addresses, kind):
 def test_without_a_table_a_slot_is_drawn(lab, vip, addresses, kind):
     lab.service(vip, kind, [lab.backend(address, kind) for address in addresses])
     assert set(many(lab, vip, kind, 100)) == set(addresses)
-    assert lab.counted(0, BY_SLOT) == 100
+    assert lab.counted(Reason.FORWARDED, Line.SELECTED_BY_SLOT) == 100
 
 
 @KINDS
@@ -317,7 +165,7 @@ def test_a_service_without_backends_refuses_at_once(lab, vip, addresses, kind):
     lab.service(vip, kind, [])
     with pytest.raises(OSError, match="No route to host"):
         lab.run(lambda: ask(vip, kind))
-    assert lab.counted(NO_SERVICE) == 1
+    assert lab.counted(Reason.DROP_NO_SERVICE) == 1
 
 
 def test_a_datagram_to_a_service_without_backends_is_refused_at_once(lab):
@@ -336,11 +184,11 @@ def test_a_missing_slot_and_a_missing_backend_are_told_apart(lab, vip, addresses
     lab.service(vip, TCP, [0])
     with pytest.raises(OSError, match="No route to host"):
         lab.run(lambda: ask(vip, TCP))
-    assert (lab.counted(NO_SLOT), lab.counted(NO_BACKEND)) == (1, 0)
+    assert (lab.counted(Reason.LB_NO_SLOT), lab.counted(Reason.LB_NO_BACKEND)) == (1, 0)
     lab.service(vip, TCP, [4711])
     with pytest.raises(OSError, match="No route to host"):
         lab.run(lambda: ask(vip, TCP))
-    assert (lab.counted(NO_SLOT), lab.counted(NO_BACKEND)) == (1, 1)
+    assert (lab.counted(Reason.LB_NO_SLOT), lab.counted(Reason.LB_NO_BACKEND)) == (1, 1)
 
 
 @CASES
@@ -385,10 +233,10 @@ def test_stale_facts_leave_local_picks_alone_and_keep_remote_ones(lab, vip, addr
         lab.datapath.state.stamp(time.monotonic_ns())
         assert many(lab, vip, TCP, 3).total() == 3
         lab.datapath.state.stamp(stale)
-        before = lab.counted(0, LEFT_ALONE)
+        before = lab.counted(Reason.FORWARDED, Line.STALE_LOCAL)
         with pytest.raises(OSError, match="Network is unreachable"):
             lab.run(lambda: ask(vip, TCP))
-        assert lab.counted(0, LEFT_ALONE) == before + 1
+        assert lab.counted(Reason.FORWARDED, Line.STALE_LOCAL) == before + 1
     lab.service(vip, TCP, [other], table=[other] * TABLE)
     assert set(many(lab, vip, TCP, 3)) == {addresses[2]}
 
@@ -401,8 +249,8 @@ def test_stale_facts_refuse_nobody(lab):
     lab.service(VIP4, TCP, [4711])
     with pytest.raises(OSError, match="Network is unreachable"):
         lab.run(lambda: ask(VIP4, TCP))
-    assert lab.counted(0, LEFT_ALONE) == 2
-    assert (lab.counted(NO_SERVICE), lab.counted(NO_BACKEND)) == (0, 0)
+    assert lab.counted(Reason.FORWARDED, Line.STALE_LOCAL) == 2
+    assert (lab.counted(Reason.DROP_NO_SERVICE), lab.counted(Reason.LB_NO_BACKEND)) == (0, 0)
 
 
 def test_an_agent_that_never_stamped_is_not_stale(lab):
@@ -429,7 +277,7 @@ def test_a_service_that_is_gone_no_longer_names_its_old_peers(lab, vip, addresse
 
     assert lab.run(peers) == [(vip, PORT), (addresses[0], 8080)]
     assert list(reverse.items()) == []
-    assert lab.counted(STALE_REVERSE) == 1
+    assert lab.counted(Reason.LB_REVERSE_STALE) == 1
 
 
 def test_two_scopes_use_the_inner_one(lab):

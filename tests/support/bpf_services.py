@@ -1,0 +1,167 @@
+"""Services over real sockets: a node's maps as a test writes them, and servers behind them."""
+
+import selectors
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from bpf.datapath import Datapath
+from bpf.layout_lb import (
+    AffinityMatchKey,
+    BackendState,
+    BackendValue,
+    ReverseNatValue,
+    ServiceKey,
+    ServiceValue,
+    pack_backend_id,
+    pack_rev_nat,
+    pack_table,
+)
+from tests.support.bpf import counted, inside
+from tests.support.bpf_packets import packed
+
+Result = TypeVar("Result")
+
+TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
+PROTO = {TCP: 6, UDP: 17}
+PORT = 80
+
+
+@dataclass
+class Lab:
+    """A namespace with a server behind every backend address, and the maps that name them."""
+
+    datapath: Datapath
+    namespace: str
+    cgroup: Path
+    next_id: int = 1
+
+    def run(self, work: Callable[[], Result]) -> Result:
+        return inside(work, namespace=self.namespace, cgroup=self.cgroup)
+
+    def backend(self, address: str, kind: socket.SocketKind, cluster: int = 0) -> int:
+        number = self.next_id
+        self.next_id += 1
+        value = BackendValue(packed(address), 8080, PROTO[kind], BackendState.ACTIVE, cluster)
+        maps = self.datapath.maps
+        into = maps.backends6 if ":" in address else maps.backends4
+        into.put_many([(pack_backend_id(number), value.pack())])
+        return number
+
+    def service(
+        self,
+        vip: str,
+        kind: socket.SocketKind,
+        backends: list[int],
+        *,
+        rev_nat: int = 7,
+        flags: int = 0,
+        timeout: int = 0,
+        table: list[int] | None = None,
+    ) -> None:
+        maps = self.datapath.maps
+        v6 = ":" in vip
+        services = maps.services6 if v6 else maps.services4
+        revnats = maps.reverse_nat6 if v6 else maps.reverse_nat4
+        tables = maps.tables6 if v6 else maps.tables4
+        address, proto = packed(vip), PROTO[kind]
+        if table is not None:
+            tables.swap([pack_rev_nat(rev_nat)], pack_table(table))
+        slots = [
+            (ServiceKey(address, PORT, proto, n).pack(), ServiceValue(number, 0, rev_nat).pack())
+            for n, number in enumerate(backends, 1)
+        ]
+        revnats.put_many([(pack_rev_nat(rev_nat), ReverseNatValue(address, PORT).pack())])
+        master = ServiceValue(timeout, len(backends), rev_nat, flags)
+        services.put_many([*slots, (ServiceKey(address, PORT, proto).pack(), master.pack())])
+        maps.affinity_match.put_many(
+            [(AffinityMatchKey(number, rev_nat).pack(), b"\0") for number in backends]
+        )
+
+    def counted(self, reason: int, line: int | None = None) -> int:
+        return counted(self.datapath.maps.metrics.read(), reason, line)
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+class Servers:
+    """Answers every request with the address it came to, TCP and UDP, from one thread."""
+
+    def __init__(self, addresses: list[str]) -> None:
+        self._ready = selectors.DefaultSelector()
+        self._wake, self._stop = socket.socketpair()
+        self._ready.register(self._wake, selectors.EVENT_READ)
+        for address in addresses:
+            for kind in (TCP, UDP):
+                self._listen(address, kind)
+
+    def _listen(self, address: str, kind: socket.SocketKind) -> None:
+        server = socket.socket(family_of(address), kind)
+        server.bind((address, 8080))
+        if kind is TCP:
+            server.listen(128)
+        self._ready.register(server, selectors.EVENT_READ, (address, kind))
+
+    def run(self) -> None:
+        while True:
+            for key, _ in self._ready.select():
+                if key.fileobj is self._wake:
+                    return
+                assert isinstance(key.fileobj, socket.socket)
+                self._answer(key.fileobj, *key.data)
+
+    def _answer(self, server: socket.socket, address: str, kind: socket.SocketKind | None) -> None:
+        if kind is TCP:
+            connection, _ = server.accept()
+            self._ready.register(connection, selectors.EVENT_READ, (address, None))
+        elif kind is UDP:
+            _, peer = server.recvfrom(100)
+            server.sendto(address.encode(), peer)
+        elif server.recv(100):
+            server.sendall(address.encode())
+        else:
+            self._ready.unregister(server)
+            server.close()
+
+    def close(self) -> None:
+        for key in list(self._ready.get_map().values()):
+            assert isinstance(key.fileobj, socket.socket)
+            key.fileobj.close()
+        self._stop.close()
+        self._ready.close()
+
+    def stop(self) -> None:
+        self._stop.send(b"x")
+
+
+@contextmanager
+def serving(namespace: str, addresses: list[str]) -> Iterator[None]:
+    servers = inside(lambda: Servers(addresses), namespace=namespace)
+    thread = threading.Thread(target=servers.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        servers.stop()
+        thread.join()
+        servers.close()
+
+
+def ask(vip: str, kind: socket.SocketKind, *, family: socket.AddressFamily | None = None) -> str:
+    """Which backend answers a connected socket."""
+    with socket.socket(family or family_of(vip), kind) as client:
+        client.settimeout(5)
+        client.connect((vip, PORT))
+        client.sendall(b"who")
+        return client.recv(100).decode()
+
+
+def many(lab: Lab, vip: str, kind: socket.SocketKind, times: int = 60) -> Counter[str]:
+    return lab.run(lambda: Counter(ask(vip, kind) for _ in range(times)))
