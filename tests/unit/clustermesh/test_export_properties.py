@@ -20,7 +20,7 @@ last = st.integers(1, 6)
 
 
 def meta(namespace: str, name: str, **more: object) -> objects.Meta:
-    return objects.Meta(name=name, namespace=namespace, **more)  # type: ignore[arg-type]
+    return objects.Meta(name=name, namespace=namespace, **more)
 
 
 some_namespace = st.builds(
@@ -157,7 +157,7 @@ class OneByOne(RuleBasedStateMachine):
         self.etcd: dict[str, bytes] = {}
 
     def told(self, changes: object) -> None:
-        for key, value in changes:  # type: ignore[attr-defined]
+        for key, value in changes:
             assert self.etcd.get(key) != value, "a write that changes nothing"
             if value is None:
                 del self.etcd[key]
