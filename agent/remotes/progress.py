@@ -103,11 +103,11 @@ class Progress:
     def synced(self, kind: AnyKind) -> None:
         """The kind has been read in full."""
         self._synced[kind] = True
-        self.on_change()
         if self.ready:
             self.unconfirmed = False
             self.confirmed = True
             self.settled.set()
+        self.on_change()
 
     def news(self) -> None:
         """A fact came."""

@@ -84,18 +84,30 @@ def test_a_node_serves_both_clusters(node: Place, own: Etcd, paris: Etcd) -> Non
         assert running.stop() == 0
 
 
+def test_a_node_alone_is_ready_and_keeps_its_network(node: Place, own: Etcd) -> None:
+    with agent(node, node.arguments(own)) as running:
+        running.until(lambda: "elements = { 10.1.0.0/24 }" in node.run("nft", "list", "ruleset"))
+        running.until(lambda: used(node) == {"10.1.0.9:8080"})
+        assert node.ask("/v1/status")["num-global-services"] == 2
+
+
 def test_a_stopped_agent_leaves_everything_and_the_next_one_writes_nothing(
     node: Place, own: Etcd, paris: Etcd
 ) -> None:
     with agent(node, node.arguments(own)) as running:
         running.until(lambda: used(node) == BOTH)
         running.until(lambda: "10.7.0.0/24" in node.run("ip", "route", "show", "table", "all"))
+        running.until(lambda: "10.1.0.0/24" in node.run("nft", "list", "ruleset"))
         assert running.stop() == 0
-    before = kernel(node)
+    before, changes = kernel(node), running.words().count("network changed")
+    assert changes > 0
     with agent(node, node.arguments(own)) as again:
         again.until(lambda: used(node) == BOTH)
+        again.until(lambda: again.words().count('"settled"') == 2)
         assert node.ask("/v1/status")["map-writes"] == 0
-        assert kernel(node) == before
+        assert again.stop() == 0
+        assert again.words().count("network changed") == changes
+    assert kernel(node) == before
 
 
 def test_the_double_failure_keeps_remote_backends_through_a_local_change(
