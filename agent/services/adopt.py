@@ -1,7 +1,7 @@
 """What an earlier run left in the service maps, read back: so a restart changes nothing."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -25,13 +25,17 @@ Keys = dict[str, list[bytes]]
 class Adopted(NamedTuple):
     """Frontends and backends found, and entries that belong to neither.
 
-    A frontend that an interrupted run left half-made, or that shares its id, has the id 0.
+    A frontend that an interrupted run left half-made, or that shares its id, has the id 0. Tables
+    are not read yet: a program that has one has the shares ``UNREAD`` (see ``with_shares``).
     """
 
     programs: dict[Place, Program]
     backends: dict[int, BackendValue]
     debris: Keys
 
+
+UNREAD: Final = b"?"
+"""Shares of a table that is there and has not been looked at."""
 
 _NOTHING = Program(
     id=0, backends=(), count=0, parked=0, flags=0, timeout=0, shares=b"", slots=0, whole=False
@@ -45,7 +49,7 @@ class _Family(NamedTuple):
     services: dict[Place, dict[int, ServiceValue]]
     backends: dict[int, BackendValue]
     reverse_nat: dict[bytes, bytes]
-    tables: dict[bytes, bytes]
+    tables: set[bytes]
 
 
 def adopt(maps: Maps) -> Adopted:
@@ -57,14 +61,14 @@ def adopt(maps: Maps) -> Adopted:
             _frontends(maps.services4.items()),
             _backends(maps.backends4.items()),
             dict(maps.reverse_nat4.items()),
-            _tables(maps.tables4),
+            set(maps.tables4.keys()),
         ),
         _Family(
             "6",
             _frontends(maps.services6.items()),
             _backends(maps.backends6.items()),
             dict(maps.reverse_nat6.items()),
-            _tables(maps.tables6),
+            set(maps.tables6.keys()),
         ),
     )
     programs: dict[Place, Program] = {}
@@ -89,9 +93,13 @@ def _backends(items: Iterable[tuple[bytes, bytes]]) -> dict[int, BackendValue]:
     return {unpack_backend_id(key): BackendValue.unpack(value) for key, value in items}
 
 
-def _tables(tables: Tables) -> dict[bytes, bytes]:
-    keys = list(tables.keys())
-    return {key: shares_of(tables.read(key) or b"") for key in keys}
+def with_shares(program: Program, maps: Maps, *, family: str) -> Program:
+    """The program with its table read, which costs as much as all the rest of it."""
+    if program.shares != UNREAD:
+        return program
+    tables: Tables = getattr(maps, "tables" + family)
+    found = shares_of(tables.read(pack_rev_nat(program.id)) or b"")
+    return msgspec.structs.replace(program, shares=found)
 
 
 def _programs(
@@ -128,7 +136,7 @@ def _program(
         parked=sum(bool(value.flags & ServiceFlag.QUARANTINED) for value in found),
         flags=top.flags,
         timeout=top.backend_or_timeout,
-        shares=family.tables.get(pack_rev_nat(top.rev_nat), b""),
+        shares=UNREAD if pack_rev_nat(top.rev_nat) in family.tables else b"",
         slots=max(entries, default=0),
     )
     expected = {match_key(backend, program) for backend in program.matches}

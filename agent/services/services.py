@@ -13,7 +13,7 @@ from agent.clusters import Clusters
 from agent.facts import AnyKind, Change, LocalKind, Me
 from agent.ownership import Ownership
 from agent.services import merge
-from agent.services.adopt import Keys, adopt
+from agent.services.adopt import Keys, adopt, with_shares
 from agent.services.backends import BackendKey, Backends
 from agent.services.compose import compose, frontends
 from agent.services.ids import Ids, NoIdLeft
@@ -277,8 +277,7 @@ class Services:
         if not settled and not any(verdict.weight for verdict in verdicts):
             self._waiting.add(name)
             return None
-        self._adopted.discard(place)
-        old = self._programs.get(place)
+        old = self._program_at(place)
         number = self._ids.of(place)
         new, chosen = compose(number, service, verdicts, self._id_of, self._table_size)
         if new == old:
@@ -287,6 +286,16 @@ class Services:
         self._programs[place] = new
         turn = Turn(place, old, new, service=name)
         return turn._replace(table=chosen.table()) if turn.needs_table else turn
+
+    def _program_at(self, place: Place) -> Program | None:
+        """What the maps hold, looked at in full the first time."""
+        program = self._programs.get(place)
+        if place in self._adopted:
+            self._adopted.discard(place)
+            family = "6" if len(place.address) == 16 else "4"
+            program = with_shares(self._programs[place], self._maps, family=family)
+            self._programs[place] = program
+        return program
 
     def _id_of(self, backend: Backend) -> int:
         return self._backends.id_of(_key(backend))

@@ -346,6 +346,14 @@ def test_a_restart_in_any_order_of_facts_writes_nothing() -> None:
     assert writes(agent.maps) == before
 
 
+def test_after_a_restart_a_change_that_does_not_matter_writes_nothing() -> None:
+    agent = mesh()
+    before = writes(agent.maps)
+    again = mesh(agent.maps)
+    again.local(service(backend(A1, zone="eu-1"), backend(A2, state="starting"))).settle()
+    assert writes(agent.maps) == before
+
+
 def test_a_restart_beside_a_dead_peer_keeps_its_backends() -> None:
     agent = mesh()
     again = Agent(agent.maps).expect("cluster-b").local(service(A1)).synced(OWN).settle()
