@@ -123,8 +123,8 @@ class Datapath:
 
     def attach_overlay(self, ifindex: int) -> bool:
         """Both ends of the VXLAN device with this index in the process's network namespace; whether
-        anything had to change. Call it again whenever the device may have been made anew, and never on
-        the thread of an event loop: a change speaks netlink, and waits for the answer."""
+        anything had to change. Call it again whenever the device may have been made anew, and
+        never on the thread of an event loop: a change speaks netlink, and waits for the answer."""
         changed = [
             self._attach_side(ifindex, side, attach_type, program)
             for side, attach_type, program in _SIDES
