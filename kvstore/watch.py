@@ -180,7 +180,8 @@ class _Follower:
                     puts = [Put(one.key, one.value, one.revision) for one in entries]
                     keys = [put.key for put in puts]
                     self.known.update(keys)
-                    stale.difference_update(keys)
+                    if stale:
+                        stale.difference_update(keys)
                     yield puts
         self.holding = not self._believes()
         if not self.holding:
