@@ -100,6 +100,11 @@ class Apiserver:
             *flags,
         ]
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
     def start(self, *flags: str) -> None:
         """Start it; it is not ready yet."""
         assert self._process is None
@@ -153,9 +158,13 @@ class Apiserver:
         except OSError:
             return 0, ""
         head = f"Host: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
-        writer.write(f"{request} HTTP/1.1\r\n{head}\r\n{body}".encode())
-        answer = (await reader.read()).decode()
-        writer.close()
+        try:
+            writer.write(f"{request} HTTP/1.1\r\n{head}\r\n{body}".encode())
+            answer = (await reader.read()).decode()
+        except ConnectionError:
+            return 0, ""
+        finally:
+            writer.close()
         head, _, content = answer.partition("\r\n\r\n")
         return (int(head.split()[1]), content) if head else (0, "")
 
@@ -168,10 +177,7 @@ class Apiserver:
 
 
 def _environment() -> dict[str, str]:
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith("CLUSTERMESH_")
-    }
-    return {**kept, "PYTHONDONTWRITEBYTECODE": "1"}
+    return {name: text for name, text in os.environ.items() if not name.startswith("CLUSTERMESH_")}
 
 
 # --- what is in etcd -----------------------------------------------------------------------------
