@@ -19,7 +19,7 @@ from clustermesh.apiserver.report import Report
 from clustermesh.apiserver.settings import SUMMARY, Settings
 from clustermesh.apiserver.sources import Supply, opened
 from clustermesh.apiserver.validate import validate
-from clustermesh.export import Exporter, Flavour, cluster_config
+from clustermesh.export import Exporter, cluster_config
 from clustermesh.gojson import encode
 from clustermesh.health import Board, Condition
 from clustermesh.logs import get_logger
@@ -112,18 +112,23 @@ class Apiserver:
 
     async def _publish(self, supply: Supply) -> None:
         settings, board = self._settings, self._board
-        numbers = self._numbers(supply)
+        numbers = supply.numbering() if supply.numbering else None
         exporter = Exporter(supply.export, numbers)
-        if numbers is not None:
-            numbers.allocator.in_use = exporter.has_identity
         publisher = Publisher(
             self._measured,
             PublishSettings(lease_ttl=settings.lease_ttl),
             report=board.reporter("publisher"),
         )
         publication = Publication(
-            exporter, publisher, board, kinds=supply.source.kinds, recorder=numbers
+            exporter,
+            publisher,
+            board,
+            kinds=supply.source.kinds,
+            recorder=numbers if isinstance(numbers, FileNumbers) else None,
         )
+        if numbers is not None:
+            numbers.in_use = exporter.has_identity
+            numbers.decided = publication.decided
         heart = Heart(publisher, interval=settings.heartbeat_interval)
         announcement = Announcement(
             publisher,
@@ -159,15 +164,6 @@ class Apiserver:
                 announcement.recheck(self._store, every=settings.config_recheck),
                 name="cluster-config recheck",
             )
-
-    def _numbers(self, supply: Supply) -> FileNumbers | None:
-        if supply.export.flavour is Flavour.CILIUM:
-            return None
-        return FileNumbers(
-            self._settings.state_dir,
-            cluster_id=self._settings.cluster_id,
-            max_clusters=self._settings.max_connected_clusters,
-        )
 
     def _status(self) -> ApiserverStatus:
         """GET /v1/status, also before there is anything to report."""

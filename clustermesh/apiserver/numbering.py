@@ -1,9 +1,11 @@
-"""Numbers of flavour core where this process alone gives them: recorded in a file."""
+"""Numbers of flavour core: what gives them, and the one that records them in a file."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
+from clustermesh.export import ExportSettings
 from clustermesh.identities import Allocator, Assignment, FileRecord, RecordError
 from clustermesh.identities.record import FILE_NAME
 from clustermesh.keys import identity_range
@@ -13,13 +15,29 @@ from clustermesh.process import Fault
 log = get_logger()
 
 
-class FileNumbers:
-    """Gives numbers (``export.Numbers``) and has them recorded (``publication.Recorder``)."""
+class Numbering(Protocol):
+    """Gives numbers to labels (``export.Numbers``); its owner tells it whom to ask and to tell."""
 
-    def __init__(self, state_dir: Path, *, cluster_id: int, max_clusters: int) -> None:
+    in_use: Callable[[int], bool]
+    """Whether anything published refers to a number (``Exporter.has_identity``)."""
+    decided: Callable[[Iterable[str]], None]
+    """To be told of labels that waited and now have a number (``Publication.decided``)."""
+
+    def number(self, label_text: str) -> int | None:
+        """The number of these labels; None: not decided yet."""
+        ...
+
+
+class FileNumbers:
+    """Where this process alone gives numbers, at once; recorded through ``Publication``."""
+
+    def __init__(self, state_dir: Path, export: ExportSettings) -> None:
         """Read the record. Raises ``Fault`` when that is impossible."""
         self._record = FileRecord(state_dir / FILE_NAME)
-        self.allocator = Allocator(identity_range(cluster_id, max_clusters))
+        self.in_use: Callable[[int], bool] = lambda _number: False
+        self.decided: Callable[[Iterable[str]], None] = lambda _labels: None
+        numbers = identity_range(export.cluster_id, export.max_clusters)
+        self._allocator = Allocator(numbers, in_use=self._is_in_use)
         try:
             state_dir.mkdir(parents=True, exist_ok=True)
             assignments, complaints = self._record.load()
@@ -32,15 +50,18 @@ class FileNumbers:
             ) from None
         for complaint in complaints:
             log.warning("identity record damaged", reason=complaint)
-        self.allocator.restore(assignments)
+        self._allocator.restore(assignments)
 
     def number(self, label_text: str) -> int | None:
         """The number of these labels."""
-        return self.allocator.number(label_text)
+        return self._allocator.number(label_text)
+
+    def _is_in_use(self, number: int) -> bool:
+        return self.in_use(number)
 
     def fresh(self) -> Sequence[Assignment]:
         """What was given since the last time."""
-        return self.allocator.fresh()
+        return self._allocator.fresh()
 
     async def record(self, assignments: Sequence[Assignment]) -> None:
         """Write it down, in a thread: it waits for the disk. Raises ``OSError``."""

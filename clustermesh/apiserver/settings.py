@@ -40,6 +40,9 @@ class Settings(
         Path | None, about("for --source kubernetes; without it, the pod's service account")
     ] = None
     kube_context: Annotated[str, about("context of the kubeconfig; empty: its current one")] = ""
+    kube_namespace: Annotated[
+        str, about("where replicas elect who numbers identities; empty: the pod's own namespace")
+    ] = ""
     flavour: Annotated[
         Literal["auto", "cilium", "core"],
         about("take nodes, identities and addresses from Cilium's custom resources, or from pods"),

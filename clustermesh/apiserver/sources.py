@@ -6,8 +6,10 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from clustermesh.apiserver.numbering import FileNumbers, Numbering
 from clustermesh.apiserver.settings import Settings
 from clustermesh.export import ExportSettings, Flavour, SliceExport
+from clustermesh.keys import identity_range
 from clustermesh.process import Fault
 from clustermesh.sources.objects import ObjectKind
 from clustermesh.sources.port import Source
@@ -16,12 +18,17 @@ Report = Callable[[str | None], None]
 SIGNS_OF_CILIUM = frozenset({ObjectKind.CILIUM_NODE, ObjectKind.CILIUM_ENDPOINT})
 
 
-class Supply(msgspec.Struct, frozen=True):
-    """A source, and how its objects are exported."""
+class Supply(msgspec.Struct, frozen=True, kw_only=True):
+    """A source, how its objects are exported, and how identities of flavour core are numbered.
 
+    ``numbering`` is called once by who publishes, before the source runs: it may read a record, or
+    take part in the election of who writes one. None where the objects carry numbers.
+    """
+
+    name: str
     source: Source
     export: ExportSettings
-    name: str
+    numbering: Callable[[], Numbering] | None = None
 
 
 @asynccontextmanager
@@ -39,6 +46,7 @@ async def opened(settings: Settings, report: Report) -> AsyncIterator[Supply]:
     choice = KubernetesSettings(
         kubeconfig=settings.kubeconfig,
         context=settings.kube_context,
+        namespace=settings.kube_namespace,
         flavour=None if settings.flavour == "auto" else Served(settings.flavour),
     )
     credentials = Credentials(choice)
@@ -48,7 +56,14 @@ async def opened(settings: Settings, report: Report) -> AsyncIterator[Supply]:
         raise Fault(f"{error}; see --kubeconfig and --kube-context") from None
     async with open_kubernetes(choice, report, credentials) as source:
         export = exporting(settings, Flavour(source.flavour))
-        yield Supply(source.only(export.kinds), export, "kubernetes")
+        wanted = source.only(export.kinds)
+        numbers = identity_range(export.cluster_id, export.max_clusters)
+        yield Supply(
+            name="kubernetes",
+            source=wanted,
+            export=export,
+            numbering=_for_core(export, lambda: wanted.numbered(numbers)),
+        )
 
 
 async def _directory(settings: Settings) -> Supply:
@@ -64,8 +79,18 @@ async def _directory(settings: Settings) -> Supply:
     else:
         flavour = Flavour(settings.flavour)
     export = exporting(settings, flavour)
-    source = DirectorySource(DirectorySettings(path=place), export.kinds)
-    return Supply(source, export, f"directory {place}")
+    return Supply(
+        name=f"directory {place}",
+        source=DirectorySource(DirectorySettings(path=place), export.kinds),
+        export=export,
+        numbering=_for_core(export, lambda: FileNumbers(settings.state_dir, export)),
+    )
+
+
+def _for_core(
+    export: ExportSettings, numbering: Callable[[], Numbering]
+) -> Callable[[], Numbering] | None:
+    return numbering if export.flavour is Flavour.CORE else None
 
 
 def exporting(settings: Settings, flavour: Flavour) -> ExportSettings:

@@ -13,11 +13,10 @@ ALERTS = ("CERTIFICATE_REQUIRED", "ALERT_", "alert")
 
 def context(config: EtcdConfig) -> ssl.SSLContext:
     """The client's side of TLS. Raises ``ValueError`` naming the file that cannot be used."""
-    made = ssl.create_default_context()
     _readable("trusted-ca-file", config.trusted_ca_file)
     try:
-        if config.trusted_ca_file:
-            made.load_verify_locations(config.trusted_ca_file)
+        # With a file, the system's authorities are not read: that costs 60 ms.
+        made = ssl.create_default_context(cafile=config.trusted_ca_file)
     except (ssl.SSLError, OSError):
         raise ValueError(
             f"trusted-ca-file: {config.trusted_ca_file} holds no certificate"

@@ -17,6 +17,7 @@ from tests.support.vectors import APISERVER
 
 POD = "cilium/state/ip/v1/default/10.7.0.{}"
 CORE = (
+    make.MESH_IDENTITIES,
     make.node("n1", "192.0.2.11", "10.7.0.0/24"),
     make.pod("cart-0", "10.7.0.44"),
     make.pod("web-0", "10.7.0.45"),
@@ -54,7 +55,7 @@ async def test_flavour_core_follows_an_api_server(
     tmp_path: Path, apiserver: Apiserver, etcd: Etcd
 ) -> None:
     async with running(fake_kube, tmp_path) as kube:
-        await kube.admin.apply(*CORE)
+        await kube.admin.apply(make.MESH_IDENTITIES, *CORE)
         await apiserver.ready(*flags(kube))
         assert {POD.format(44), POD.format(45)} <= (await values(etcd)).keys()
         async with recording(etcd) as seen:
@@ -69,7 +70,7 @@ async def test_while_the_api_server_is_down_nothing_goes_and_nothing_beats(
     tmp_path: Path, apiserver: Apiserver, etcd: Etcd
 ) -> None:
     async with running(fake_kube, tmp_path) as kube:
-        await kube.admin.apply(*CORE)
+        await kube.admin.apply(make.MESH_IDENTITIES, *CORE)
         await apiserver.ready(*flags(kube))
         await until(lambda: beats(apiserver))
         await kube.server.stop()
@@ -98,7 +99,8 @@ def test_a_kubeconfig_that_is_none(apiserver: Apiserver, content: str) -> None:
 
 
 def flags(kube: Kube) -> tuple[str, ...]:
-    return ("--source=kubernetes", f"--kubeconfig={kube.kubeconfig()}")
+    kubeconfig = f"--kubeconfig={kube.kubeconfig()}"
+    return ("--source=kubernetes", kubeconfig, "--kube-namespace=default")
 
 
 async def values(etcd: Etcd) -> dict[str, bytes]:
