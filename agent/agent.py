@@ -18,6 +18,7 @@ from agent.checkpoint import Checkpoint
 from agent.dataplane import Dataplane
 from agent.facts import LocalKind, Me
 from agent.network.wanted import FAMILIES, Facts, Place, collapsed
+from agent.probes.prober import Prober, ProbeSettings
 from agent.remotes.hearing import Hearing
 from agent.remotes.own import Own
 from agent.remotes.remotes import Places, Remotes
@@ -63,6 +64,16 @@ class Agent:
         )
         self._network: Network | None = None
         self._dataplane = Dataplane(datapath.maps, self._me, settings)
+        self._prober = Prober(
+            settings.node,
+            ProbeSettings(
+                port=settings.probe_port,
+                interval=settings.probe_interval,
+                timeout=settings.probe_timeout,
+                rate=settings.probe_rate,
+            ),
+            told=self._dataplane.unreachable,
+        )
         waits = Waits(
             handshake=settings.handshake_timeout,
             config=settings.config_interval,
@@ -113,7 +124,9 @@ class Agent:
             tasks.create_task(self._remotes.run(), name="remotes")
             tasks.create_task(self._checkpoint.run(), name="checkpoint")
             tasks.create_task(self._keep_network(), name="network")
-            tasks.create_task(self._stamp(), name="stamp")
+            if not self._settings.kube_proxy_replacement:
+                tasks.create_task(self._stamp(), name="stamp")
+            tasks.create_task(self._prober.run(), name="probes")
             tasks.create_task(self._settle(), name="settle")
             tasks.create_task(serve(self._surface(), sockets), name="http")
             log.info("started", node=self._me.node, cluster=self._me.cluster, version=VERSION)
@@ -126,6 +139,8 @@ class Agent:
             stale_after=int(self._settings.stale_after * NANOSECONDS),
             cluster_id=self._me.cluster_id,
         )
+        if self._settings.kube_proxy_replacement:
+            self._datapath.state.never_stale()
         self._datapath.attach_sock_lb(self._cgroup)
 
     def _attach(self, ifindex: int) -> bool:
@@ -171,8 +186,9 @@ class Agent:
         """Tell the network what the facts ask of it, once the own cluster's nodes are known."""
         if self._network is None or not self._own.progress.confirmed:
             return
-        routes = self._dataplane.routes()
-        own = [node for node in self._dataplane.nodes() if node.cluster == self._me.cluster]
+        routes, nodes = self._dataplane.routes(), self._dataplane.nodes()
+        self._prober.aim(nodes, own=self._me.cluster)
+        own = [node for node in nodes if node.cluster == self._me.cluster]
         cidrs = {cidr for node in own for cidr in (*node.ipv4_cidrs, *node.ipv6_cidrs)}
         sources = cidrs | self._heard.pods
         self._network.want(
@@ -194,7 +210,10 @@ class Agent:
             self._want_network()
 
     async def _stamp(self) -> None:
-        """Say to the programs that our facts are fresh, as long as they are (design: stale)."""
+        """Say to the programs that our facts are fresh, as long as they are (design: stale).
+
+        With kube-proxy replaced nobody else serves a local backend: then facts never go stale.
+        """
         while True:
             if self._own.fresh:
                 self._datapath.state.stamp(time.monotonic_ns())
@@ -222,7 +241,11 @@ class Agent:
             log=self._control,
             status=self.status,
             registry=metrics.registry(self.status),
-            reads=api.reads(self._dataplane, lambda: self._remotes.statuses(self._dataplane.count)),
+            reads=api.reads(
+                self._dataplane,
+                lambda: self._remotes.statuses(self._dataplane.count),
+                self._prober.statuses,
+            ),
         )
 
     def status(self) -> AgentStatus:
@@ -241,7 +264,12 @@ class Agent:
             num_global_services=self._heard.global_services,
             maps=dataplane.counts(),
             map_writes=dataplane.map_writes,
-            trouble=(*self._board.trouble(), *self._remotes.trouble(), *dataplane.trouble()),
+            trouble=(
+                *self._board.trouble(),
+                *self._remotes.trouble(),
+                *dataplane.trouble(),
+                *self._prober.trouble(),
+            ),
             refusals=tuple(dataplane.refusals),
         )
 

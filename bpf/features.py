@@ -79,6 +79,6 @@ def explain(lacking: Sequence[Feature], release: str) -> str:
 
 def require() -> None:
     """Raises FeatureMissingError with that sentence when anything is missing."""
-    lacking = missing()
+    lacking = missing(FEATURES)
     if lacking:
         raise FeatureMissingError(explain(lacking, os.uname().release))

@@ -39,6 +39,11 @@ class State:
         """The facts were fresh at `now`, nanoseconds of CLOCK_MONOTONIC (time.monotonic_ns)."""
         self._open.stamp = now
 
+    def never_stale(self) -> None:
+        """Take back any stamp: without one, facts have no age."""
+        if self._open.stamp:
+            self._open.stamp = 0
+
     def configure(
         self,
         *,

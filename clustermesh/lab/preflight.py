@@ -5,6 +5,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from bpf import features
+from bpf.errors import FeatureMissingError
 from clustermesh.lab import host
 from clustermesh.lab.errors import LabError
 
@@ -20,7 +22,6 @@ LINKS: Mapping[str, str] = {
     "veth": "link add v0 type veth peer name v1",
     "vxlan": "link add x0 type vxlan external dstport 8472 nolearning",
 }
-OLDEST_KERNEL = (5, 10)
 
 
 def check() -> Path:
@@ -46,19 +47,13 @@ def _programs() -> None:
 
 
 def _kernel() -> None:
-    release = os.uname().release
-    numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdecimal())
-    if numbers < OLDEST_KERNEL:
-        raise LabError(
-            f"kernel {release} is too old: the eBPF programs need 5.10 or newer."
-            " Boot a newer kernel, or use another machine."
-        )
     known = Path("/proc/filesystems").read_text(encoding="ascii").split()
     if "bpf" not in known:
         raise LabError(
             "this kernel has no bpf file system: it was built without CONFIG_BPF_SYSCALL."
             " Use a distribution kernel."
         )
+    _features()
     for kind, command in LINKS.items():
         try:
             host.run("unshare", "--net", "ip", *command.split())
@@ -67,3 +62,11 @@ def _kernel() -> None:
                 f"this kernel cannot make {kind} links ({str(error).rstrip('.')})."
                 f" Try: modprobe {kind}"
             ) from error
+
+
+def _features() -> None:
+    """What ``bpf.features`` needs: asked of the kernel, whatever release it calls itself."""
+    try:
+        features.require()
+    except FeatureMissingError as error:
+        raise LabError(str(error)) from error

@@ -40,14 +40,14 @@ def picture() -> dict[str, str]:
 
 
 def traces() -> list[str]:
-    """What carries the test lab's name."""
-    cgroups = [path.name for path in host.cgroup_mount().glob("cm-test*")]
-    return [*host.netns_named("cm-test-"), *cgroups]
+    """What carries the test lab's name, which no other test uses: its teardown goes by name."""
+    cgroups = [path.name for path in host.cgroup_mount().glob("cm-labtest*")]
+    return [*host.netns_named("cm-labtest-"), *cgroups]
 
 
 @pytest.fixture
 def paths(tmp_path: Path) -> Iterator[Paths]:
-    made = Paths("test", tmp_path)
+    made = Paths("labtest", tmp_path)
     before = picture()
     yield made
     teardown.tear_down(made, lambda _: None)
@@ -123,7 +123,7 @@ def test_pods_are_in_their_nodes_cgroup_before_they_open_a_socket(paths: Paths):
     process = state.processes["cluster-b/client-2"]
     groups = Path(f"/proc/{process.pid}/cgroup").read_text().splitlines()
     (own,) = [group for group in groups if group.startswith("0::")]
-    assert own.endswith("/cm-test/cluster-b.node-2")
+    assert own.endswith("/cm-labtest/cluster-b.node-2")
 
 
 def test_each_node_has_a_bpf_file_system_of_its_own(paths: Paths):
@@ -153,7 +153,7 @@ def test_a_lab_without_its_state_file_is_found_and_removed_by_name(paths: Paths)
 
 
 def test_another_labs_things_stay(paths: Paths, tmp_path: Path):
-    other = Paths("test2", tmp_path)
+    other = Paths("labtest2", tmp_path)
     try:
         wired(paths, default_topology(clusters=1, nodes=1))
         wired(other, default_topology(clusters=1, nodes=1))

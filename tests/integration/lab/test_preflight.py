@@ -6,16 +6,25 @@ from pathlib import Path
 
 import pytest
 
+from bpf import features
+from bpf.features import Feature
 from clustermesh.lab import preflight
 from clustermesh.lab.errors import LabError
 
 pytestmark = pytest.mark.root
 
-UP = (sys.executable, "-P", "-m", "clustermesh.meshctl.main", "lab", "up", "--name", "test")
+UP = (sys.executable, "-P", "-m", "clustermesh.meshctl.main", "lab", "up", "--name", "labtest")
 
 
 def test_this_machine_can_carry_a_lab():
     assert (preflight.check() / "cgroup.procs").exists()
+
+
+def test_a_kernel_that_cannot_load_the_programs_is_told_from_which_on(monkeypatch):
+    later = Feature("what a later kernel has", (9, 9), lambda: False)
+    monkeypatch.setattr(features, "FEATURES", (later,))
+    with pytest.raises(LabError, match=r"lacks what a later kernel has.*boot Linux 9\.9 or newer"):
+        preflight.check()
 
 
 def test_missing_programs_are_named_with_their_packages(monkeypatch, tmp_path: Path):

@@ -1,5 +1,6 @@
 """A whole agent on a node of its own: real etcds, real kernel, real sockets."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bpf import syscalls
+from bpf.state import State
 from clustermesh import keys
 from kvstore.client import DeleteOp
 from tests.support.agent_process import Place, agent, own_cluster, place, remote_cluster
@@ -82,6 +85,29 @@ def test_a_node_serves_both_clusters(node: Place, own: Etcd, paris: Etcd) -> Non
         assert node.ask("/v1/identities?cluster=paris")[0]["id"] == (7 << 16) + 9
         assert 'target_cluster="paris"} 1.0' in node.ask("/metrics")
         assert running.stop() == 0
+
+
+def stamp(node: Place) -> int:
+    fd = syscalls.open_pin(node.bpf / "clustermesh" / "maps" / "cm_state")
+    state = State(fd)
+    try:
+        return state.read().stamp
+    finally:
+        state.close()
+        os.close(fd)
+
+
+def test_facts_grow_stale_only_where_somebody_else_serves_local_backends(
+    node: Place, own: Etcd
+) -> None:
+    replacing = node.arguments(own)
+    beside = [word for word in replacing if word != "--kube-proxy-replacement"]
+    with agent(node, beside) as running:
+        running.until(lambda: stamp(node) > 0)
+        assert running.stop() == 0
+    with agent(node, replacing) as running:
+        running.until(lambda: used(node) == {"10.1.0.9:8080"})
+        assert stamp(node) == 0
 
 
 def test_a_node_alone_is_ready_and_keeps_its_network(node: Place, own: Etcd) -> None:
