@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from agent.probes.prober import ProbeStatus
 from clustermesh.http import Answer, Query, Refused
 from clustermesh.status import (
     IdentityStatus,
@@ -60,10 +61,15 @@ class ClusterMesh(msgspec.Struct, frozen=True, rename="kebab"):
     clusters: tuple[Cluster, ...]
 
 
-def reads(picture: Picture, remotes: Callable[[], Sequence[RemoteStatus]]) -> dict[str, Answer]:
+def reads(
+    picture: Picture,
+    remotes: Callable[[], Sequence[RemoteStatus]],
+    probes: Callable[[], Sequence[ProbeStatus]],
+) -> dict[str, Answer]:
     """Path to answer. ``?cluster=`` chooses; ``?namespace=`` and ``?name=`` choose services."""
     return {
         "/v1/cluster": lambda _: ClusterMesh(tuple(map(as_cluster, remotes()))),
+        "/v1/probes": lambda query: _chosen(probes(), query, ("cluster",)),
         "/v1/services": lambda query: _chosen(picture.services(), query, ("namespace", "name")),
         "/v1/nodes": lambda query: _chosen(picture.nodes(), query, ("cluster", "name")),
         "/v1/identities": lambda query: _chosen(picture.identities(), query, ("cluster", "id")),

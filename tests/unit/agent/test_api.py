@@ -84,7 +84,7 @@ def test_a_failure_has_a_moment() -> None:
 
 
 def test_rows_are_chosen_by_the_query() -> None:
-    answers = reads(Picture(), lambda: [READY])
+    answers = reads(Picture(), lambda: [READY], list)
     assert [it.name for it in answers["/v1/services"]({"name": "till"})] == ["till"]
     assert [it.cluster for it in answers["/v1/nodes"]({"cluster": "lyon"})] == ["lyon"]
     assert len(answers["/v1/identities"]({})) == 1
@@ -92,6 +92,6 @@ def test_rows_are_chosen_by_the_query() -> None:
 
 
 def test_an_unknown_parameter_is_refused_with_those_there_are() -> None:
-    answers = reads(Picture(), list)
+    answers = reads(Picture(), list, list)
     with pytest.raises(Refused, match="known are cluster, name"):
         answers["/v1/nodes"]({"zone": "x"})
