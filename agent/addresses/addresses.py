@@ -61,21 +61,15 @@ class Addresses:
     def apply(self, cluster: str, changes: Sequence[Change]) -> None:
         """Addresses and what is known of them."""
         who = self._claimant(cluster)
-        remote = cluster != self._me.cluster
         for name, fact in changes:
             try:
                 key = ip_key(name)
-                if not isinstance(fact, IPEntry):
-                    self._ipcache.release(key, who)
-                    if remote:
-                        self._left(key)
-                    continue
-                value = ip_value(fact, self._own_node)
+                value = ip_value(fact, self._own_node) if isinstance(fact, IPEntry) else None
             except BadEntry as error:
                 self.refused[cluster, name] = str(error)
                 continue
-            if self._ipcache.claim(key, who, value) and remote:
-                self._came(cluster, key, value)
+            if self._ipcache.state(key, who, value):
+                self._reroute(key)
             if self.refused:
                 self.refused.pop((cluster, name), None)
 
@@ -129,18 +123,26 @@ class Addresses:
 
     # -- routes -----------------------------------------------------------------------------------
 
-    def _came(self, cluster: str, key: bytes, value: bytes) -> None:
-        if key[:4] not in _LONGEST or not self._clusters.has(cluster, Kind.NODES):
-            return
-        address = _address(key)
-        if self._cover.covers(address):
-            return
-        self._host_routes_changed |= self.host_routes.add(address, cluster, value[4:8])
+    def _reroute(self, key: bytes) -> None:
+        """Does the address need a route of its own?"""
+        claim = self._ipcache.claim_of(key)
+        if claim is not None and claim.cluster_id != self._me.cluster_id:
+            cluster = self._clusters.name_of(claim.cluster_id)
+            if key[:4] in _LONGEST and claim.rank == _RANK and self._routed(cluster):
+                self._came(cluster, _address(key), claim.value[4:8])
+                return
+        if len(self.host_routes):
+            self._left(_address(key))
 
-    def _left(self, key: bytes) -> None:
-        if not len(self.host_routes):
-            return
-        address = _address(key)
+    def _routed(self, cluster: str) -> bool:
+        """Before its nodes are known, every address of a cluster is outside of its ranges."""
+        return cluster not in self.held and self._clusters.has(cluster, Kind.NODES)
+
+    def _came(self, cluster: str, address: bytes, endpoint: bytes) -> None:
+        if not self._cover.covers(address):
+            self._host_routes_changed |= self.host_routes.add(address, cluster, endpoint)
+
+    def _left(self, address: bytes) -> None:
         if self.host_routes.discard(address):
             self._host_routes_changed = True
             if self.host_routes.has_room_again:
@@ -160,15 +162,7 @@ class Addresses:
             return
         keys = list(islice(self._unchecked, SLICE))
         for key in keys:
-            claim = self._ipcache.claim_of(key)
-            if (
-                claim is not None
-                and claim.rank == _RANK
-                and claim.cluster_id != self._me.cluster_id
-            ):
-                cluster = self._clusters.name_of(claim.cluster_id)
-                if cluster not in self.held:
-                    self._came(cluster, key, claim.value)
+            self._reroute(key)
         if not keys:
             self._unchecked = None
 

@@ -11,11 +11,14 @@ from itertools import islice
 from struct import Struct
 from typing import Final, NamedTuple
 
-from bpf.errors import MapFullError
+from bpf.errors import BpfError, MapFullError
 from bpf.maps import BpfMap
 
 _TAIL: Final = Struct(">HB")
 """Claimant and generation, after the value."""
+
+UNSURE: Final = b""
+"""What the map holds after a write that failed: no value, so that it is written again."""
 
 Attribute = Callable[[bytes, bytes], int]
 """From an entry found in the map to the cluster it is there for; 0: nobody can tell."""
@@ -56,33 +59,35 @@ class Book:
         self._held: AbstractSet[int] = frozenset()
         self._found: dict[int, dict[bytes, bytes]] = {}
         """Entries of an earlier run that nobody has claimed yet, by cluster id."""
-        self._puts: dict[bytes, None] = {}
-        self._drops: dict[bytes, None] = {}
+        self._puts: dict[bytes, bytes | None] = {}
+        self._drops: dict[bytes, bytes | None] = {}
+        """Keys to write and to remove, with what the map holds now."""
         self._no_room: dict[bytes, None] = {}
         """Keys that the full map refused."""
         self.writes = 0
 
     # -- claims ----------------------------------------------------------------------------------
 
+    def state(self, key: bytes, who: int, value: bytes | None) -> bool:
+        """``claim``, or ``release`` for None. Whether that changes what is wanted."""
+        return self.release(key, who) if value is None else self.claim(key, who, value)
+
     def claim(self, key: bytes, who: int, value: bytes) -> bool:
-        """``who`` wants the key to have this value. Whether that is news."""
+        """``who`` wants the key to have this value. Whether that changes what is wanted."""
         new = value + _TAIL.pack(who, self._generations.get(who, 0))
         old = self._claims.get(key)
         if old == new:
             return False
+        before = self.wanted(key)
         if old is None:
             self._claims[key] = new
             self._counts[who] = self._counts.get(who, 0) + 1
         elif _who(old) == who:
             self._claims[key] = new
             self._renewed(who, old, new)
-            if old[: self._size] == value:
-                return False
         else:
             self._contest(key, who, old, new)
-            return True
-        self._changed(key)
-        return True
+        return self._compare(key, before)
 
     def _renewed(self, who: int, old: bytes, new: bytes) -> None:
         if old[-1] != new[-1]:
@@ -102,37 +107,64 @@ class Book:
 
     def _elect(self, key: bytes, claims: dict[int, bytes]) -> None:
         """The best of the claims wins, the others wait."""
-        before = self._claims.pop(key)[: self._size]
-        best = min(claims, key=self._standing)
-        self._claims[key] = claims.pop(best)
+        self._claims[key] = claims.pop(min(claims, key=self._standing))
         if not claims:
             self._others.pop(key, None)
-        if self._held or self._claims[key][: self._size] != before:
-            self._changed(key)
 
     def _standing(self, who: int) -> tuple[bool, int]:
         return who >> 1 != self._own_id, who
 
-    def release(self, key: bytes, who: int) -> None:
-        """``who`` wants nothing with this key any more."""
+    def release(self, key: bytes, who: int) -> bool:
+        """``who`` wants nothing with the key any more. Whether that changes what is wanted."""
         first = self._claims.get(key)
         if first is None:
-            return
+            return False
+        before = self.wanted(key)
+        old = self._take_back(key, who, first)
+        if old is None:
+            return False
+        self._counts[who] -= 1
+        if old[-1] != self._generations.get(who, 0):
+            self._doubtful[who] -= 1
+        return self._compare(key, before)
+
+    def _take_back(self, key: bytes, who: int, first: bytes) -> bytes | None:
         others = self._others.get(key, {})
         if _who(first) != who:
             old = others.pop(who, None)
             if not others:
                 self._others.pop(key, None)
-        elif others:
-            old = first
+            return old
+        if others:
             self._elect(key, others)
         else:
-            old = self._claims.pop(key)
-            self._changed(key)
-        if old is not None:
-            self._counts[who] -= 1
-            if old[-1] != self._generations.get(who, 0):
-                self._doubtful[who] -= 1
+            del self._claims[key]
+        return first
+
+    def _compare(self, key: bytes, before: bytes | None) -> bool:
+        """Whether what is wanted is not what was wanted ``before``; if so, it will be written."""
+        wanted = self.wanted(key)
+        if wanted == before:
+            return False
+        self._plan(key, self._held_by_map(key, before), wanted)
+        return True
+
+    def _held_by_map(self, key: bytes, before: bytes | None) -> bytes | None:
+        """What the map holds: what is pending says so; else what was wanted, or was found."""
+        for pending in (self._puts, self._drops):
+            if key in pending:
+                return pending.pop(key)
+        if key in self._no_room:
+            del self._no_room[key]
+            return None
+        if before is None and self._found and key in self._claims:
+            return self._unfind(key, _who(self._claims[key]) >> 1)
+        return before
+
+    def _plan(self, key: bytes, held: bytes | None, wanted: bytes | None) -> None:
+        if wanted == held:
+            return
+        (self._drops if wanted is None else self._puts)[key] = held
 
     def wanted(self, key: bytes) -> bytes | None:
         """The value that the key should have; None: it should not be there."""
@@ -207,9 +239,11 @@ class Book:
     def hold(self, cluster_ids: AbstractSet[int]) -> None:
         """Claims of exactly these clusters are left out of account."""
         changed = cluster_ids ^ self._held
+        keys = self.keys_of({claimant(c, rank=rank) for c in changed for rank in (0, 1)})
+        before = [self.wanted(key) for key in keys]
         self._held = frozenset(cluster_ids)
-        for key in self.keys_of({claimant(c, rank=rank) for c in changed for rank in (0, 1)}):
-            self._changed(key)
+        for key, value in zip(keys, before, strict=True):
+            self._compare(key, value)
 
     # -- what an earlier run left -----------------------------------------------------------------
 
@@ -224,9 +258,9 @@ class Book:
 
     def prune(self, cluster_id: int) -> None:
         """What is left of the cluster's earlier entries goes, unless somebody has claimed it."""
-        for key in self._found.pop(cluster_id, {}):
+        for key, value in self._found.pop(cluster_id, {}).items():
             if self.wanted(key) is None:
-                self._drops[key] = None
+                self._drops[key] = value
 
     def _unfind(self, key: bytes, cluster_id: int) -> bytes | None:
         """What the map holds under the key since an earlier run, if that is known."""
@@ -237,20 +271,6 @@ class Book:
         return None
 
     # -- writing ----------------------------------------------------------------------------------
-
-    def _changed(self, key: bytes) -> None:
-        value = self.wanted(key)
-        if self._found and value is not None:
-            found = self._unfind(key, _who(self._claims[key]) >> 1)
-            if found == value:
-                return
-        self._no_room.pop(key, None)
-        if value is None:
-            self._puts.pop(key, None)
-            self._drops[key] = None
-        else:
-            self._drops.pop(key, None)
-            self._puts[key] = None
 
     @property
     def puts(self) -> int:
@@ -275,6 +295,9 @@ class Book:
             self._map.put_many(entries)
         except MapFullError as full:
             self._write_singly(entries[full.applied :])
+        except BpfError:
+            self._puts.update(dict.fromkeys(keys, UNSURE))
+            raise
         for key in keys:
             del self._puts[key]
         self.writes += len(entries)
@@ -290,7 +313,11 @@ class Book:
     def remove(self, most: int) -> None:
         """Remove up to ``most`` entries."""
         keys = list(islice(self._drops, most))
-        self._map.drop_many(keys)
+        try:
+            self._map.drop_many(keys)
+        except BpfError:
+            self._drops.update(dict.fromkeys(keys, UNSURE))
+            raise
         for key in keys:
             del self._drops[key]
         self.writes += len(keys)

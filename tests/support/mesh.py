@@ -191,3 +191,23 @@ def contents(maps: Maps) -> dict[str, dict[bytes, bytes]]:
 def writes(maps: Maps) -> int:
     """Entries written or removed so far, as the kernel would count."""
     return sum(getattr(getattr(maps, field.name), "writes", 0) for field in fields(maps))
+
+
+def garbage(maps: Maps) -> list[str]:
+    """Entries that no frontend accounts for."""
+    found = []
+    now = contents(maps)
+    for family in "46":
+        services = now["services" + family]
+        named = {value[6:8] for value in services.values()}
+        backends = {value[:4] for key, value in services.items() if _slot(key)}
+        found += [f"backend {key.hex()}" for key in now["backends" + family].keys() - backends]
+        found += [f"reverse NAT {key.hex()}" for key in now["reverse_nat" + family].keys() - named]
+        found += [f"table {key.hex()}" for key in now["tables" + family].keys() - named]
+        places = {key[: len(key) - 6] for key in services if not _slot(key)}
+        found += [f"slot {key.hex()}" for key in services if key[: len(key) - 6] not in places]
+    return found
+
+
+def _slot(key: bytes) -> int:
+    return int.from_bytes(key[-6:-4], "little")

@@ -9,7 +9,7 @@ from clustermesh.local import Frontend, LocalService
 from clustermesh.model import ClusterService
 from tests.support import lb
 from tests.support.crash import Crash, Fuse, fused
-from tests.support.mesh import OWN, Agent, backend, contents, offer, service
+from tests.support.mesh import OWN, Agent, backend, garbage, offer, service
 
 VIPS = ("10.96.0.1", "10.96.0.2", "fd00::1")
 
@@ -90,26 +90,6 @@ def _between(there: object, old: dict[str, object], new: dict[str, object], vip:
     """While the slots of a new frontend decide, only backends of before or after are possible."""
     known = (old[vip] or set()) | (new[vip] or set())  # type: ignore[operator]
     return isinstance(there, set) and there <= known
-
-
-def garbage(maps: Maps) -> list[str]:
-    """Entries that no frontend accounts for."""
-    found = []
-    now = contents(maps)
-    for family in "46":
-        services = now["services" + family]
-        named = {value[6:8] for value in services.values()}
-        backends = {value[:4] for key, value in services.items() if _slot(key)}
-        found += [f"backend {key.hex()}" for key in now["backends" + family].keys() - backends]
-        found += [f"reverse NAT {key.hex()}" for key in now["reverse_nat" + family].keys() - named]
-        found += [f"table {key.hex()}" for key in now["tables" + family].keys() - named]
-        places = {key[: len(key) - 6] for key in services if not _slot(key)}
-        found += [f"slot {key.hex()}" for key in services if key[: len(key) - 6] not in places]
-    return found
-
-
-def _slot(key: bytes) -> int:
-    return int.from_bytes(key[-6:-4], "little")
 
 
 def test_garbage_is_seen() -> None:
