@@ -5,20 +5,13 @@ most about a thousand changes at a time and yields to the loop between calls.
 """
 
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from clustermesh.keys import Fact, Kind
-from clustermesh.local import LocalService
+from clustermesh.keys import Fact
+from clustermesh.local import AnyKind, LocalKind, LocalService
 
+__all__ = ["AnyFact", "AnyKind", "Change", "LocalKind", "Me", "Sink"]
 
-class LocalKind(StrEnum):
-    """Kinds of the private tree, which only the own cluster's agents read."""
-
-    SERVICES = "local-services"
-
-
-AnyKind = Kind | LocalKind
 AnyFact = Fact | LocalService
 
 Change = tuple[str, AnyFact | None]

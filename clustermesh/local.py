@@ -11,12 +11,22 @@ import msgspec
 
 from clustermesh import gojson
 from clustermesh.checks import BadFact, address
+from clustermesh.keys import Kind
 from clustermesh.model import Uint16
 
 SERVICES_PREFIX: Final = "clustermesh/local/v1/services/"
 SYNCED: Final = "clustermesh/local/v1/synced/services"
 ANNOTATIONS: Final = "service.clustermesh.io/"
 """Prefix of the annotations that travel in ``LocalService.annotations``, keys in full."""
+
+
+class LocalKind(StrEnum):
+    """Kinds of the private tree, which only the own cluster's agents read."""
+
+    SERVICES = "local-services"
+
+
+AnyKind = Kind | LocalKind
 
 
 class Scope(StrEnum):

@@ -7,11 +7,12 @@ from pathlib import Path
 import structlog
 
 from agent.facts import AnyKind, Me, Sink
-from agent.remotes import feeds, handshake
-from agent.remotes.progress import Counts, Progress
+from agent.remotes import feeds
 from agent.remotes.session import Opener, Role, Session, Waits
-from agent.remotes.supervision import keep_connected
 from clustermesh.model import ClusterConfig
+from clustermesh.remotes import handshake
+from clustermesh.remotes.progress import Counts, Progress
+from clustermesh.remotes.supervision import keep_connected
 from clustermesh.status import RemoteStatus
 from kvstore.config import EtcdConfig
 

@@ -6,9 +6,9 @@ from typing import Final, Protocol
 
 from agent.facts import AnyKind, Change, Sink
 from agent.remotes.feeds import Feed
-from agent.remotes.gate import Held
-from agent.remotes.progress import Progress
 from clustermesh.checks import BadFact
+from clustermesh.remotes.gate import Held
+from clustermesh.remotes.progress import Progress
 from kvstore.client import Reader
 from kvstore.events import Delete, Event, Put, Synced
 from kvstore.watch import FollowSettings, ending, follow

@@ -7,17 +7,18 @@ import structlog
 
 from agent.checkpoint import ClusterRecord, Saved
 from agent.facts import AnyKind, Change, Me, Sink
-from agent.remotes import feeds, handshake
-from agent.remotes.directory import RemoteFile
-from agent.remotes.handshake import Ids
-from agent.remotes.progress import Counts, Progress
+from agent.remotes import feeds
 from agent.remotes.reader import SLICE
 from agent.remotes.session import Opener, Role, Session, Waits
-from agent.remotes.supervision import keep_connected
 from clustermesh import keys
 from clustermesh.checks import BadFact
 from clustermesh.keys import Kind, Layout, Origin
 from clustermesh.model import ClusterConfig
+from clustermesh.remotes import handshake
+from clustermesh.remotes.directory import RemoteFile
+from clustermesh.remotes.handshake import Ids
+from clustermesh.remotes.progress import Counts, Progress
+from clustermesh.remotes.supervision import keep_connected
 from clustermesh.status import RemoteStatus
 
 log = structlog.get_logger()

@@ -9,11 +9,11 @@ import structlog
 
 from agent.checkpoint import Checkpoint, Saved
 from agent.facts import Me, Sink
-from agent.remotes import directory
-from agent.remotes.handshake import Ids
-from agent.remotes.progress import Counts
 from agent.remotes.remote import Remote
 from agent.remotes.session import Opener, Waits
+from clustermesh.remotes import directory
+from clustermesh.remotes.handshake import Ids
+from clustermesh.remotes.progress import Counts
 from clustermesh.status import RemoteStatus
 from kvstore.watch import ending
 

@@ -9,12 +9,13 @@ import msgspec
 
 from agent.facts import Sink
 from agent.remotes.feeds import Feed
-from agent.remotes.gate import Held
-from agent.remotes.handshake import Refused
-from agent.remotes.progress import Progress
 from agent.remotes.reader import KindReader, Record
 from clustermesh import keys
 from clustermesh.model import ClusterConfig
+from clustermesh.remotes.gate import Held
+from clustermesh.remotes.handshake import Refused
+from clustermesh.remotes.progress import Progress
+from clustermesh.remotes.supervision import ConfigChanged
 from kvstore.backoff import Backoff
 from kvstore.client import Reader, Store, StoreError
 from kvstore.config import EtcdConfig
@@ -31,10 +32,6 @@ class Described(Protocol):
     def status_text(self) -> str:
         """One line for an operator."""
         ...
-
-
-class ConfigChanged(Exception):
-    """The cluster's config says something else now: this connection cannot go on."""
 
 
 class Waits(msgspec.Struct, frozen=True, kw_only=True):

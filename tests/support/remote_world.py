@@ -8,8 +8,6 @@ from typing import Final
 
 from agent.checkpoint import Checkpoint
 from agent.facts import Me
-from agent.remotes.directory import RemoteFile
-from agent.remotes.handshake import Ids
 from agent.remotes.remote import Remote
 from agent.remotes.session import Waits
 from clustermesh import gojson, keys
@@ -25,6 +23,8 @@ from clustermesh.model import (
     NodeAddress,
     Port,
 )
+from clustermesh.remotes.directory import RemoteFile
+from clustermesh.remotes.handshake import Ids
 from kvstore.client import DeleteOp, PutOp, Store
 from kvstore.config import EtcdConfig
 from kvstore.memory import MemoryStore

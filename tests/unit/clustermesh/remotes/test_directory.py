@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.remotes import directory
+from clustermesh.remotes import directory
 
 GOOD = "endpoints:\n- https://192.0.2.5:2379\n"
 

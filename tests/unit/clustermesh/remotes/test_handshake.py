@@ -3,7 +3,7 @@
 import pytest
 
 from agent.facts import Me
-from agent.remotes.handshake import Ids, Refused, judge, judge_own
+from clustermesh.remotes.handshake import Ids, Refused, judge, judge_own
 
 ME255 = Me("home", 1, "n", "192.0.2.1", 255)
 ME511 = Me("home", 1, "n", "192.0.2.1", 511)

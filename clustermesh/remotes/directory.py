@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from agent.remotes.inotify import DirectoryWatch
+from clustermesh.remotes.inotify import DirectoryWatch
 from kvstore.config import ConfigError, EtcdConfig, parse
 
 MARK: Final = b"endpoints:"

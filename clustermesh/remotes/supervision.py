@@ -5,12 +5,15 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import structlog
 
-from agent.remotes.progress import Progress
-from agent.remotes.session import ConfigChanged
 from clustermesh.process import describe
+from clustermesh.remotes.progress import Progress
 from kvstore.backoff import Backoff
 
 log = structlog.get_logger()
+
+
+class ConfigChanged(Exception):
+    """The cluster's config says something else now: this connection cannot go on."""
 
 
 async def keep_connected(

@@ -3,22 +3,38 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import structlog
 
-from agent.facts import AnyKind, LocalKind
 from clustermesh.keys import Kind
+from clustermesh.local import AnyKind, LocalKind
 from clustermesh.model import ClusterConfig
 from clustermesh.status import RemoteConfig, RemoteStatus, SyncedKinds
-
-if TYPE_CHECKING:
-    from agent.remotes.session import Session
 
 log = structlog.get_logger()
 WARNINGS: Final = 20  # bad values named in the log per cluster and connection; all are counted
 
 Counts = Callable[[str, AnyKind], int]
+
+
+class Connection(Protocol):
+    """What a present connection knows of itself."""
+
+    @property
+    def etcd(self) -> str:
+        """Which etcd answers, where that can be told."""
+        ...
+
+    @property
+    def heartbeat_age(self) -> float | None:
+        """Seconds since the heartbeat changed, None before the handshake."""
+        ...
+
+    @property
+    def held(self) -> str:
+        """Why deletions are held, empty when they are not."""
+        ...
 
 
 class Progress:
@@ -151,7 +167,7 @@ class Progress:
         """What is wrong now, empty when nothing is."""
         return next(iter([*self._trouble.values(), *self._notes.values()]), "")
 
-    def status(self, counts: Counts, session: "Session | None") -> RemoteStatus:
+    def status(self, counts: Counts, session: Connection | None) -> RemoteStatus:
         """All of it; ``session`` is the present connection."""
         now = asyncio.get_running_loop().time()
         services = LocalKind.SERVICES if LocalKind.SERVICES in self._synced else Kind.SERVICES

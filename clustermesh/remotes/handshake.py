@@ -1,13 +1,25 @@
 """Who a remote cluster says it is, and whether this mesh can have it (contract kvstore 4)."""
 
-from typing import Final
+from typing import Final, Protocol
 
-from agent.facts import Me
 from clustermesh import keys
 from clustermesh.checks import BadFact
 from clustermesh.model import ClusterConfig
 
 MODES: Final = ("", "services-and-endpointslices", "endpointslices-only")
+
+
+class Me(Protocol):
+    """The own cluster: its name and id, and how many clusters its mesh may have."""
+
+    @property
+    def cluster(self) -> str: ...
+
+    @property
+    def cluster_id(self) -> int: ...
+
+    @property
+    def max_clusters(self) -> int: ...
 
 
 class Refused(ValueError):
@@ -34,8 +46,8 @@ def judge_own(value: bytes, me: Me) -> ClusterConfig:
         raise Refused(f"{where}: {error}; its apiserver has to write it anew") from None
     if config.id != me.cluster_id:
         raise Refused(
-            f"{where}: its id is {config.id}, but this agent was started with"
-            f" --cluster-id {me.cluster_id}; give agent and apiserver the same id"
+            f"{where}: its id is {config.id}, but this process was started with"
+            f" --cluster-id {me.cluster_id}; give all of a cluster's processes the same id"
         )
     return config
 

@@ -1,0 +1,1 @@
+"""Remote clusters as agents and kvstoremesh meet them: configuration, handshake, connection."""
