@@ -18,7 +18,7 @@ from clustermesh.sources.kubernetes.resources import Flavour as Served
 from clustermesh.sources.kubernetes.source import KubernetesSource
 from clustermesh.sources.objects import ObjectKind as Kind
 from tests.support.kube import manifests as make
-from tests.support.kube.follow import QUICK
+from tests.support.kube.follow import QUICK, task_of
 from tests.support.kube.kubeserver import Kube, Opens, running
 from tests.support.kube.sink import PATIENCE, RecordingSink, eventually
 
@@ -41,34 +41,19 @@ class Replica:
         return {k: v for k, v in wanted.items() if "/identities/" in k or "/ip/" in k}
 
 
-class ExportingSink(RecordingSink):
-    """Also hands everything to an exporter."""
-
-    exporter: Exporter
-
-    def apply(self, kind, changes):
-        self.exporter.apply(kind, changes)
-        super().apply(kind, changes)
-
-
 @contextlib.asynccontextmanager
 async def replica(kube: Kube, name: str, numbers: range = RANGE) -> AsyncIterator[Replica]:
     settings = msgspec.structs.replace(
         QUICK, kubeconfig=kube.kubeconfig(), holder=name, lease_duration=2.0, namespace="default"
     )
-    async with Api(settings) as api, asyncio.TaskGroup() as tasks:
+    async with Api(settings) as api:
         source = KubernetesSource(api, Served.CORE, settings).only(EXPORT.kinds)
         given = source.numbered(numbers)
-        sink = ExportingSink()
-        sink.exporter = Exporter(EXPORT, given)
-        sink.kinds = source.kinds
-        given.in_use = sink.exporter.has_identity
-        given.decided = lambda labels: sink.exporter.decided(labels) and None
-        task = tasks.create_task(source.run(sink))
-        try:
-            yield Replica(sink, given, sink.exporter)
-        finally:
-            task.cancel()
+        sink, exporter = RecordingSink(), Exporter(EXPORT, given)
+        sink.kinds, sink.on_apply = source.kinds, exporter.apply
+        given.in_use, given.decided = exporter.has_identity, exporter.decided
+        async with task_of(source.run(sink)):
+            yield Replica(sink, given, exporter)
 
 
 async def records(kube: Kube) -> dict[str, str]:

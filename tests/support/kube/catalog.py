@@ -39,6 +39,8 @@ BUILT_IN = (
     Kind("coordination.k8s.io", ("v1",), "leases", "Lease", True),
     Kind(RBAC, ("v1",), "clusterroles", "ClusterRole", False),
     Kind(RBAC, ("v1",), "clusterrolebindings", "ClusterRoleBinding", False),
+    Kind(RBAC, ("v1",), "roles", "Role", True),
+    Kind(RBAC, ("v1",), "rolebindings", "RoleBinding", True),
     CRDS,
 )
 

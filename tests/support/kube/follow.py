@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -13,6 +14,17 @@ from tests.support.kube.sink import RecordingSink
 
 QUICK = KubernetesSettings(first_wait=0.05, longest_wait=0.3, refused_wait=0.3)
 """Waits short enough for tests; nothing depends on how long they are."""
+
+
+@contextlib.asynccontextmanager
+async def task_of(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """The work goes on during the block; should it fail, so does the block."""
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(work)
+        try:
+            yield
+        finally:
+            task.cancel()
 
 
 @contextlib.asynccontextmanager
@@ -28,9 +40,5 @@ async def following(
             sink.kinds = source.kinds
             await source.run(sink)
 
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(follow())
-        try:
-            yield sink
-        finally:
-            task.cancel()
+    async with task_of(follow()):
+        yield sink

@@ -1,12 +1,15 @@
 """Whether a user may do something, from the ClusterRoles and bindings in the store."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.support.kube.catalog import RBAC, Kind
 from tests.support.kube.store import Manifest, Store
 
-ROLES = f"clusterroles.{RBAC}"
-BINDINGS = f"clusterrolebindings.{RBAC}"
+CLUSTER_ROLES = f"clusterroles.{RBAC}"
+CLUSTER_BINDINGS = f"clusterrolebindings.{RBAC}"
+ROLES = f"roles.{RBAC}"
+BINDINGS = f"rolebindings.{RBAC}"
 
 
 @dataclass(frozen=True)
@@ -32,18 +35,25 @@ MASTERS = "system:masters"
 ADMIN = User("admin", frozenset({MASTERS}))
 
 
-def allowed(store: Store, user: User, verb: str, kind: Kind, part: str, name: str) -> bool:
-    """The union of the rules of every role bound to the user."""
+def allowed(
+    store: Store, user: User, verb: str, kind: Kind, part: str, name: str, space: str = ""
+) -> bool:
+    """The union of the rules of every role bound to the user, everywhere or in the namespace."""
     if MASTERS in user.groups:
         return True
-    roles = store.objects.get(ROLES, {})
-    for binding in store.objects.get(BINDINGS, {}).values():
-        role = roles.get(("", binding["roleRef"]["name"]))
-        if not role or not any(user.is_in(each) for each in binding.get("subjects", [])):
-            continue
-        if any(_grants(rule, verb, kind, part, name) for rule in role.get("rules", [])):
-            return True
-    return False
+    return any(_grants(rule, verb, kind, part, name) for rule in _rules(store, user, space))
+
+
+def _rules(store: Store, user: User, space: str) -> Iterator[Manifest]:
+    for where, bindings, roles in (
+        ("", CLUSTER_BINDINGS, CLUSTER_ROLES),
+        (space, BINDINGS, ROLES),
+    ):
+        for (held_in, _), binding in store.objects.get(bindings, {}).items():
+            bound = any(user.is_in(each) for each in binding.get("subjects", []))
+            role = store.objects.get(roles, {}).get((where, binding["roleRef"]["name"]))
+            if held_in == where and bound and role:
+                yield from role.get("rules", [])
 
 
 def _grants(rule: Manifest, verb: str, kind: Kind, part: str, name: str) -> bool:

@@ -189,13 +189,14 @@ class TestApi:
         verb = VERBS.get(request.method, "get" if target.name else "list")
         if "watch" in request.query:
             verb = "watch"
-        if allowed(self.store, user, verb, target.kind, target.part, target.name):
+        what = (target.kind, target.part, target.name, target.namespace)
+        if allowed(self.store, user, verb, *what):
             return
-        what = f'cannot {verb} resource "{target.kind.plural}" in API group "{target.kind.group}"'
+        denied = f'cannot {verb} resource "{target.kind.plural}" in API group "{target.kind.group}"'
         where = (
             f'in the namespace "{target.namespace}"' if target.namespace else "at the cluster scope"
         )
-        text = f'{target.kind.title} is forbidden: User "{user.name}" {what} {where}'
+        text = f'{target.kind.title} is forbidden: User "{user.name}" {denied} {where}'
         raise Refused(403, "Forbidden", text)
 
     async def _serve(

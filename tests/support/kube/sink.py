@@ -22,11 +22,13 @@ class RecordingSink:
         self.refusals: dict[str, str] = {}
         self.troubles: dict[ObjectKind | None, str] = {}
         self.sentences: list[str] = []
+        self.on_apply: Callable[[ObjectKind, Sequence[ObjectChange]], object] = lambda *_: None
         self._changed = asyncio.Event()
 
     def apply(self, kind: ObjectKind, changes: Sequence[ObjectChange]) -> None:
         assert all(_kind(change) is kind for change in changes)
         self.sizes.append(len(changes))
+        self.on_apply(kind, changes)
         for change in changes:
             match change:
                 case Upsert(object_):

@@ -1,0 +1,243 @@
+"""The chart: what it renders to is whole, and says to the programs what they understand."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from agent.settings import Settings as AgentSettings
+from clustermesh.apiserver.settings import Settings as ApiserverSettings
+from clustermesh.settings import load
+from clustermesh.sources.kubernetes.resources import RECORDS, RESOURCES, Flavour
+from clustermesh.sources.objects import ObjectKind
+from kvstore.config import EtcdConfig
+from kvstore.users import User
+from tests.support import helm
+from tests.support.helm import CASES, CHART, Manifest
+
+SCHEMA: Manifest = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+VALUES: Manifest = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+HOW = "render the chart again: python -m tests.support.helm (needs helm)"
+
+
+def objects(case: str) -> dict[tuple[str, str], Manifest]:
+    """A case's objects by kind and name; each name once."""
+    _, found = helm.golden(case)
+    named = {(each["kind"], each["metadata"]["name"]): each for each in found}
+    assert len(named) == len(found)
+    return named
+
+
+def containers(case: str) -> Iterator[tuple[Manifest, Manifest]]:
+    """Pod specs and their containers."""
+    for (kind, _), each in objects(case).items():
+        if kind in {"Deployment", "DaemonSet"}:
+            spec = each["spec"]["template"]["spec"]
+            for container in spec["containers"]:
+                yield spec, container
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_read_here_is_what_the_chart_renders_to(case: str) -> None:
+    assert helm.golden(case)[0] == helm.fingerprint(), HOW
+    if shutil.which("helm"):
+        assert helm.golden(case)[1] == helm.render(CASES[case]), HOW
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_whatever_a_pod_mounts_is_there(case: str) -> None:
+    made = objects(case)
+    auto = CASES[case].get("tls", {}).get("auto", True)
+    for spec, container in containers(case):
+        volumes = {each["name"]: each for each in spec["volumes"]}
+        mounted = {each["name"] for each in container["volumeMounts"]}
+        assert mounted <= volumes.keys()
+        for volume in volumes.values():
+            for kind, name in _wants(volume):
+                assert (kind, name) in made or (kind == "Secret" and not auto), name
+        account = ("ServiceAccount", spec["serviceAccountName"])
+        assert account in made
+
+
+def _wants(volume: Manifest) -> Iterator[tuple[str, str]]:
+    if "configMap" in volume and not volume["configMap"].get("optional"):
+        yield "ConfigMap", volume["configMap"]["name"]
+    if "secret" in volume and not volume["secret"].get("optional"):
+        yield "Secret", volume["secret"]["secretName"]
+    for source in volume.get("projected", {}).get("sources", ()):
+        if not source["secret"].get("optional"):
+            yield "Secret", source["secret"]["name"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_selectors_find_their_pods(case: str) -> None:
+    for (kind, name), each in objects(case).items():
+        if kind in {"Deployment", "DaemonSet"}:
+            wanted = each["spec"]["selector"]["matchLabels"]
+            assert wanted.items() <= each["spec"]["template"]["metadata"]["labels"].items()
+        if kind == "Service":
+            pods = objects(case)["Deployment", name]["spec"]["template"]
+            assert each["spec"]["selector"].items() <= pods["metadata"]["labels"].items()
+            ports = {p["name"] for c in pods["spec"]["containers"] for p in c["ports"]}
+            assert {port["targetPort"] for port in each["spec"]["ports"]} <= ports
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_programs_take_the_arguments_they_are_given(case: str) -> None:
+    known = {"clustermesh-apiserver": ApiserverSettings, "clustermesh-agent": AgentSettings}
+    asked = {"$(NODE_IP)": "192.0.2.1", "$(NODE_NAME)": "n1", "$(POD_IP)": "192.0.2.2"}
+    for _, container in containers(case):
+        program = container["command"][0]
+        if program not in known:
+            continue
+        arguments = [
+            re.sub(r"\$\(\w+\)", lambda m: asked[m[0]], each) for each in container["args"]
+        ]
+        settings = load(known[program], arguments, program=program, summary="", env={})
+        assert settings.cluster_name == "paris"
+        named = {each.split("=")[0].removeprefix("--") for each in container["args"]}
+        for field in msgspec.structs.fields(known[program]):
+            if field.encode_name in {"etcd-config", "clustermesh-config"}:
+                assert field.encode_name in named
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_etcd_client_files_are_understood(case: str, tmp_path) -> None:
+    for (kind, name), each in objects(case).items():
+        for file, text in {**each.get("stringData", {}), **each.get("data", {})}.items():
+            if "endpoints:" in text:
+                path = tmp_path / name / file
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(text)
+                config = EtcdConfig.load(path)
+                assert config.endpoints and all(each.secure for each in config.endpoints), kind
+
+
+def test_peers_are_users_of_the_etcd() -> None:
+    text = objects("cilium")["ConfigMap", "clustermesh-remote-users"]["data"]["users.yaml"]
+    users = msgspec.convert(yaml.safe_load(text)["users"], list[User])
+    assert users == [User("remote-rome", "remote"), User("remote-oslo", "remote")]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_role_allows_what_is_followed_and_no_more(case: str) -> None:
+    flavours = [CASES[case].get("apiserver", {}).get("flavour", "auto")]
+    if flavours == ["auto"]:
+        flavours = list(Flavour)
+    mcs = CASES[case].get("apiserver", {}).get("mcsApi", False)
+    resources = {each for flavour in flavours for each in RESOURCES[Flavour(flavour)]}
+    wanted = {
+        (each.group, each.plural)
+        for each in resources
+        if each.kind is not ObjectKind.CILIUM_ENDPOINT_SLICE
+        and (mcs or each.kind is not ObjectKind.SERVICE_EXPORT)
+    }
+    if Flavour.CORE in flavours:
+        wanted.add((RECORDS.group, RECORDS.plural))
+    role = objects(case)["ClusterRole", "clustermesh-apiserver"]
+    granted = {
+        (group, resource): set(rule["verbs"])
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    assert granted.keys() == wanted
+    for resource, verbs in granted.items():
+        writes = {"get", "create", "delete"} if resource[1] == RECORDS.plural else set()
+        assert verbs == {"list", "watch"} | writes
+
+
+def test_agents_have_no_permissions() -> None:
+    for (kind, _), each in objects("least").items():
+        if kind.endswith("Binding"):
+            assert [subject["name"] for subject in each["subjects"]] == ["clustermesh-apiserver"]
+    spec = objects("least")["DaemonSet", "clustermesh-agent"]["spec"]["template"]["spec"]
+    assert spec["automountServiceAccountToken"] is False
+
+
+# --- values ------------------------------------------------------------------------------------
+
+
+def faults(schema: Manifest, value: Any, path: str = "") -> Iterator[str]:
+    """What of a value the schema refuses: as much of JSON Schema as the chart's uses."""
+    if "$ref" in schema:
+        schema = SCHEMA["definitions"][schema["$ref"].rpartition("/")[2]]
+    types = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "integer": int,
+        "boolean": bool,
+    }
+    kind = types[schema["type"]]
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        yield f"{path}: expected {schema['type']}"
+        return
+    if "enum" in schema and value not in schema["enum"]:
+        yield f"{path}: expected one of {schema['enum']}"
+    if "pattern" in schema and not re.search(schema["pattern"], value):
+        yield f"{path}: expected {schema['pattern']}"
+    if isinstance(value, str | list) and len(value) < schema.get("minLength", 0):
+        yield f"{path}: too short"
+    if kind is int and not schema.get("minimum", value) <= value <= schema.get("maximum", value):
+        yield f"{path}: out of range"
+    for index, item in enumerate(value if kind is list else ()):
+        yield from faults(schema["items"], item, f"{path}[{index}]")
+    yield from _members(schema, value if kind is dict else {}, path)
+
+
+def _members(schema: Manifest, value: Manifest, path: str) -> Iterator[str]:
+    for name in schema.get("required", ()) if isinstance(value, dict) else ():
+        if name not in value:
+            yield f"{path}.{name}: required"
+    known = schema.get("properties", {})
+    others = schema.get("additionalProperties", True)
+    for name, member in value.items():
+        if name in known:
+            yield from faults(known[name], member, f"{path}.{name}")
+        elif isinstance(others, dict):
+            yield from faults(others, member, f"{path}.{name}")
+        elif not others:
+            yield f"{path}.{name}: unknown"
+
+
+def test_the_schema_takes_the_defaults_and_every_case() -> None:
+    assert list(faults(SCHEMA, VALUES)) == []
+    for case in CASES.values():
+        assert list(faults(SCHEMA, case)) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"cluster": {"name": "Paris", "id": 1}}, ".cluster.name: expected"),
+        ({"cluster": {"name": "paris", "id": 512}}, ".cluster.id: out of range"),
+        ({"cluster": {"name": "paris"}}, ".cluster.id: required"),
+        ({"cluster": {"name": "p", "id": 1}, "agnet": {}}, ".agnet: unknown"),
+        ({"cluster": {"name": "p", "id": 1}, "agent": {"tableSize": 1000}}, ".agent.tableSize"),
+        (
+            {"cluster": {"name": "p", "id": 1}, "remotes": {"q": {"endpoints": ["http://q"]}}},
+            ".remotes.q.endpoints[0]: expected",
+        ),
+    ],
+)
+def test_the_schema_refuses_what_would_not_work(values: Manifest, said: str) -> None:
+    assert any(fault.startswith(said) for fault in faults(SCHEMA, values))
+
+
+def test_every_default_is_described_and_every_description_has_a_default() -> None:
+    def same(schema: Manifest, value: Manifest, path: str) -> None:
+        if "$ref" in schema:
+            schema = SCHEMA["definitions"][schema["$ref"].rpartition("/")[2]]
+        if "properties" in schema:
+            assert set(schema["properties"]) - {"global"} == set(value), path
+            for name, member in value.items():
+                if isinstance(member, dict):
+                    same(schema["properties"][name], member, f"{path}.{name}")
+
+    same(SCHEMA, VALUES, "")
