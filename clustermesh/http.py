@@ -16,7 +16,8 @@
 - ``reads`` map a path to a function of the query (name -> last value) that gives a value msgspec
   can encode. It raises ``Refused(status, sentence)`` to refuse. Functions run in the event loop:
   they must be quick. An ``async`` one is awaited. Paths may have parameters (``/v1/x/{name}``).
-- ``actions`` are the same for POST; the JSON body's members join the query.
+- ``actions`` are the same for POST; the JSON body's members join the query. What changes something
+  is answered on the unix socket only: TCP has no login.
 - ``build_app(surface) -> FastAPI`` for tests.
 
 /livez answers 200 ``ok`` while the event loop runs; /readyz 200 ``Ready`` or 500 ``NotReady``
@@ -225,6 +226,7 @@ def _endpoint(answer: Answer) -> "Callable[[Request], Awaitable[Response]]":
 
     async def endpoint(request: Request) -> Response:
         try:
+            _allow(request)
             query = {**request.path_params, **request.query_params, **await _body(request)}
             value = answer(query)
             if inspect.isawaitable(value):
@@ -235,6 +237,11 @@ def _endpoint(answer: Answer) -> "Callable[[Request], Awaitable[Response]]":
         return Response(msgspec.json.encode(value), status, media_type="application/json")
 
     return endpoint
+
+
+def _allow(request: "Request") -> None:
+    if request.method != "GET" and request.client is not None:  # None: the unix socket
+        raise Refused(403, "what changes something is answered on the unix socket only")
 
 
 async def _body(request: "Request") -> dict[str, str]:

@@ -1,6 +1,7 @@
 """clustermesh-apiserver: the parts of the control plane put together."""
 
 import asyncio
+import gc
 import sys
 import time
 from collections.abc import Sequence
@@ -158,6 +159,7 @@ class Apiserver:
             await order.first_sync(publication, publisher, announcement, supply.export, board)
             self._report.first_sync_done()
             self._store.bootstrapped()
+            gc.freeze()  # what is held now stays for long: never to be searched for garbage
             tasks.create_task(heart.run(publication.alive), name="heartbeat")
             tasks.create_task(announcement.watch(self._store), name="cluster-config")
             tasks.create_task(

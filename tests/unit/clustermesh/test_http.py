@@ -41,18 +41,24 @@ def surface(board: Board) -> http.Surface:
 
 
 @asynccontextmanager
-async def answering(path: Path, board: Board) -> AsyncIterator[None]:
-    with http.listening(socket=path) as sockets:
+async def answering(path: Path, board: Board, listen: str = "") -> AsyncIterator[int]:
+    """Answers meanwhile; gives the TCP port."""
+    with http.listening(socket=path, listen=listen) as sockets:
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(http.serve(surface(board), sockets))
             try:
-                yield
+                yield sockets[1].getsockname()[1] if listen else 0
             finally:
                 task.cancel()
 
 
 async def ask(path: Path, request: str, body: str = "") -> tuple[int, str]:
-    reader, writer = await asyncio.open_unix_connection(path)
+    return await talk(*await asyncio.open_unix_connection(path), request, body)
+
+
+async def talk(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: str, body: str = ""
+) -> tuple[int, str]:
     head = f"{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
     writer.write(f"{head}\r\n{body}".encode())
     answer = (await reader.read()).decode()
@@ -97,6 +103,20 @@ async def test_reads_and_actions_take_path_query_and_body(tmp_path: Path) -> Non
         assert (await ask(path, "POST /v1/echo", "x"))[0] == 400
         assert (await ask(path, "POST /v1/echo", '{"a":1}'))[0] == 400
         assert (await ask(path, "POST /v1/echo", "x" * (http.BODY_LIMIT + 1)))[0] == 413
+
+
+async def test_tcp_answers_and_changes_nothing(tmp_path: Path) -> None:
+    async with answering(tmp_path / "api.sock", Board(), "127.0.0.1:0") as port:
+
+        async def over_tcp(request: str, body: str = "") -> tuple[int, str]:
+            return await talk(*await asyncio.open_connection("127.0.0.1", port), request, body)
+
+        assert await over_tcp("GET /v1/status") == (200, '{"num-services":3}')
+        for request in ("PUT /v1/loglevel", "POST /v1/echo"):
+            status, text = await over_tcp(request, '{"level":"debug"}')
+            assert status == 403
+            assert "on the unix socket only" in text
+        assert await over_tcp("GET /v1/loglevel") == (200, '{"level":"info"}')
 
 
 async def test_an_open_connection_does_not_hold_up_the_end(tmp_path: Path) -> None:
