@@ -55,6 +55,10 @@ def run(paths: Paths, say: Tell, progress: Tell) -> None:
         for line in step():
             say(line)
     say(next_steps(paths))
+    if show.broken:
+        raise LabError(
+            f"not as promised: {'; '.join(show.broken)}. The lab stays up: look into it."
+        )
 
 
 def next_steps(paths: Paths) -> str:
@@ -82,6 +86,8 @@ class Demo:
     """The steps, each yielding the lines that it proves."""
 
     def __init__(self, paths: Paths, progress: Tell) -> None:
+        self.broken: list[str] = []
+        """Promises that did not hold, in words."""
         self._paths = paths
         self._progress = progress
         self._mesh = meshfile.load(paths.mesh)
@@ -114,8 +120,9 @@ class Demo:
         yield f"meshctl connect {' '.join(names)}: {len(done.nodes)} nodes synced in {took:.1f} s"
 
     def balance(self) -> Iterator[str]:
+        self._progress("asking")
         yield f"\n{REQUESTS} requests from {self._client} to {SERVICE} ({self._target}):"
-        yield f"  {_told(self._ask())}"
+        yield f"  {self._told(self._ask())}"
 
     def wire(self) -> Iterator[str]:
         """One packet each way, from a capture on the underlay."""
@@ -148,7 +155,7 @@ class Demo:
         yield (
             f"  {pod} answered {self._client} {result.ended - announced:.3f} s after it was"
             f" announced, {result.ended - began:.2f} s after the command;"
-            f" failures {len(result.failures)}"
+            f" {self._failures(result)}"
         )
 
     def catastrophe(self) -> Iterator[str]:
@@ -159,15 +166,28 @@ class Demo:
         victims = [f"{self._far.name}/etcd", f"{self._far.name}/apiserver"]
         killed = operate.kill(self._paths, victims, signal.SIGKILL, all_agents=True)
         yield f"\nSIGKILL to {victims[0]}, {victims[1]} and every agent ({len(killed)} processes):"
-        yield f"  the next {REQUESTS} requests: {_told(self._ask())}"
+        yield f"  the next {REQUESTS} requests: {self._told(self._ask())}"
         self._progress("starting them again")
         began = time.monotonic()
         self._restart()
         self._wait_synced()
         writes = sum(agent.map_writes for agent in self._agents())
+        if writes:
+            self.broken.append(f"restarted agents wrote {writes} map entries")
         took = time.monotonic() - began
         yield f"  started again: map writes {writes}; all ready again after {took:.1f} s"
-        yield f"  {REQUESTS} more: {_told(self._ask())}"
+        yield f"  {REQUESTS} more: {self._told(self._ask())}"
+
+    def _told(self, result: Answers) -> str:
+        """``cluster-a 52, cluster-b 48; failures 0``."""
+        counts = ", ".join(f"{cluster} {count}" for cluster, count in result.clusters().items())
+        return f"{counts or 'no answers'}; {self._failures(result)}"
+
+    def _failures(self, result: Answers) -> str:
+        if not result.failures:
+            return "failures 0"
+        self.broken.append(f"{len(result.failures)} requests failed ({result.failures[0]})")
+        return f"failures {len(result.failures)} ({result.failures[0]})"
 
     @property
     def _workload(self) -> str:
@@ -239,13 +259,6 @@ class Demo:
 def _telling(labels: Sequence[str]) -> list[str]:
     """The labels that say whose identity it is, without what merely copies the namespace's."""
     return [label for label in labels if not any(word in label for word in COPIED)]
-
-
-def _told(result: Answers) -> str:
-    """``cluster-a 52, cluster-b 48; failures 0 (0.05 s)``."""
-    counts = ", ".join(f"{cluster} {count}" for cluster, count in result.clusters().items())
-    first = f" ({result.failures[0]})" if result.failures else ""
-    return f"{counts or 'no answers'}; failures {len(result.failures)}{first}"
 
 
 def _option(paths: Paths) -> str:

@@ -41,7 +41,7 @@ def annotate(
     with locked(paths):
         state = running(paths)
         path = _manifest(paths, state, target, namespace)
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = _document(path)
         write_yaml(path, manifests.annotated(document, changes))
         return path
 
@@ -125,8 +125,7 @@ def location(paths: Paths, target: str) -> tuple[str, str]:
 def service_address(paths: Paths, cluster: str, name: str, *, namespace: str = "default") -> str:
     """The cluster IP of a service, as its manifest says."""
     path = _manifest(paths, running(paths), f"{cluster}/{name}", namespace)
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return str(document["spec"]["clusterIP"])
+    return str(_document(path)["spec"]["clusterIP"])
 
 
 def announced(paths: Paths, cluster: str, service: str, *, namespace: str = "default") -> float:
@@ -225,6 +224,17 @@ def _manifest(paths: Paths, state: State, target: str, namespace: str) -> Path:
         f"{cluster} has no {kind or 'service'} {name!r} in namespace {namespace};"
         f" its manifests in {directory}: {', '.join(known) or 'none'}."
     )
+
+
+def _document(path: Path) -> manifests.Manifest:
+    """A manifest as it stands; somebody may have edited it badly."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise LabError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(found, dict) or not isinstance(found.get("metadata"), dict):
+        raise LabError(f"{path} is no manifest: it has no metadata.")
+    return found
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> str:

@@ -218,9 +218,9 @@ def demo(
     with Progress() as progress, terminable():
         if not build.is_up(paths):
             wanted = chosen_topology(topology, 2, 2, Flavour.CORE, ipv6=False)
-            say(show.announcement(paths))
+            progress.say(show.announcement(paths))
             build.up(paths, wanted, progress)
-        show.run(paths, say, progress)
+        show.run(paths, progress.say, progress)
 
 
 def paths_of(name: str) -> Paths:

@@ -39,6 +39,7 @@ def run(commands: Callable[[], None]) -> None:
 def _commands() -> None:
     # Imported here, so that Ctrl-C and a broken installation are met by `run` as well.
     from clustermesh.lab.errors import LabError
+    from clustermesh.meshctl.api import NoAnswer
     from clustermesh.meshctl.cli import app
     from clustermesh.meshctl.errors import MeshctlError
     from clustermesh.pki import CertificateError
@@ -47,6 +48,8 @@ def _commands() -> None:
         app()
     except MeshctlError as error:
         _end(str(error), error.code)
+    except NoAnswer as error:
+        _end(str(error), Exit.UNREACHABLE)
     except (LabError, CertificateError) as error:
         _end(str(error), Exit.FAILED)
 

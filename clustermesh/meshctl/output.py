@@ -80,6 +80,11 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def shortened(text: str, room: int) -> str:
+    """At most so many characters, so that what is rewritten in place stays on one line."""
+    return text if len(text) <= room else f"{text[: max(0, room - 3)]}..."
+
+
 class Progress:
     """Lines of progress on standard error: rewritten in place on a terminal, else one by one."""
 
@@ -96,10 +101,19 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._status.stop()
 
+    def say(self, text: str) -> None:
+        """Print a line of the result while progress is being shown."""
+        if self._terminal:
+            self._status.stop()
+        say(text)
+        sys.stdout.flush()
+        if self._terminal:
+            self._status.start()
+
     def __call__(self, text: str) -> None:
         with suppress(OSError):  # nobody reads on: no reason to leave work half done
             if self._terminal:
-                self._status.update(f"{text} ...")
+                self._status.update(shortened(f"{text} ...", self._status.console.width - 4))
             elif text != self._last:
                 sys.stderr.write(f"{text}\n")
                 sys.stderr.flush()

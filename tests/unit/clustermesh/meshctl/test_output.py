@@ -2,7 +2,7 @@
 
 import pytest
 
-from clustermesh.meshctl.output import columns, duration
+from clustermesh.meshctl.output import columns, duration, shortened
 
 
 def test_columns_are_three_apart_and_at_least_five_wide():
@@ -21,3 +21,8 @@ def test_a_list_without_rows_still_has_its_header():
 )
 def test_durations(seconds: float | None, text: str):
     assert duration(seconds) == text
+
+
+def test_what_is_rewritten_in_place_stays_on_one_line():
+    assert shortened("waiting ...", 20) == "waiting ..."
+    assert shortened("waiting for everybody ...", 10) == "waiting..."
