@@ -18,6 +18,10 @@ from clustermesh.version import VERSION
 from kvstore.etcd import EtcdStore
 
 
+HEAD = len("cilium/state/serviceexports/v1")
+"""Characters of a key that name its scope: a hundred thousand keys have few beginnings."""
+
+
 class Objects(Protocol):
     """What the exporter knows."""
 
@@ -113,4 +117,8 @@ class Report:
         return self._publication.kinds(counts)
 
     def _keys(self) -> dict[str, int]:
-        return dict(Counter(map(scope, self._objects.wanted())))
+        heads = Counter(key[:HEAD] for key in self._objects.wanted())
+        counts: Counter[str] = Counter()
+        for head, count in heads.items():
+            counts[scope(head)] += count
+        return dict(counts)
