@@ -1,7 +1,9 @@
 """Keeping a set of keys true in a store: written at once when idle, in batches when busy."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -28,6 +30,8 @@ class PublishSettings(msgspec.Struct, frozen=True, kw_only=True):
     lease_ttl: float = 900.0
     """0: keys without a lease."""
     lease_keys: int = 1_000
+    signs: tuple[str, ...] = ()
+    """Prefixes of keys that speak for others: their leases end first (``lease``)."""
     first_wait: float = 0.05
     ceiling: float = 10.0
     jitter: float = 0.3
@@ -54,10 +58,14 @@ class Publisher:
         self._store = store
         self._settings = settings
         self._report = report
-        self._leases = Leases(store, ttl=settings.lease_ttl, keys=settings.lease_keys)
+        self._leases = Leases(
+            store, ttl=settings.lease_ttl, keys=settings.lease_keys, signs=settings.signs
+        )
         self._written: dict[str, bytes | _Unknown] = {}
         """What the store holds of ours. None, here and below, means: no such key."""
-        self._pending: dict[str, bytes | None] = {}
+        self._pending: OrderedDict[str, bytes | None] = OrderedDict()
+        """In the order of the first wish. A plain dict takes ever longer to find its first key when
+        keys are taken from its front."""
         self._flight: dict[str, bytes | None] = {}
         self._canaries: dict[str, bytes] = {}
         self._refused: dict[str, bytes] = {}
@@ -122,6 +130,33 @@ class Publisher:
         self._stir()
         await self._idle.wait()
         return self._swept
+
+    async def adopt(self, keys: Sequence[str], prefixes: Sequence[str]) -> Collection[str]:
+        """Go on with what an earlier life left under these keys and prefixes: from now on it is
+        wanted as it stands. Nothing is written for what hangs on a lease that lives. The keys.
+
+        Call it before anything is wished for. Raises ``StoreError``; then nothing was adopted.
+        """
+        found = [entry for key in keys if (entry := await self._store.get(key))]
+        for prefix in prefixes:
+            async with ending(self._store.pages(prefix)) as pages:
+                async for page in pages:
+                    found += page.entries
+        hang: dict[int, list[str]] = {}
+        for entry in found:
+            hang.setdefault(entry.lease, []).append(entry.key)
+        now = asyncio.get_running_loop().time()
+        loose: list[str] = []
+        for lease, hanging in hang.items():
+            if not await self._leases.adopt(lease, hanging, now):
+                loose += hanging
+        self._written = {entry.key: entry.value for entry in found}
+        self._prefixes = tuple(prefixes)
+        if found:
+            newest = max(found, key=attrgetter("revision"))
+            self._last = (newest.key, newest.revision)
+        self._again(loose)
+        return self._written.keys()
 
     async def run(self) -> None:
         """Make wishes come true, keep leases alive; for ever."""
@@ -226,7 +261,7 @@ class Publisher:
                 if lease is None:
                     if ops:
                         break  # what is taken must not wait for a new lease
-                    await self._leases.grant(asyncio.get_running_loop().time())
+                    await self._leases.grant(key, asyncio.get_running_loop().time())
                     continue
                 op = PutOp(key, value, lease)
             del self._pending[key]
@@ -278,7 +313,9 @@ class Publisher:
         """
         for key in self._flight:
             self._written[key] = _UNKNOWN
-        self._pending = {**self._flight, **self._pending}
+        for key in reversed(self._flight):
+            self._pending.setdefault(key, self._flight[key])
+            self._pending.move_to_end(key, last=False)
         self._flight = {}
         self._canaries_last()
 
@@ -296,13 +333,16 @@ class Publisher:
     def _canaries_last(self) -> None:
         for key in self._canaries:
             if key in self._pending:
-                self._pending[key] = self._pending.pop(key)
+                self._pending.move_to_end(key)
 
     async def _keep_alive(self, now: float | None = None) -> int:
         """Renew the leases that are due by now; the keys of those that have ended are written
         again. How many ended.
         """
         now = asyncio.get_running_loop().time() if now is None else now
+        due = self._leases.due_at()
+        if due is None or due > now:
+            return 0
         ended = 0
         for lease in self._leases:
             if lease.due_at() <= now and not await self._leases.renew(
