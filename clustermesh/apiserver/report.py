@@ -17,7 +17,6 @@ from clustermesh.status import ApiserverStatus, SourceKind
 from clustermesh.version import VERSION
 from kvstore.etcd import EtcdStore
 
-
 HEAD = len("cilium/state/serviceexports/v1")
 """Characters of a key that name its scope: a hundred thousand keys have few beginnings."""
 

@@ -1,5 +1,6 @@
 """A restart is invisible to readers, and an etcd that lost everything gets everything back."""
 
+import asyncio
 import signal
 import time
 
@@ -108,6 +109,23 @@ async def test_an_etcd_that_is_away_for_a_while_is_waited_for(
     await etcd.ready()
     await until(lambda: _answers(apiserver, 200, "Ready"))
     await until(lambda: _says(etcd, "cilium/state/services/v1/paris/shop/cart", b"10.7.0.46"))
+
+
+@pytest.mark.parametrize("state", ["stopped", "gone"])
+async def test_it_stops_when_told_also_while_etcd_does_not_answer(
+    apiserver: Apiserver, etcd: Etcd, state: str
+) -> None:
+    await apiserver.ready()
+    if state == "stopped":
+        etcd.pause()
+    else:
+        etcd.kill()
+    apiserver.manifest("cart", service("cart"), slice_of("cart", "10.7.0.46"))
+    await asyncio.sleep(0.5)  # a write is under way
+    began = time.monotonic()
+    assert apiserver.stop() == 0
+    print(f"stopped in {time.monotonic() - began:.2f} s with etcd {state}")
+    assert "Traceback" not in apiserver.log.read_text()
 
 
 async def test_a_lease_that_is_lost_costs_no_key(apiserver: Apiserver, etcd: Etcd) -> None:
