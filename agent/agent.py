@@ -22,12 +22,12 @@ from agent.probes.prober import Prober, ProbeSettings
 from agent.remotes.hearing import Hearing
 from agent.remotes.own import Own
 from agent.remotes.remotes import Places, Remotes
-from agent.remotes.session import Waits
 from agent.settings import Settings
 from bpf.datapath import Datapath
 from clustermesh.health import Board
 from clustermesh.http import Surface, serve
 from clustermesh.logs import Control
+from clustermesh.remotes.session import Waits
 from clustermesh.status import AgentStatus
 from clustermesh.version import VERSION
 from kvstore.etcd import open_etcd

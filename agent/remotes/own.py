@@ -8,10 +8,11 @@ import structlog
 
 from agent.facts import AnyKind, Me, Sink
 from agent.remotes import feeds
-from agent.remotes.session import Opener, Role, Session, Waits
+from agent.remotes.reader import readers
 from clustermesh.model import ClusterConfig
 from clustermesh.remotes import handshake
 from clustermesh.remotes.progress import Counts, Progress
+from clustermesh.remotes.session import Follow, Opener, Role, Session, Waits
 from clustermesh.remotes.supervision import keep_connected
 from clustermesh.status import RemoteStatus
 from kvstore.config import EtcdConfig
@@ -77,14 +78,8 @@ class Own:
 
     async def _connect(self) -> None:
         config = await asyncio.to_thread(EtcdConfig.load, self._path)
-        role = Role(judge=self._judge, accept=self._accept, feeds=self._feeds)
-        session = Session(
-            role=role,
-            sink=self._sink,
-            progress=self.progress,
-            record=NoRecord(),
-            waits=self._waits,
-        )
+        role = Role(judge=self._judge, accept=self._accept, readers=self._readers)
+        session = Session(role=role, progress=self.progress, waits=self._waits)
         try:
             async with self._opener(config) as store:
                 self._session = session
@@ -97,10 +92,16 @@ class Own:
     def _judge(self, value: bytes) -> ClusterConfig:
         return handshake.judge_own(value, self._me)
 
-    def _accept(self, _: ClusterConfig) -> None:
+    def _accept(self, _: ClusterConfig, __: bytes) -> None:
         if self._known:
             self._sink.unconfirmed(self._me.cluster)
         self._known = True
 
-    def _feeds(self, _: ClusterConfig) -> tuple[feeds.Feed, ...]:
-        return feeds.of_own(self._me)
+    def _readers(self, _: ClusterConfig) -> dict[AnyKind, Follow]:
+        return readers(
+            feeds.of_own(self._me),
+            sink=self._sink,
+            progress=self.progress,
+            record=NoRecord(),
+            settings=self._waits.follow,
+        )

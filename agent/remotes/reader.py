@@ -1,7 +1,7 @@
 """One kind of one cluster: decoded, handed on in small slices, and remembered for a restart."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from agent.facts import AnyKind, Change, Sink
@@ -9,6 +9,7 @@ from agent.remotes.feeds import Feed
 from clustermesh.checks import BadFact
 from clustermesh.remotes.gate import Held
 from clustermesh.remotes.progress import Progress
+from clustermesh.remotes.session import Follow
 from kvstore.client import Reader
 from kvstore.events import Delete, Event, Put, Synced
 from kvstore.watch import FollowSettings, ending, follow
@@ -114,3 +115,23 @@ class KindReader:
         self._record.listed(kind)
         self._sink.synced(self._progress.cluster, kind)
         self._progress.synced(kind)
+
+
+def readers(
+    feeds: Iterable[Feed],
+    *,
+    sink: Sink,
+    progress: Progress,
+    record: Record,
+    settings: FollowSettings,
+) -> dict[AnyKind, Follow]:
+    """What a session starts for each feed."""
+
+    def of(feed: Feed) -> Follow:
+        async def run(store: Reader, gate: Held) -> None:
+            reader = KindReader(feed, sink=sink, progress=progress, gate=gate, record=record)
+            await reader.run(store, settings)
+
+        return run
+
+    return {feed.kind: of(feed) for feed in feeds}

@@ -8,8 +8,7 @@ import structlog
 from agent.checkpoint import ClusterRecord, Saved
 from agent.facts import AnyKind, Change, Me, Sink
 from agent.remotes import feeds
-from agent.remotes.reader import SLICE
-from agent.remotes.session import Opener, Role, Session, Waits
+from agent.remotes.reader import SLICE, readers
 from clustermesh import keys
 from clustermesh.checks import BadFact
 from clustermesh.keys import Kind, Layout, Origin
@@ -18,6 +17,7 @@ from clustermesh.remotes import handshake
 from clustermesh.remotes.directory import RemoteFile
 from clustermesh.remotes.handshake import Ids
 from clustermesh.remotes.progress import Counts, Progress
+from clustermesh.remotes.session import Follow, Opener, Role, Session, Waits
 from clustermesh.remotes.supervision import keep_connected
 from clustermesh.status import RemoteStatus
 
@@ -176,14 +176,8 @@ class Remote:
             self.progress.trouble("connection", file.problem)
             await asyncio.Event().wait()  # until the file changes
             return
-        role = Role(judge=self._judge, accept=self._accept, feeds=self._feeds)
-        session = Session(
-            role=role,
-            sink=self._sink,
-            progress=self.progress,
-            record=self._record,
-            waits=self._waits,
-        )
+        role = Role(judge=self._judge, accept=self._accept, readers=self._readers)
+        session = Session(role=role, progress=self.progress, waits=self._waits)
         try:
             async with self._opener(file.config) as store:
                 self._session = session
@@ -199,7 +193,16 @@ class Remote:
     def _feeds(self, config: ClusterConfig) -> tuple[feeds.Feed, ...]:
         return feeds.of_remote(self.cluster, config, max_clusters=self._me.max_clusters)
 
-    def _accept(self, config: ClusterConfig) -> None:
+    def _readers(self, config: ClusterConfig) -> dict[AnyKind, Follow]:
+        return readers(
+            self._feeds(config),
+            sink=self._sink,
+            progress=self.progress,
+            record=self._record,
+            settings=self._waits.follow,
+        )
+
+    def _accept(self, config: ClusterConfig, _: bytes) -> None:
         """Take the cluster under this id; facts of an earlier connection await confirmation."""
         if self._id != config.id:
             if self._id:

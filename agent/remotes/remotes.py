@@ -10,10 +10,10 @@ import structlog
 from agent.checkpoint import Checkpoint, Saved
 from agent.facts import Me, Sink
 from agent.remotes.remote import Remote
-from agent.remotes.session import Opener, Waits
 from clustermesh.remotes import directory
 from clustermesh.remotes.handshake import Ids
 from clustermesh.remotes.progress import Counts
+from clustermesh.remotes.session import Opener, Waits
 from clustermesh.status import RemoteStatus
 from kvstore.watch import ending
 

@@ -9,7 +9,6 @@ from typing import Final
 from agent.checkpoint import Checkpoint
 from agent.facts import Me
 from agent.remotes.remote import Remote
-from agent.remotes.session import Waits
 from clustermesh import gojson, keys
 from clustermesh.keys import Kind, Layout
 from clustermesh.model import (
@@ -25,6 +24,7 @@ from clustermesh.model import (
 )
 from clustermesh.remotes.directory import RemoteFile
 from clustermesh.remotes.handshake import Ids
+from clustermesh.remotes.session import Waits
 from kvstore.client import DeleteOp, PutOp, Store
 from kvstore.config import EtcdConfig
 from kvstore.memory import MemoryStore

@@ -9,8 +9,8 @@ import pytest
 from agent.checkpoint import Checkpoint
 from agent.facts import Me
 from agent.remotes.remotes import Places, Remotes
-from agent.remotes.session import Waits
 from clustermesh.keys import Kind
+from clustermesh.remotes.session import Waits
 from kvstore.client import DeletePrefixOp, PutOp
 from kvstore.etcd import open_etcd
 from tests.support import vectors

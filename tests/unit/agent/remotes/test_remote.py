@@ -5,10 +5,10 @@ from pathlib import Path
 
 import msgspec
 
-from agent.remotes.session import Waits
 from clustermesh import keys
 from clustermesh.keys import Kind
 from clustermesh.model import Capabilities
+from clustermesh.remotes.session import Waits
 from kvstore.client import Denied
 from tests.support.remote_world import QUICK, World, file_of, living, node, service, settle, until
 

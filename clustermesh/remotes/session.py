@@ -1,16 +1,14 @@
 """One connection to one cluster: who it is, when its lists are complete, and what they say."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from agent.facts import Sink
-from agent.remotes.feeds import Feed
-from agent.remotes.reader import KindReader, Record
 from clustermesh import keys
+from clustermesh.local import AnyKind
 from clustermesh.model import ClusterConfig
 from clustermesh.remotes.gate import Held
 from clustermesh.remotes.handshake import Refused
@@ -23,6 +21,8 @@ from kvstore.heartbeat import Heartbeat, HeartbeatSettings
 from kvstore.watch import FollowSettings
 
 Opener = Callable[[EtcdConfig], AbstractAsyncContextManager[Store]]
+Follow = Callable[[Reader, Held], Awaitable[None]]
+"""Follows one kind in a store for ever; while the gate is closed deletions are not believed."""
 
 
 @runtime_checkable
@@ -51,27 +51,24 @@ class Waits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Role(msgspec.Struct, frozen=True, kw_only=True):
-    """What differs between a remote cluster and the own one.
+    """What differs between those who follow a cluster.
 
     ``judge`` reads the cluster-config and raises ``Refused``; ``accept`` prepares for the facts
-    of the cluster it describes and may raise ``Refused``, too; ``feeds`` says what to read.
+    of the cluster it describes and may raise ``Refused``, too (the bytes are the config as the
+    cluster wrote it); ``readers`` says what to follow.
     """
 
     judge: Callable[[bytes], ClusterConfig]
-    accept: Callable[[ClusterConfig], None]
-    feeds: Callable[[ClusterConfig], tuple[Feed, ...]]
+    accept: Callable[[ClusterConfig, bytes], None]
+    readers: Callable[[ClusterConfig], Mapping[AnyKind, Follow]]
 
 
 class Session:
     """The life of one connection; ``run`` returns only by an exception."""
 
-    def __init__(
-        self, *, role: Role, sink: Sink, progress: Progress, record: Record, waits: Waits
-    ) -> None:
+    def __init__(self, *, role: Role, progress: Progress, waits: Waits) -> None:
         self._role = role
-        self._sink = sink
         self._progress = progress
-        self._record = record
         self._waits = waits
         self._store: Store | None = None
         self._heartbeat: Heartbeat | None = None
@@ -80,19 +77,19 @@ class Session:
     async def run(self, store: Store) -> None:
         """Shake hands, then follow every kind until cancelled; raises ``ConfigChanged``."""
         self._store = store
-        config = await self._handshake(store)
+        config, value = await self._handshake(store)
         self._heartbeat = Heartbeat(
             store, HeartbeatSettings(limit=self._waits.heartbeat, follow=self._waits.follow)
         )
         self._gate = gate = Held(self._heartbeat)
-        feeds = self._role.feeds(config)
+        readers = self._role.readers(config)
         self._progress.config = config
-        self._progress.begin(tuple(feed.kind for feed in feeds))
+        self._progress.begin(tuple(readers))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._heartbeat.run())
-            tasks.create_task(self._recheck(store, config, gate))
-            for feed in feeds:
-                tasks.create_task(self._read(store, feed, gate))
+            tasks.create_task(self._recheck(store, value, gate))
+            for reader in readers.values():
+                tasks.create_task(_follow(reader, store, gate))
 
     @property
     def etcd(self) -> str:
@@ -109,7 +106,7 @@ class Session:
         """Why deletions are held, empty when they are not."""
         return "" if self._gate is None else self._gate.reason()
 
-    async def _handshake(self, store: Reader) -> ClusterConfig:
+    async def _handshake(self, store: Reader) -> tuple[ClusterConfig, bytes]:
         """Ask until there is a config that this mesh can have."""
         for wait in Backoff(ceiling=self._waits.ceiling):
             try:
@@ -122,7 +119,7 @@ class Session:
             await asyncio.sleep(wait)
         raise AssertionError  # a back-off never ends
 
-    async def _ask(self, store: Reader) -> ClusterConfig:
+    async def _ask(self, store: Reader) -> tuple[ClusterConfig, bytes]:
         name = self._progress.cluster
         async with asyncio.timeout(self._waits.handshake):
             entry = await store.get(keys.cluster_config(name))
@@ -132,10 +129,10 @@ class Session:
                 f" or the cluster's name is not {name}"
             )
         config = self._role.judge(entry.value)
-        self._role.accept(config)
-        return config
+        self._role.accept(config, entry.value)
+        return config, entry.value
 
-    async def _recheck(self, store: Reader, config: ClusterConfig, gate: Held) -> None:
+    async def _recheck(self, store: Reader, value: bytes, gate: Held) -> None:
         """Read the config again and again; the peers' rights allow no watch on it."""
         while True:
             await asyncio.sleep(self._waits.config)
@@ -144,7 +141,8 @@ class Session:
                 if entry is None:
                     gate.config_gone()
                     continue
-                if self._role.judge(entry.value) != config:
+                if entry.value != value:
+                    self._role.judge(entry.value)
                     raise ConfigChanged
             except StoreError:
                 continue  # the readers of facts tell of it
@@ -154,9 +152,7 @@ class Session:
             self._progress.note("config", None)
             gate.config_present()
 
-    async def _read(self, store: Reader, feed: Feed, gate: Held) -> None:
-        await gate.wait()  # a first list, too, is believed only from somebody alive
-        reader = KindReader(
-            feed, sink=self._sink, progress=self._progress, gate=gate, record=self._record
-        )
-        await reader.run(store, self._waits.follow)
+
+async def _follow(reader: Follow, store: Reader, gate: Held) -> None:
+    await gate.wait()  # a first list, too, is believed only from somebody alive
+    await reader(store, gate)
