@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Final
 
 from agent.addresses.book import Attribute, Book, claimant
-from agent.addresses.entries import IPCACHE, NODES, TUNNEL, BadEntry, ip_key, ip_value
+from agent.addresses.entries import HOST, IPCACHE, NODES, TUNNEL, BadEntry, ip_key, ip_value
 from agent.addresses.nodes import Nodes
 from agent.addresses.routes import Cover, HostRoutes, Route
 from agent.clusters import Clusters
@@ -42,7 +42,8 @@ class Addresses:
         self._tunnel = Book(maps.tunnel, me.cluster_id)
         self._trusted = Book(maps.nodes, me.cluster_id)
         self._books = (self._trusted, self._tunnel, self._ipcache)
-        self.nodes = Nodes({IPCACHE: self._ipcache, TUNNEL: self._tunnel, NODES: self._trusted}, me)
+        books = {IPCACHE: self._ipcache, TUNNEL: self._tunnel, NODES: self._trusted}
+        self.nodes = Nodes(books, me, self._reroute)
         self._maps = maps
         self._cidrs: frozenset[str] = frozenset()
         self._cover = Cover()
@@ -56,7 +57,7 @@ class Addresses:
         trusted = {k: NodeValue.unpack(value).cluster_id for k, value in self._maps.nodes.items()}
         self._trusted.adopt(lambda key, _: trusted.get(key, 0))
         self._tunnel.adopt(lambda _, value: trusted.get(TunnelValue.unpack(value).address, 0))
-        self._ipcache.adopt(_attribution(trusted, self._me.max_clusters))
+        self._ipcache.adopt(_attribution(trusted, self._me))
 
     def apply(self, cluster: str, changes: Sequence[Change]) -> None:
         """Addresses and what is known of them."""
@@ -104,7 +105,7 @@ class Addresses:
     def prune(self) -> None:
         """What an earlier run left goes where nobody can claim it any more."""
         for book in self._books:
-            for cluster_id in book.found():
+            for cluster_id in tuple(book.found()):
                 if self._told(cluster_id):
                     book.prune(cluster_id)
 
@@ -268,13 +269,15 @@ def _address(key: bytes) -> bytes:
     return IpcacheKey.unpack(key).address
 
 
-def _attribution(trusted: Mapping[bytes, int], max_clusters: int) -> Attribute:
+def _attribution(trusted: Mapping[bytes, int], me: Me) -> Attribute:
     """Whose an ipcache entry is: by its identity, else by the node it is behind, or is."""
 
     def attribute(key: bytes, value: bytes) -> int:
         identity = int.from_bytes(value[:4], "little")
         if identity >= FIRST_UNRESERVED:
-            return cluster_of(identity, max_clusters)
+            return cluster_of(identity, me.max_clusters)
+        if identity == HOST:
+            return me.cluster_id
         behind = trusted.get(IpcacheValue.unpack(value).tunnel_endpoint)
         if behind is not None:
             return behind

@@ -57,8 +57,10 @@ class Book:
         self._doubtful: dict[int, int] = {}
         """By claimant: claims of an earlier generation."""
         self._held: AbstractSet[int] = frozenset()
-        self._found: dict[int, dict[bytes, bytes]] = {}
-        """Entries of an earlier run that nobody has claimed yet, by cluster id."""
+        self._found: dict[bytes, bytes] = {}
+        """Entries of an earlier run that nobody has claimed yet."""
+        self._found_of: dict[int, list[bytes]] = {}
+        """By cluster id: keys of entries that an earlier run left because of it."""
         self._puts: dict[bytes, bytes | None] = {}
         self._drops: dict[bytes, bytes | None] = {}
         """Keys to write and to remove, with what the map holds now."""
@@ -157,9 +159,7 @@ class Book:
         if key in self._no_room:
             del self._no_room[key]
             return None
-        if before is None and self._found and key in self._claims:
-            return self._unfind(key, _who(self._claims[key]) >> 1)
-        return before
+        return self._found.pop(key, None) if before is None else before
 
     def _plan(self, key: bytes, held: bytes | None, wanted: bytes | None) -> None:
         if wanted == held:
@@ -250,25 +250,19 @@ class Book:
     def adopt(self, attribute: Attribute) -> None:
         """Take over what the map holds, before the first claim."""
         for key, value in self._map.items():
-            self._found.setdefault(attribute(key, value), {})[key] = value
+            self._found[key] = value
+            self._found_of.setdefault(attribute(key, value), []).append(key)
 
     def found(self) -> AbstractSet[int]:
-        """Clusters of which an earlier run left something that nobody has claimed."""
-        return {cluster_id for cluster_id, entries in self._found.items() if entries}
+        """Clusters of which an earlier run left something that has not been pruned."""
+        return self._found_of.keys()
 
     def prune(self, cluster_id: int) -> None:
         """What is left of the cluster's earlier entries goes, unless somebody has claimed it."""
-        for key, value in self._found.pop(cluster_id, {}).items():
-            if self.wanted(key) is None:
+        for key in self._found_of.pop(cluster_id, ()):
+            value = self._found.pop(key, None)
+            if value is not None:
                 self._drops[key] = value
-
-    def _unfind(self, key: bytes, cluster_id: int) -> bytes | None:
-        """What the map holds under the key since an earlier run, if that is known."""
-        for candidate in (cluster_id, 0):
-            entries = self._found.get(candidate)
-            if entries and key in entries:
-                return entries.pop(key)
-        return None
 
     # -- writing ----------------------------------------------------------------------------------
 

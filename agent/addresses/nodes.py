@@ -1,9 +1,9 @@
 """Nodes of every cluster: their entries in the address maps, and the ranges they announce."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from agent.addresses.book import Book, claimant
-from agent.addresses.entries import NodeInfo, Place, node_entries
+from agent.addresses.entries import IPCACHE, NodeInfo, Place, node_entries
 from agent.addresses.overlaps import Claim, overlaps
 from agent.facts import Change, Me
 from agent.known import Known
@@ -15,14 +15,21 @@ _RANK = 0
 
 
 class Nodes:
-    """Owner of all that is known about nodes. ``books`` are the address maps by name."""
+    """Owner of all that is known about nodes.
 
-    def __init__(self, books: Mapping[str, Book], me: Me) -> None:
+    ``books`` are the address maps by name; ``on_address`` is told the ipcache keys whose entries
+    are others than before.
+    """
+
+    def __init__(
+        self, books: Mapping[str, Book], me: Me, on_address: Callable[[bytes], None]
+    ) -> None:
         self.known: Known[NodeInfo] = Known()
         self.ranges_changed = False
         """Set when announced ranges, or where they lead, are not what they were."""
         self._books = books
         self._me = me
+        self._on_address = on_address
         self._owners: dict[str, Ownership[Place]] = {}
         """By cluster: which of its nodes has an entry that several name."""
 
@@ -57,12 +64,11 @@ class Nodes:
         for place in old.keys() | new.keys():
             owner = owners.owner(place)
             book, key = self._books[place[0]], place[1]
-            if owner is None:
-                book.release(key, who)
-            elif owner == name:
-                book.claim(key, who, new[place])
-            else:
-                book.claim(key, who, node_entries(known[owner], self._me)[place])
+            value = new.get(place) if owner == name else None
+            if owner is not None and owner != name:
+                value = node_entries(known[owner], self._me)[place]
+            if book.state(key, who, value) and place[0] == IPCACHE:
+                self._on_address(key)
 
     def confirm(self, cluster: str) -> None:
         """A full list has been told: nodes that it did not repeat are gone."""
