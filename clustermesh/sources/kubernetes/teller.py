@@ -1,7 +1,8 @@
 """What a sink is told of one kind: bounded slices, removals for what vanished, troubles once."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from typing import TypeVar
 
 from clustermesh.sources.kubernetes import wire
 from clustermesh.sources.kubernetes.picture import Picture
@@ -14,9 +15,10 @@ from clustermesh.sources.kubernetes.wire import (
     Refusal,
     Unread,
 )
-from clustermesh.sources.objects import ObjectKind, ref
+from clustermesh.sources.objects import ObjectKind
 from clustermesh.sources.port import ObjectChange, Removal, SourceSink, Upsert
 
+T = TypeVar("T")
 SLICE = 1000
 """Changes handed over at once; the loop breathes between."""
 
@@ -45,26 +47,22 @@ class Teller:
         """Some of what exists."""
         for refusal in page.refusals:
             self._refuse(refusal)
-        changes = [Upsert(each) for each in page.objects]
-        for start in range(0, len(changes), SLICE):
-            self._apply(changes[start : start + SLICE])
-            await asyncio.sleep(0)
+        async for objects in _slices(page.objects):
+            self._apply([Upsert(each) for each in objects])
 
     async def heard(self, happenings: Sequence[Happening]) -> None:
         """Changes, in order."""
-        for start in range(0, len(happenings), SLICE):
-            changes = [self._change(each) for each in happenings[start : start + SLICE]]
+        async for some in _slices(happenings):
+            changes = map(self._change, some)
             self._apply([each for each in changes if each is not None])
-            await asyncio.sleep(0)
 
     async def complete(self) -> None:
         """Everything that exists has been told: the rest is gone."""
         for name in self._refused.sweep():
             self._sink.refused(self._title(name), None)
-        gone = [Removal(wire.ref_of(self._kind, name)) for name in self._known.sweep()]
-        for start in range(0, len(gone), SLICE):
-            self._sink.apply(self._kind, gone[start : start + SLICE])
-            await asyncio.sleep(0)
+        async for names in _slices(self._known.sweep()):
+            gone = [Removal(wire.ref_of(self._kind, name)) for name in names]
+            self._sink.apply(self._kind, gone)
         self.well()
         self._sink.synced(self._kind)
 
@@ -86,7 +84,7 @@ class Teller:
         for change in changes:
             match change:
                 case Upsert(object_):
-                    name = wire.key(ref(object_))
+                    name = wire.name_of(self._kind, object_)
                     self._known.put(name)
                     self._can_be_read(name)
                 case Removal(gone):
@@ -113,8 +111,16 @@ class Teller:
         self._sink.refused(self._title(name), refusal.reason)
 
     def _can_be_read(self, name: str) -> None:
-        if self._refused.drop(name):
+        if self._refused and self._refused.drop(name):
             self._sink.refused(self._title(name), None)
 
     def _title(self, name: str) -> str:
         return str(wire.ref_of(self._kind, name)) if name else f"{self._kind} without a name"
+
+
+async def _slices(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
+    """Pieces of a sequence, with a breath between them."""
+    for start in range(0, len(items), SLICE):
+        if start:
+            await asyncio.sleep(0)
+        yield items[start : start + SLICE]

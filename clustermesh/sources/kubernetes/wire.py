@@ -109,6 +109,12 @@ def key(ref: Ref) -> str:
     return f"{ref.namespace}/{ref.name}" if ref.namespace else ref.name
 
 
+def name_of(kind: ObjectKind, object_: KubernetesObject) -> str:
+    """``key(ref(object_))``, without making a Ref per object."""
+    meta = object_.metadata
+    return meta.name if kind in CLUSTER_SCOPED else f"{meta.namespace}/{meta.name}"
+
+
 def ref_of(kind: ObjectKind, name: str) -> Ref:
     """What ``key`` made short."""
     if kind in CLUSTER_SCOPED:
