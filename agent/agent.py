@@ -64,6 +64,7 @@ class Agent:
         )
         self._network: Network | None = None
         self._dataplane = Dataplane(datapath.maps, self._me, settings)
+        self._dataplane.routed = self._routed
         self._prober = Prober(
             settings.node,
             ProbeSettings(
@@ -169,9 +170,16 @@ class Agent:
             interval=settings.network_interval,
             settle=settings.network_settle,
         )
+        network.on_round = self._dataplane.wake
         self._dataplane.on_routes = self._want_network
         self._want_network()
         await network.run()
+
+    def _routed(self) -> bool:
+        """Services lead to other clusters only when there is a way (a comparison always ends)."""
+        if self._network is None:
+            return not self._dataplane.routes()
+        return self._network.caught_up
 
     def _network_changed(self, trouble: str | None) -> None:
         network = self._network

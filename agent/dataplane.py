@@ -61,6 +61,8 @@ class Dataplane:
     def __init__(self, maps: Maps, me: Me, settings: Settings) -> None:
         self.on_routes: Callable[[], None] = lambda: None
         """Called when ``routes()`` or the nodes behind them have changed."""
+        self.routed: Callable[[], bool] = lambda: True
+        """Whether there is a way to where services may lead; call ``wake`` when that changes."""
         self._maps = maps
         self._me = me
         self._clusters = Clusters(me)
@@ -226,17 +228,18 @@ class Dataplane:
     def _work(self, clock: Callable[[], float]) -> bool:
         """One slice of work in the right order; whether there was any."""
         addresses, services = self._addresses, self._services
-        busy = addresses.puts or services.dirty
+        busy = bool(addresses.puts)
         routes = addresses.puts and addresses.review()
         if addresses.held is not services.held:
             services.hold(addresses.held)
         if addresses.puts:
             addresses.write()
         self._tell(routes=routes)
-        if services.dirty:
+        if services.dirty and self.routed():
             end = clock() + BUDGET
             services.round(clock(), enough=lambda: clock() >= end)
-        elif addresses.drops and services.idle:
+            return True
+        if addresses.drops and services.idle:
             addresses.remove()
             return True
         return busy
@@ -245,6 +248,10 @@ class Dataplane:
         if routes or self._nodes_changed:
             self._nodes_changed = False
             self.on_routes()
+
+    def wake(self) -> None:
+        """Something that was waited for has come: look again."""
+        self._wake.set()
 
     def settle(self) -> None:
         """Everything that can be written now, without a loop: for tools and tests."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -53,10 +54,22 @@ class Network:
         """Every destination asked for since the start: what of it is no longer wanted goes, also
         while an unreachable cluster keeps us from telling which other routes are strangers."""
         self._dirty = asyncio.Event()
+        self._urgent = asyncio.Event()
+        """Set when somewhere new is to be reached: that does not wait for things to settle."""
+        self._compared: Facts | None = None
+        self.on_round: Callable[[], None] = lambda: None
+        """Called after each comparison, whatever came of it."""
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether a comparison has been made with what is wanted now, if anything is."""
+        return not self._known or self._compared is self._facts
 
     def want(self, facts: Facts) -> None:
         """The mesh asks for this now. Until the first call no route of ours is removed."""
         if not self._known or facts != self._facts:
+            if not facts.destinations <= self._facts.destinations:
+                self._urgent.set()
             self._known = True
             self._facts = facts
             self._asked |= facts.destinations
@@ -67,17 +80,24 @@ class Network:
         with events.noticed(self._dirty.set):
             while True:
                 self._dirty.clear()
+                self._urgent.clear()
                 facts = self._facts if self._known else None
                 done = await asyncio.to_thread(
                     reconcile, self._place, facts, self._attach, disposable=self._asked
                 )
+                self._compared = facts
                 self._tell(done)
-                try:
-                    async with asyncio.timeout(self._interval):
-                        await self._dirty.wait()
-                        await asyncio.sleep(self._settle)
-                except TimeoutError:
-                    continue
+                self.on_round()
+                await self._due()
+
+    async def _due(self) -> None:
+        """Until the next comparison: soon after an event, at once for somewhere new."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._interval):
+                await self._dirty.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._settle):
+                        await self._urgent.wait()
 
     def _tell(self, done: Round) -> None:
         self.writes += done.writes
