@@ -23,6 +23,7 @@ from agent.remotes.hearing import Hearing
 from agent.remotes.own import Own
 from agent.remotes.remotes import Places, Remotes
 from agent.settings import Settings
+from agent.sockets.closer import Closer
 from bpf.datapath import Datapath
 from clustermesh.health import Board
 from clustermesh.http import Surface, serve
@@ -65,6 +66,10 @@ class Agent:
         self._network: Network | None = None
         self._dataplane = Dataplane(datapath.maps, self._me, settings)
         self._dataplane.routed = self._routed
+        self._closer = Closer(
+            datapath.maps.reverse_sockets4, datapath.maps.reverse_sockets6, cgroup
+        )
+        self._dataplane.on_removed = self._closer.removed
         self._prober = Prober(
             settings.node,
             ProbeSettings(
@@ -128,6 +133,7 @@ class Agent:
             if not self._settings.kube_proxy_replacement:
                 tasks.create_task(self._stamp(), name="stamp")
             tasks.create_task(self._prober.run(), name="probes")
+            tasks.create_task(self._closer.run(), name="sockets")
             tasks.create_task(self._settle(), name="settle")
             tasks.create_task(serve(self._surface(), sockets), name="http")
             log.info("started", node=self._me.node, cluster=self._me.cluster, version=VERSION)
@@ -277,6 +283,7 @@ class Agent:
                 *self._remotes.trouble(),
                 *dataplane.trouble(),
                 *self._prober.trouble(),
+                *self._closer.sentences(),
             ),
             refusals=tuple(dataplane.refusals),
         )

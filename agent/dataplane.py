@@ -7,7 +7,7 @@ refers to it, across both shapes: nodes, addresses, services; removal the other 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -19,9 +19,11 @@ from agent.clusters import Clusters
 from agent.facts import AnyKind, Change, LocalKind, Me
 from agent.known import Known
 from agent.picture import Picture
+from agent.services.plan import BackendEntry
 from agent.services.services import Services
 from bpf.datapath import Maps
 from bpf.errors import BpfError
+from bpf.layout_lb import BackendValue
 from clustermesh.keys import Kind
 from clustermesh.model import Identity
 from clustermesh.status import Count, IdentityStatus, NodeStatus, Refusal, ServiceStatus
@@ -63,6 +65,8 @@ class Dataplane:
         """Called when ``routes()`` or the nodes behind them have changed."""
         self.routed: Callable[[], bool] = lambda: True
         """Whether there is a way to where services may lead; call ``wake`` when that changes."""
+        self.on_removed: Callable[[Iterable[BackendValue]], None] = lambda _: None
+        """Called with backends that are in the maps no more."""
         self._maps = maps
         self._me = me
         self._clusters = Clusters(me)
@@ -79,6 +83,7 @@ class Dataplane:
         self._picture = Picture(me, self._services, self._addresses)
         self._wake = asyncio.Event()
         self._services.on_landed = self._wake.set
+        self._services.on_buried = self._removed
         self._nodes_changed = False
         self._pruned_services = False
         self._trouble = ""
@@ -175,6 +180,9 @@ class Dataplane:
         """Clusters whose data plane does not answer: their backends are used last."""
         self._services.unreachable(clusters)
         self._wake.set()
+
+    def _removed(self, backends: Sequence[BackendEntry]) -> None:
+        self.on_removed(BackendValue.unpack(entry.value) for entry in backends)
 
     def _lives_changed(self) -> None:
         """Somebody may be waited for no more, or be known to be nobody's."""

@@ -18,8 +18,8 @@ from agent.services.backends import BackendKey, Backends
 from agent.services.compose import compose, frontends
 from agent.services.ids import Ids, NoIdLeft
 from agent.services.merge import Backend, Verdict
+from agent.services.plan import BackendEntry, Drop, bury, plan
 from agent.services.plan import Change as Turn
-from agent.services.plan import Drop, bury, plan
 from agent.services.program import Place, Program, match_key
 from agent.services.remnants import Remnants
 from agent.services.retries import Retries
@@ -55,6 +55,8 @@ class Services:
         self.retries = Retries()
         self.on_landed: Callable[[], None] = lambda: None
         """Called when a round has ended, so that what waited for it can go on."""
+        self.on_buried: Callable[[Sequence[BackendEntry]], None] = lambda _: None
+        """Called with backends that are in the maps no more."""
         self.held: Mapping[str, str] = {}
         """Clusters whose offers are not used, and why."""
         self._maps = maps
@@ -388,6 +390,8 @@ class Services:
         except BpfError:
             return  # they stay as garbage, with their ids taken, until the next start
         self._backends.buried(orphans)
+        if orphans:
+            self.on_buried(orphans)
 
     # -- pruning ---------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Established sockets of backends that are gone (contract datapath 3.7)."""
