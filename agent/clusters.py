@@ -91,6 +91,12 @@ class Clusters:
             if not self.told_services(cluster) and cluster not in self._excused:
                 yield cluster
 
+    def strange(self) -> Iterator[str]:
+        """Who has not told all nodes and addresses yet and is still waited for."""
+        for cluster in self._expected or ():
+            if not self.told_addresses(cluster) and cluster not in self._excused:
+                yield cluster
+
     def configured(self, cluster_id: int) -> bool:
         """Whether the id may belong to a configured cluster; True as long as that is not known."""
         if self._expected is None or not self._expected <= self._ids.keys():

@@ -7,7 +7,7 @@ refers to it, across both shapes: nodes, addresses, services; removal the other 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -31,6 +31,7 @@ from clustermesh.status import Count, IdentityStatus, NodeStatus, Refusal, Servi
 log = structlog.get_logger()
 
 SERVICE_KINDS: Final = frozenset({LocalKind.SERVICES, Kind.SERVICES, Kind.ENDPOINT_SLICES})
+STRANGE: Final = "its nodes and addresses are not known yet"
 BUDGET: Final = 0.004
 """Seconds of merging between two yields to the loop."""
 SOON: Final = 1.0
@@ -65,6 +66,8 @@ class Dataplane:
         """Called when ``routes()`` or the nodes behind them have changed."""
         self.routed: Callable[[], bool] = lambda: True
         """Whether there is a way to where services may lead; call ``wake`` when that changes."""
+        self._strange: Mapping[str, str] = {}
+        self._holding: tuple[Mapping[str, str], ...] = ()
         self.on_removed: Callable[[Iterable[BackendValue]], None] = lambda _: None
         """Called with backends that are in the maps no more."""
         self._maps = maps
@@ -193,6 +196,11 @@ class Dataplane:
             self._services.forget_unconfigured()
         self._services.settle()
         self._addresses.prune()
+        self._strange = {
+            cluster: STRANGE
+            for cluster in self._clusters.strange()
+            if self._clusters.id_of(cluster) not in self._services.inherited
+        }
         self._wake.set()
 
     # -- the writer -------------------------------------------------------------------------------
@@ -238,8 +246,7 @@ class Dataplane:
         addresses, services = self._addresses, self._services
         busy = bool(addresses.puts)
         routes = addresses.puts and addresses.review()
-        if addresses.held is not services.held:
-            services.hold(addresses.held)
+        self._hold()
         if addresses.puts:
             addresses.write()
         self._tell(routes=routes)
@@ -251,6 +258,13 @@ class Dataplane:
             addresses.remove()
             return True
         return busy
+
+    def _hold(self) -> None:
+        """Services do not lead to clusters that are held out, or to which no way is known yet."""
+        strange, overlapping = self._strange, self._addresses.held
+        if self._holding != (strange, overlapping):
+            self._holding = (strange, overlapping)
+            self._services.hold({**strange, **overlapping})
 
     def _tell(self, *, routes: bool) -> None:
         if routes or self._nodes_changed:

@@ -84,6 +84,8 @@ class Services:
         """Frontends of rounds that are not finished."""
         self._ownership: Ownership[Place] = Ownership()
         self._remnants = Remnants()
+        self.inherited: set[int] = set()
+        """Ids of clusters that the maps led to when we came: there is a way to them."""
         self._debris: Keys = {}
         self._ids: Ids[Place] = Ids(1, LAST_ID)
         self._backends = Backends()
@@ -107,6 +109,7 @@ class Services:
         self._ids.adopt(known, taken=strangers)
         self._backends.adopt(found.backends, found.programs.values())
         self._remnants = Remnants.of(found)
+        self.inherited = set(self._remnants.cluster_ids)
 
     def apply(self, cluster: str, kind: AnyKind, changes: Sequence[Change]) -> None:
         """New facts."""
@@ -144,6 +147,7 @@ class Services:
 
     def drain(self, cluster: str, cluster_id: int) -> None:
         """Nothing of the cluster counts any more."""
+        self.inherited.discard(cluster_id)
         self._touch(self.facts.drain(cluster))
         self._forget_remnants(cluster_id)
 

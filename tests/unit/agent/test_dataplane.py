@@ -123,12 +123,50 @@ def test_terminating_backends_serve_when_they_are_the_last() -> None:
     assert lb.where(agent.settle().maps, *WEB) == at(A2)
 
 
+def test_services_lead_to_a_cluster_only_when_its_nodes_and_addresses_are_known() -> None:
+    agent = Agent().expect("cluster-b").local(service(A1)).synced(OWN)
+    agent.remote(offer("cluster-b", B1)).synced("cluster-b", kinds=[Kind.SERVICES]).settle()
+    assert lb.where(agent.maps, *WEB) == at(A1)
+    agent.nodes(node("cluster-b", "b1", "192.168.0.2", "10.2.0.0/24", "10.2.0.254"))
+    agent.synced("cluster-b", kinds=[Kind.NODES]).settle()
+    assert lb.where(agent.maps, *WEB) == at(A1)
+    agent.synced("cluster-b", kinds=[Kind.IPS]).settle()
+    assert lb.where(agent.maps, *WEB) == at(A1, B1)
+
+
+def test_a_cluster_that_takes_too_long_to_tell_its_nodes_is_used_as_it_is() -> None:
+    agent = Agent().expect("cluster-b").local(service(A1)).synced(OWN)
+    agent.remote(offer("cluster-b", B1)).synced("cluster-b", kinds=[Kind.SERVICES])
+    agent.dataplane.overdue("cluster-b")
+    assert lb.where(agent.settle().maps, *WEB) == at(A1, B1)
+
+
+def test_after_a_restart_services_told_before_nodes_write_nothing() -> None:
+    maps = mesh().maps
+    again = Agent(maps).expect("cluster-b").local(service(A1)).synced(OWN)
+    again.remote(offer("cluster-b", B1)).synced("cluster-b", kinds=[Kind.SERVICES])
+    before = writes(maps)
+    again.settle()
+    assert lb.where(maps, *WEB) == at(A1, B1)
+    assert writes(maps) == before
+
+
+def test_services_wait_for_the_routes_that_the_same_facts_ask_for() -> None:
+    agent = Agent().expect("cluster-b")
+    there: list[bool] = []
+    agent.dataplane.routed = lambda: bool(there)
+    everything(agent)
+    assert lb.where(agent.settle().maps, *WEB) is None
+    there.append(True)
+    assert lb.where(agent.settle().maps, *WEB) == at(A1, B1)
+
+
 def test_backends_of_slices_count_like_others() -> None:
     agent = Agent().expect("cluster-b").local(service(A1)).synced(OWN)
     first = slice_of("cluster-b", "web-1", SliceEndpoint((B1,)), SliceEndpoint((C1,), ready=False))
     second = slice_of("cluster-b", "web-2", SliceEndpoint((B2,), ready=False, serving=True))
     agent.tell("cluster-b", Kind.ENDPOINT_SLICES, {"shop/web-1": first, "shop/web-2": second})
-    agent.synced("cluster-b", kinds=[Kind.ENDPOINT_SLICES]).settle()
+    agent.synced("cluster-b", kinds=[Kind.NODES, Kind.IPS, Kind.ENDPOINT_SLICES]).settle()
     assert lb.where(agent.maps, *WEB) == at(A1, B1, B2)
     agent.tell("cluster-b", Kind.ENDPOINT_SLICES, {"shop/web-1": None}).settle()
     assert lb.where(agent.maps, *WEB) == at(A1, B2)
