@@ -14,6 +14,7 @@ from bpf.kernel_maps import KernelCounters, KernelMap, KernelTables
 from bpf.links import CGROUP_HOOKS, TCX_EGRESS, TCX_INGRESS, Hook, ensure_link
 from bpf.loader import load_maps, load_programs
 from bpf.maps import BpfMap, Counters, DictCounters, DictMap, DictTables, MapKind, Tables
+from bpf.monitor import Ring
 from bpf.pins import Pins, opened, pin, remove_link
 from bpf.specs import MAPS, DatapathSettings, MapSpec
 from bpf.state import State
@@ -187,6 +188,10 @@ class Datapath:
                     f"{folder / name} is another program's map; ours is not pinned there"
                 )
             pin(fd, folder / name)
+
+    def listen(self) -> Ring:
+        """The ring of events, for one reader at a time."""
+        return Ring(self._map_fds["cm_events"], self._map_fds["cm_monitor"])
 
     def programs(self) -> Iterator[syscalls.ProgramInfo]:
         """With run counts and times while the kernel counts them (kernel.bpf_stats_enabled)."""

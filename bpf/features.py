@@ -54,6 +54,7 @@ FEATURES: Final[tuple[Feature, ...]] = (
     Feature("longest-prefix maps", (4, 11), _map(MapKind.LPM_TRIE)),
     Feature("hashes of maps", (4, 12), _map(MapKind.HASH_OF_MAPS)),
     Feature("maps in shared memory", (5, 5), _shared_memory),
+    Feature("ring buffers", (5, 8), _map(MapKind.RING)),
     Feature(
         "network namespace cookies for socket programs", (5, 7), _helper(CGROUP_SOCK_ADDR, 122)
     ),

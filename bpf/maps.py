@@ -18,6 +18,7 @@ class MapKind(IntEnum):
     LRU_HASH = 9
     LPM_TRIE = 11
     HASH_OF_MAPS = 13
+    RING = 27
 
 
 class BpfMap(Protocol):

@@ -26,6 +26,10 @@ class DatapathSettings:
     reverse_sockets: int = 262_144
     tables: int = 65_536
     metrics: int = 1_024
+    flows: int = 8_192
+    """Conversations of which a monitor is told once in a while."""
+    events: int = 262_144
+    """Bytes of the ring in which a monitor finds events: a power of two, whole pages."""
     table_size: int = 1_021
     """Entries of one selection table: one of TABLE_SIZES."""
     tcx: bool = True
@@ -49,6 +53,7 @@ class DatapathSettings:
             affinity=entries,
             reverse_sockets=entries,
             tables=entries,
+            flows=entries,
         )
 
 
@@ -92,6 +97,9 @@ MAPS: Final[tuple[MapSpec, ...]] = (
     MapSpec("metrics", "cilium_metrics", MapKind.PERCPU_HASH, 8, 16, "metrics"),
     MapSpec(None, "cm_state", MapKind.ARRAY, 4, 32, None, MMAPABLE),
     MapSpec(None, "cm_limits", MapKind.PERCPU_ARRAY, 4, 16, None, 0),
+    MapSpec(None, "cm_events", MapKind.RING, 0, 0, "events", 0),
+    MapSpec(None, "cm_monitor", MapKind.ARRAY, 4, 48, None, MMAPABLE),
+    MapSpec(None, "cm_flows", _LRU, 40, 16, "flows", 0),
 )
 
 OBJECTS: Final[dict[str, tuple[str, ...]]] = {

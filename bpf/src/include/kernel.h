@@ -7,6 +7,7 @@ typedef unsigned char __u8;
 typedef unsigned short __u16;
 typedef unsigned int __u32;
 typedef unsigned long long __u64;
+typedef signed char __s8;
 typedef int __s32;
 typedef long long __s64;
 typedef __u16 __be16;
@@ -15,6 +16,7 @@ typedef __u32 __be32;
 #define NULL ((void *)0)
 #define SEC(name) __attribute__((section(name), used))
 #define __always_inline inline __attribute__((always_inline))
+#define __noinline __attribute__((noinline))
 #define __packed __attribute__((packed))
 #define offsetof(type, member) __builtin_offsetof(type, member)
 
@@ -41,6 +43,7 @@ enum {
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_LPM_TRIE = 11,
 	BPF_MAP_TYPE_HASH_OF_MAPS = 13,
+	BPF_MAP_TYPE_RINGBUF = 27,
 };
 enum {
 	BPF_F_NO_PREALLOC = 1 << 0,
@@ -119,6 +122,8 @@ static long (*bpf_skb_change_tail)(struct __sk_buff *skb, __u32 len, __u64 flags
 static long (*bpf_skb_pull_data)(struct __sk_buff *skb, __u32 len) = (void *)39;
 static __u64 (*bpf_get_socket_cookie)(void *ctx) = (void *)46;
 static __u64 (*bpf_get_netns_cookie)(void *ctx) = (void *)122;
+static void *(*bpf_ringbuf_reserve)(void *ring, __u64 size, __u64 flags) = (void *)131;
+static void (*bpf_ringbuf_submit)(void *record, __u64 flags) = (void *)132;
 static long (*bpf_loop)(__u32 times, void *step, void *context, __u64 flags) = (void *)181;
 static int (*bpf_set_retval)(int retval) = (void *)187;
 

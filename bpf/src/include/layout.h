@@ -202,3 +202,90 @@ struct cm_limit {
 	__u64 since; /* ns of CLOCK_MONOTONIC */
 	__u64 sent;
 };
+
+/* --- events: contract 1.14 ------------------------------------------------------------------------------ */
+enum { EVENT_PACKET = 128 };
+
+struct event_header {
+	__u8 type;
+	__u8 subtype;
+	__u16 source;
+	__u32 hash;
+	__u32 original; /* bytes of the packet, and how many of them follow the event */
+	__u16 captured;
+	__u16 version;
+};
+
+struct drop_event {
+	struct event_header header;
+	__u32 source_identity;
+	__u32 destination_identity;
+	__u32 destination_id;
+	__u16 line;
+	__u8 file;
+	__s8 error;
+	__u32 ifindex;
+	__u8 packet[EVENT_PACKET];
+};
+
+struct trace_event {
+	struct event_header header;
+	__u32 source_identity;
+	__u32 destination_identity;
+	__u16 destination_id;
+	__u8 reason;
+	__u8 flags;
+	__u32 ifindex;
+	__be32 original_source[4];
+	__u8 packet[EVENT_PACKET];
+};
+
+#define AT(type, member, offset)                                                             \
+	_Static_assert(offsetof(struct type, member) == (offset), #type "." #member)
+AT(event_header, hash, 4);
+AT(event_header, original, 8);
+AT(event_header, captured, 12);
+AT(event_header, version, 14);
+AT(drop_event, source_identity, 16);
+AT(drop_event, destination_identity, 20);
+AT(drop_event, destination_id, 24);
+AT(drop_event, line, 28);
+AT(drop_event, file, 30);
+AT(drop_event, error, 31);
+AT(drop_event, ifindex, 32);
+AT(drop_event, packet, 36);
+AT(trace_event, source_identity, 16);
+AT(trace_event, destination_identity, 20);
+AT(trace_event, destination_id, 24);
+AT(trace_event, reason, 26);
+AT(trace_event, flags, 27);
+AT(trace_event, ifindex, 28);
+AT(trace_event, original_source, 32);
+AT(trace_event, packet, 48);
+
+/* What somebody listens for, written through mmap, and what they missed. */
+struct cm_monitor {
+	__u64 until; /* ns of CLOCK_MONOTONIC: nobody listens any more then */
+	__u64 lost;  /* no room in the ring */
+	__u64 suppressed; /* more than a window may have */
+	__u64 since; /* ns of CLOCK_MONOTONIC when the present window began */
+	__u64 sent;
+	__u32 level;
+	__u32 pad;
+};
+
+/* One direction of a conversation, and what was told of it: traces are one per flow and while. */
+struct cm_flow {
+	__be32 source[4];
+	__be32 destination[4];
+	__be32 ports;
+	__u8 protocol;
+	__u8 point;
+	__u16 pad;
+};
+
+struct cm_flow_told {
+	__u64 at; /* ns of CLOCK_MONOTONIC */
+	__u32 tcp_flags;
+	__u32 pad;
+};

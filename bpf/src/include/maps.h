@@ -59,3 +59,14 @@ MAP(BPF_MAP_TYPE_PERCPU_HASH, 1024, BPF_F_NO_PREALLOC, struct metrics_key, struc
 cilium_metrics SEC(".maps");
 MAP(BPF_MAP_TYPE_ARRAY, 1, BPF_F_MMAPABLE, __u32, struct cm_state) cm_state SEC(".maps");
 MAP(BPF_MAP_TYPE_PERCPU_ARRAY, 1, 0, __u32, struct cm_limit) cm_limits SEC(".maps");
+
+/* A ring of events, in bytes; who listens to it; what was told of each flow. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 262144);
+	__uint(map_flags, 0);
+	__uint(key_size, 0);
+	__uint(value_size, 0);
+} cm_events SEC(".maps");
+MAP(BPF_MAP_TYPE_ARRAY, 1, BPF_F_MMAPABLE, __u32, struct cm_monitor) cm_monitor SEC(".maps");
+LRU(8192, struct cm_flow, struct cm_flow_told) cm_flows SEC(".maps");

@@ -10,6 +10,7 @@ enum {
 	TCP_FLAGS = 13,
 	TCP_CHECKSUM = 16,
 	TCP_SYN = 0x02,
+	TCP_LIFE = 0x07, /* FIN, SYN and RST: a connection begins or ends */
 	TCP_OPTION_END = 0,
 	TCP_OPTION_NOP = 1,
 	TCP_OPTION_MSS = 2,

@@ -18,6 +18,7 @@ from bpf.layout import (
     TunnelKey,
     TunnelValue,
 )
+from bpf.layout_events import MonitorValue
 from bpf.layout_lb import (
     AffinityKey,
     AffinityMatchKey,
@@ -76,6 +77,7 @@ VECTORS = [
     (MetricsKey(160, 2, 1, 3), pack("<BBHBxxx", 160, 2, 1, 3)),
     (MetricsValue(5, 300), pack("<QQ", 5, 300)),
     (NodeValue(3, 3 << 16, 0x3FFFF), pack("<IIII", 3, 0x30000, 0x3FFFF, 0)),
+    (MonitorValue(1, 2, 3, 4, 5, 2), pack("<QQQQQII", 1, 2, 3, 4, 5, 2, 0)),
     (StateValue(1, 2, 3, 1021, 1410), pack("<QQIIII", 1, 2, 3, 1021, 1410, 0)),
 ]
 NAMES = [f"{type(entry).__name__}-{len(raw)}" for entry, raw in VECTORS]
