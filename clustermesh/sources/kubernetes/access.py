@@ -158,7 +158,7 @@ async def log_in(settings: KubernetesSettings) -> Login:
     if settings.kubeconfig is not None:
         arguments += ["--kubeconfig", str(settings.kubeconfig)]
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "clustermesh.sources.kubernetes.login", *arguments),
+        *(sys.executable, "-P", "-m", "clustermesh.sources.kubernetes.login", *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

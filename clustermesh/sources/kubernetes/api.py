@@ -64,7 +64,8 @@ class Api:
     async def send(self, request: Request) -> bytes:
         """The body of an answer. Raises an ``ApiFailure``."""
         async with self._answer(request, silence=self._settings.answer_timeout) as response:
-            return await response.read()
+            with _failures_of(response):
+                return await response.read()
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -76,12 +77,16 @@ class Api:
         """
         request = Request("GET", path, query)
         async with self._answer(request, silence=lifetime + _GRACE) as response:
-            yield self._lines(response.content)
+            yield self._lines(response)
 
-    async def _lines(self, content: aiohttp.StreamReader) -> AsyncIterator[list[bytes]]:
+    async def _lines(self, response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
         lines = Lines()
         limit = self._settings.line_bytes
-        async for chunk in content.iter_any():
+        while True:
+            with _failures_of(response):
+                chunk = await response.content.readany()
+            if not chunk:
+                return
             found = lines.feed(chunk)
             if lines.pending > limit:
                 raise Unreachable(f"the API server's watch sent an event larger than {limit} bytes")
@@ -92,22 +97,23 @@ class Api:
     async def _answer(
         self, request: Request, *, silence: float
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An answer below 400. Credentials that are refused are replaced, once."""
+        """An answer below 300. Credentials that are refused are replaced, once."""
         access = await self._credentials.current()
-        with _failures_of(access.server):
+        response = await self._ask(access, request, silence)
+        if response.status == 401:
+            response.release()
+            await self._credentials.refused(access)
+            access = await self._credentials.current()
             response = await self._ask(access, request, silence)
-            if response.status == 401:
-                response.release()
-                await self._credentials.refused(access)
-                access = await self._credentials.current()
-                response = await self._ask(access, request, silence)
-            try:
-                if response.status >= 300:
-                    retry = _seconds(response.headers.get("Retry-After", ""))
-                    raise failure(response.status, await response.read(), retry_after=retry)
-                yield response
-            finally:
-                response.close()
+        try:
+            if response.status >= 300:
+                retry = _seconds(response.headers.get("Retry-After", ""))
+                with _failures_of(response):
+                    body = await response.read()
+                raise failure(response.status, body, retry_after=retry)
+            yield response
+        finally:
+            response.close()
 
     async def _ask(
         self, access: Access, request: Request, silence: float
@@ -117,24 +123,26 @@ class Api:
         headers = dict(access.headers)
         if request.body is not None:
             headers["Content-Type"] = request.content
-        return await self._session.request(
-            request.method,
-            access.server + request.path,
-            params=request.query,
-            data=request.body,
-            headers=headers,
-            ssl=access.tls or True,
-            server_hostname=access.server_name,
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=self._settings.connect_timeout, sock_read=silence
-            ),
-        )
+        with _failures_of(access):
+            return await self._session.request(
+                request.method,
+                access.server + request.path,
+                params=request.query,
+                data=request.body,
+                headers=headers,
+                ssl=access.tls or True,
+                server_hostname=access.server_name,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=self._settings.connect_timeout, sock_read=silence
+                ),
+            )
 
 
 @contextlib.contextmanager
-def _failures_of(server: str) -> Iterator[None]:
+def _failures_of(asked: Access | aiohttp.ClientResponse) -> Iterator[None]:
     """Every way in which a server does not answer, in one word."""
+    server = asked.server if isinstance(asked, Access) else str(asked.url.origin())
     try:
         yield
     except aiohttp.ClientConnectorCertificateError as error:

@@ -11,6 +11,7 @@ import aiohttp
 from tests.support.kube.catalog import CRDS, Catalog, Kind, of_crd
 
 Manifest = dict[str, Any]
+MERGE_PATCH = "application/merge-patch+json"
 
 
 class Answer(Exception):
@@ -55,9 +56,7 @@ class Admin:
 
     async def patch(self, manifest: Manifest, patch: Manifest) -> None:
         """Merge into what is there."""
-        await self.call(
-            "PATCH", self._path(manifest, named=True), patch, "application/merge-patch+json"
-        )
+        await self.call("PATCH", self._path(manifest, named=True), patch, MERGE_PATCH)
 
     async def get(self, manifest: Manifest) -> Manifest:
         """As it stands."""
@@ -71,17 +70,23 @@ class Admin:
         except Answer as answer:
             if answer.code != 409:
                 raise
-            await self._replace(path, manifest)
+            await self._replace(kind, path, manifest)
         if kind.has_status and "status" in manifest:
-            await self._replace(f"{path}/status", manifest)
+            patch = {"status": manifest["status"]}
+            await self.call("PATCH", f"{path}/status", patch, MERGE_PATCH)
         if kind.title == CRDS.title:
             self._catalog.add(of_crd(manifest))
             await self._served(of_crd(manifest))
 
-    async def _replace(self, path: str, manifest: Manifest) -> None:
-        present = await self.call("GET", path.removesuffix("/status"))
-        meta = {**manifest["metadata"], "resourceVersion": present["metadata"]["resourceVersion"]}
-        await self.call("PUT", path, {**manifest, "metadata": meta})
+    async def _replace(self, kind: Kind, path: str, manifest: Manifest) -> None:
+        """Core kinds are merged: a server has filled in fields that it lets nobody clear."""
+        present = await self.call("GET", path)
+        if kind.group:
+            version = {"resourceVersion": present["metadata"]["resourceVersion"]}
+            body = {**manifest, "metadata": {**manifest["metadata"], **version}}
+            await self.call("PUT", path, body)
+        else:
+            await self.call("PATCH", path, _patch(present, manifest), MERGE_PATCH)
 
     async def _served(self, kind: Kind) -> None:
         """A new kind takes a moment to be served."""
@@ -120,3 +125,14 @@ class Admin:
                 raise Answer(response.status, text)
             found: Manifest = json.loads(text)
             return found
+
+
+def _patch(present: Manifest, wanted: Manifest) -> Manifest:
+    """Spec merged; labels and annotations exactly as wanted."""
+    meta: Manifest = {}
+    for field in ("labels", "annotations"):
+        gone = dict.fromkeys(present["metadata"].get(field) or {})
+        if change := {**gone, **(wanted["metadata"].get(field) or {})}:
+            meta[field] = change
+    rest = {"spec": wanted["spec"]} if "spec" in wanted else {}
+    return {"metadata": meta, **rest}

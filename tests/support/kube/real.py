@@ -96,6 +96,8 @@ class RealKube:
             self._assets.apiserver,
             f"--etcd-servers={self._etcd_url}",
             "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            "--anonymous-auth=false",
             f"--secure-port={self._port}",
             f"--cert-dir={self._folder}",
             f"--tls-cert-file={self._write('server.crt', pair.certificate)}",
@@ -113,6 +115,7 @@ class RealKube:
         )
         context = ssl.create_default_context(cadata=self.authority.pem)
         await _answers(f"{self.url}/readyz", context)
+        await _answers(f"{self.url}/api/v1/namespaces/default", context)
 
     def _write(self, name: str, text: str) -> Path:
         path = self._folder / name
