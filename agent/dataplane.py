@@ -24,7 +24,7 @@ from agent.services.services import Services
 from bpf.datapath import Maps
 from bpf.errors import BpfError
 from bpf.layout_lb import BackendValue
-from clustermesh.keys import Kind
+from clustermesh.keys import Kind, cluster_of
 from clustermesh.model import Identity
 from clustermesh.status import Count, IdentityStatus, NodeStatus, Refusal, ServiceStatus
 
@@ -148,11 +148,12 @@ class Dataplane:
 
     def synced(self, cluster: str, kind: AnyKind) -> None:
         """See ``Sink``."""
+        first = not self._clusters.has(cluster, kind)
         self._clusters.synced(cluster, kind)
         if kind in SERVICE_KINDS:
             self._services.synced(cluster, kind)
         elif kind is Kind.NODES or kind is Kind.IPS:
-            self._addresses.confirm(cluster, kind)
+            self._addresses.confirm(cluster, kind, first=first)
             self._nodes_changed = True
         elif kind is Kind.IDENTITIES:
             self._identities.sweep(cluster)
@@ -308,6 +309,15 @@ class Dataplane:
     def nodes(self) -> list[NodeStatus]:
         """Every node of the mesh."""
         return self._picture.nodes()
+
+    def identity(self, number: int) -> IdentityStatus | None:
+        """An identity of the mesh, if its cluster has told of it."""
+        cluster = self._clusters.name_of(cluster_of(number, self._me.max_clusters))
+        labels = self._identities.of(cluster).get(str(number))
+        if labels is None:
+            return None
+        found = Identity(number, labels)
+        return IdentityStatus(id=number, cluster=cluster, labels=found.label_list())
 
     def identities(self) -> list[IdentityStatus]:
         """Every identity of the mesh."""

@@ -1,11 +1,22 @@
 """Addresses: pods, hosts and nodes of every cluster, each with its entry in the address maps."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Final
 
 from agent.addresses.book import Attribute, Book, claimant
-from agent.addresses.entries import HOST, IPCACHE, NODES, TUNNEL, BadEntry, ip_key, ip_value
+from agent.addresses.entries import (
+    HOST,
+    IPCACHE,
+    NODES,
+    TUNNEL,
+    BadEntry,
+    address_key,
+    ip_key,
+    ip_value,
+    is_single,
+    range_of,
+)
 from agent.addresses.nodes import Nodes
 from agent.addresses.routes import Cover, HostRoutes, Route
 from agent.clusters import Clusters
@@ -19,9 +30,6 @@ from clustermesh.model import IPEntry
 _RANK: Final = 1
 SLICE: Final = 4096
 """Entries written between two yields to the loop: some 5 ms."""
-
-_LONGEST = (IpcacheKey(bytes(4), 32).pack()[:4], IpcacheKey(bytes(16), 128).pack()[:4])
-"""How keys of single addresses begin."""
 
 
 class Addresses:
@@ -70,6 +78,7 @@ class Addresses:
                 self.refused[cluster, name] = str(error)
                 continue
             if self._ipcache.state(key, who, value):
+                self._count_left_out(cluster, key, value)
                 self._reroute(key)
             if self.refused:
                 self.refused.pop((cluster, name), None)
@@ -82,25 +91,25 @@ class Addresses:
         self._ipcache.doubt(self._claimant(cluster))
         self.nodes.known.doubt(cluster)
 
-    def confirm(self, cluster: str, kind: Kind) -> None:
-        """A full list has been told."""
+    def confirm(self, cluster: str, kind: Kind, *, first: bool) -> None:
+        """A full list has been told, perhaps the first."""
         if kind is Kind.NODES:
             self.nodes.confirm(cluster)
-            if cluster != self._me.cluster and self._ipcache.count(self._claimant(cluster)):
-                self._check_all()
+            if first:
+                self._check_those_of(cluster)
         elif kind is Kind.IPS:
-            self._ipcache.confirm(self._claimant(cluster))
+            self._check(self._ipcache.confirm(self._claimant(cluster)))
 
     def drain(self, cluster: str, cluster_id: int) -> None:
         """The cluster has nothing any more."""
         self.nodes.drain(cluster)
         if cluster_id:
             for book in self._books:
-                book.drain(cluster_id)
+                gone = book.drain(cluster_id)
+                if book is self._ipcache:
+                    self._check(gone)
         for key in [key for key in self.refused if key[0] == cluster]:
             del self.refused[key]
-        if len(self.host_routes):
-            self._check_all()
 
     def prune(self) -> None:
         """What an earlier run left goes where nobody can claim it any more."""
@@ -125,38 +134,46 @@ class Addresses:
     # -- routes -----------------------------------------------------------------------------------
 
     def _reroute(self, key: bytes) -> None:
-        """Does the address need a route of its own?"""
+        """Does the address need a route of its own, now that its entry has changed?"""
         claim = self._ipcache.claim_of(key)
-        if claim is not None and claim.cluster_id != self._me.cluster_id:
+        if claim is not None and claim.rank == _RANK and is_single(key):
             cluster = self._clusters.name_of(claim.cluster_id)
-            if key[:4] in _LONGEST and claim.rank == _RANK and self._routed(cluster):
-                self._came(cluster, _address(key), claim.value[4:8])
+            address = _address(key)
+            if self._routed(cluster) and not self._cover.covers(address):
+                new = self.host_routes.add(address, cluster, claim.value[4:8])
+                self._host_routes_changed |= new
                 return
-        if len(self.host_routes):
-            self._left(_address(key))
-
-    def _routed(self, cluster: str) -> bool:
-        """Before its nodes are known, every address of a cluster is outside of its ranges."""
-        return cluster not in self.held and self._clusters.has(cluster, Kind.NODES)
-
-    def _came(self, cluster: str, address: bytes, endpoint: bytes) -> None:
-        if not self._cover.covers(address):
-            self._host_routes_changed |= self.host_routes.add(address, cluster, endpoint)
-
-    def _left(self, address: bytes) -> None:
-        if self.host_routes.discard(address):
+        if len(self.host_routes) and self.host_routes.discard(_address(key)):
             self._host_routes_changed = True
             if self.host_routes.has_room_again:
                 self._check_all()
-        elif self.host_routes.left_out and not self._cover.covers(address):
-            self.host_routes.left_out -= 1
+
+    def _count_left_out(self, cluster: str, key: bytes, value: bytes | None) -> None:
+        """One that had no room for a route is gone."""
+        routes = self.host_routes
+        if value is None and routes.left_out and self._routed(cluster):
+            address = _address(key)
+            if address not in routes and not self._cover.covers(address):
+                routes.left_out -= 1
+
+    def _routed(self, cluster: str) -> bool:
+        """Before its nodes are known, every address of a cluster is outside of its ranges."""
+        remote = cluster != self._me.cluster and cluster not in self.held
+        return remote and self._clusters.has(cluster, Kind.NODES)
+
+    def _check(self, keys: Iterable[bytes]) -> None:
+        """Some addresses may need a route now, or none any more: look at them, bit by bit."""
+        self._unchecked = chain(self._unchecked or (), keys)
 
     def _check_all(self) -> None:
-        """Look at every address again, some at a time: which are outside of announced ranges?"""
-        self._unchecked = None
         self.host_routes.clear()
         self._host_routes_changed = True
-        self._unchecked = iter(self._ipcache.keys())
+        self._unchecked = iter(self._ipcache.all_keys())
+
+    def _check_those_of(self, cluster: str) -> None:
+        who = self._claimant(cluster)
+        if cluster != self._me.cluster and self._ipcache.count(who):
+            self._check(self._ipcache.keys_of({who}))
 
     def _check_some(self) -> None:
         if self._unchecked is None:
@@ -180,19 +197,40 @@ class Addresses:
         return self.routes != before
 
     def _review_ranges(self) -> None:
-        held = self.nodes.held()
-        if held.keys() != self.held.keys():
+        self._hold(self.nodes.held())
+        cidrs = frozenset(route.cidr for route in self._ranges())
+        self._host_routes_changed = True
+        gained, lost, self._cidrs = cidrs - self._cidrs, self._cidrs - cidrs, cidrs
+        if gained or lost:
+            self._cover = Cover(cidrs)
+        if gained and self.host_routes.left_out:
+            self._check_all()
+        elif gained:
+            self._check(map(address_key, self.host_routes.addresses()))
+        for cidr in lost:
+            self._check(self._single_keys(cidr))
+
+    def _hold(self, held: Mapping[str, str]) -> None:
+        freed = self.held.keys() - held.keys()
+        changed = held.keys() != self.held.keys()
+        self.held = held
+        if changed:
             ids = frozenset(self._clusters.id_of(cluster) for cluster in held)
             for book in self._books:
                 book.hold(ids)
-        self.held = held
-        cidrs = frozenset(route.cidr for route in self._ranges())
-        self._host_routes_changed = True
-        if cidrs == self._cidrs:
-            return
-        lost, self._cidrs, self._cover = self._cidrs - cidrs, cidrs, Cover(cidrs)
-        if lost or self.host_routes.left_out or len(self.host_routes):
-            self._check_all()
+            self._check(map(address_key, self.host_routes.addresses()))
+        for cluster in freed:
+            self._check_those_of(cluster)
+
+    def _single_keys(self, cidr: str) -> Iterable[bytes]:
+        """Keys of addresses in a range that somebody wants."""
+        version, first, last = range_of(cidr)
+        length = 4 if version == 4 else 16
+        if last - first < len(self._ipcache):
+            numbers = range(first, last + 1)
+            return (address_key(number.to_bytes(length, "big")) for number in numbers)
+        inside = Cover([cidr])
+        return (key for key in self._ipcache.all_keys() if inside.covers(_address(key)))
 
     def _ranges(self) -> Iterator[Route]:
         """One route for each announced range; of several nodes the first by name."""

@@ -185,7 +185,7 @@ class Book:
         who = _who(claim)
         return Claim(who >> 1, who & 1, claim[: self._size])
 
-    def keys(self) -> list[bytes]:
+    def all_keys(self) -> list[bytes]:
         """Every key that somebody wants."""
         return list(self._claims)
 
@@ -217,24 +217,32 @@ class Book:
             self._generations[who] = (self._generations.get(who, 0) + 1) & 0xFF
             self._doubtful[who] = self._counts[who]
 
-    def confirm(self, who: int) -> None:
-        """A full list has been told: claims that were not made again are released."""
+    def confirm(self, who: int) -> list[bytes]:
+        """A full list has been told: claims that were not made again are released. Their keys."""
         if not self._doubtful.get(who):
-            return
+            return []
         generation = self._generations.get(who, 0)
-        for key in self.keys_of({who}):
-            claim = self._claims[key]
-            mine = claim if _who(claim) == who else self._others[key][who]
-            if mine[-1] != generation:
-                self.release(key, who)
+        gone = [key for key in self.keys_of({who}) if self._claim(key, who)[-1] != generation]
+        for key in gone:
+            self.release(key, who)
+        return gone
 
-    def drain(self, cluster_id: int, ranks: Iterable[int] = (0, 1)) -> None:
-        """The cluster wants nothing any more, and what an earlier run left of it goes."""
-        for who in [claimant(cluster_id, rank=rank) for rank in ranks]:
+    def _claim(self, key: bytes, who: int) -> bytes:
+        first = self._claims[key]
+        return first if _who(first) == who else self._others[key][who]
+
+    def drain(self, cluster_id: int) -> list[bytes]:
+        """The cluster wants nothing any more, and what an earlier run left of it goes. The keys
+        that it had claimed."""
+        gone: list[bytes] = []
+        for who in (claimant(cluster_id, rank=rank) for rank in (0, 1)):
             if self._counts.get(who):
-                for key in self.keys_of({who}):
+                keys = self.keys_of({who})
+                for key in keys:
                     self.release(key, who)
+                gone += keys
         self.prune(cluster_id)
+        return gone
 
     def hold(self, cluster_ids: AbstractSet[int]) -> None:
         """Claims of exactly these clusters are left out of account."""

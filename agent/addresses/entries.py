@@ -27,7 +27,7 @@ NODES: Final = "nodes"
 NOWHERE: Final = bytes(4)
 """This node, or no tunnel known (contract datapath 1.2)."""
 
-_PAD = (b"", *(bytes(length) for length in range(1, 17)))
+_PAD = bytes(12)
 _PREFIX4 = IpcacheKey(bytes(4), 32).pack()[:8]
 _PREFIX6 = IpcacheKey(bytes(16), 128).pack()[:8]
 _VALUE = IpcacheValue.FORMAT
@@ -40,14 +40,22 @@ class BadEntry(ValueError):
 def ip_key(name: str) -> bytes:
     """The ipcache key for ``10.7.0.44`` or ``10.7.0.0/24``, the name of an address's fact."""
     address = packed(name)
-    if len(address) == 4:
-        return _PREFIX4 + address + _PAD[12]
     if address:
-        return _PREFIX6 + address
+        return address_key(address)
     ip, ones = prefix(name)
     if not ip:
         raise BadEntry(f"key: {name!r} is neither an address nor a prefix")
     return IpcacheKey(packed(ip), ones).pack()
+
+
+def address_key(address: bytes) -> bytes:
+    """The ipcache key of a single address of 4 or 16 bytes."""
+    return _PREFIX4 + address + _PAD if len(address) == 4 else _PREFIX6 + address
+
+
+def is_single(key: bytes) -> bool:
+    """Whether an ipcache key stands for one address."""
+    return key.startswith((_PREFIX4, _PREFIX6))
 
 
 def ip_value(entry: IPEntry, own_node: bytes) -> bytes:

@@ -60,6 +60,10 @@ class HostRoutes:
         """Whether it was there."""
         return self._routes.pop(address, None) is not None
 
+    def addresses(self) -> list[bytes]:
+        """Addresses that have one."""
+        return list(self._routes)
+
     @property
     def has_room_again(self) -> bool:
         """Whether some were left out, and a tenth of the room is free by now."""
@@ -73,6 +77,9 @@ class HostRoutes:
     def __iter__(self) -> Iterator[Route]:
         for address, (cluster, endpoint) in self._routes.items():
             yield Route(f"{spelled(address)}/{len(address) * 8}", spelled(endpoint), cluster)
+
+    def __contains__(self, address: bytes) -> bool:
+        return address in self._routes
 
     def __len__(self) -> int:
         return len(self._routes)
