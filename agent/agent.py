@@ -278,6 +278,7 @@ class Agent:
             num_global_services=self._heard.global_services,
             maps=dataplane.counts(),
             map_writes=dataplane.map_writes,
+            written=dataplane.idle,
             trouble=(
                 *self._board.trouble(),
                 *self._remotes.trouble(),

@@ -74,7 +74,9 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
 
 class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """GET /v1/status of an agent. ``trouble`` holds full sentences, empty when all is well."""
+    """GET /v1/status of an agent. ``trouble`` holds full sentences, empty when all is well;
+    ``written``: what was told so far is in the maps.
+    """
 
     node: str
     cluster: str
@@ -88,6 +90,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     num_global_services: int = 0
     maps: dict[str, Count] = {}
     map_writes: int = 0
+    written: bool = True
     last_round: str = ""
     trouble: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()

@@ -241,10 +241,13 @@ class Demo:
         """
         deadline = time.monotonic() + CONNECT_TIMEOUT
         before: list[int] = []
-        now = [agent.map_writes for agent in self._agents()]
+        now = self._written()
         while now != before and time.monotonic() < deadline:
             time.sleep(QUIET_SECONDS)
-            before, now = now, [agent.map_writes for agent in self._agents()]
+            before, now = now, self._written()
+
+    def _written(self) -> list[int]:
+        return [agent.map_writes for agent in self._agents()]
 
     def _wait_synced(self) -> None:
         """Until every node has everything of the other cluster again."""

@@ -71,16 +71,19 @@ def until(
 
 
 def synced(pair: Pair) -> Outcome:
-    """Whether a node has everything of its peer."""
+    """Whether a node has everything of its peer, and in its maps."""
     try:
-        remote = _remote(pair)
+        agent = api.fetch(pair.entry.agent, "/v1/status", AgentStatus)
     except api.NoAnswer as error:
         return _outcome(pair, done=False, reached=False, why=str(error))
+    remote = _of(pair, agent)
     if remote is None:
         return _outcome(pair, done=False, why="not noticed yet")
     if not remote.ready:
         why = remote.last_failure_reason or remote.status or "not synced yet"
         return _outcome(pair, done=False, why=why)
+    if not agent.written:
+        return _outcome(pair, done=False, why="synced, but not yet in the maps")
     return _outcome(
         pair,
         done=True,
@@ -93,7 +96,7 @@ def drained(pair: Pair) -> Outcome:
     """Whether a node has nothing of its peer any more, in its agent and in its maps."""
     reached = True
     try:
-        if _remote(pair) is not None:
+        if _of(pair, api.fetch(pair.entry.agent, "/v1/status", AgentStatus)) is not None:
             return _outcome(pair, done=False, why="still draining")
     except api.NoAnswer:
         reached = False
@@ -126,9 +129,8 @@ def _values(node: Node, name: str) -> list[bytes]:
     return []
 
 
-def _remote(pair: Pair) -> RemoteStatus | None:
-    status = api.fetch(pair.entry.agent, "/v1/status", AgentStatus)
-    return next((remote for remote in status.remotes if remote.name == pair.peer), None)
+def _of(pair: Pair, agent: AgentStatus) -> RemoteStatus | None:
+    return next((remote for remote in agent.remotes if remote.name == pair.peer), None)
 
 
 def _outcome(pair: Pair, *, done: bool, why: str, reached: bool = True) -> Outcome:
