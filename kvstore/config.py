@@ -60,9 +60,9 @@ class EtcdConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     first_page_keys: int = 2_000
     page_keys: int = 20_000
-    page_bytes: int = 8 * MIB
+    page_bytes: int = 4 * MIB
     """What a page of a list should weigh; the number of keys is adapted to it."""
-    slice_keys: int = 2_000
+    slice_keys: int = 500
     """A page is handed on in slices of this many keys, so that the event loop is never held for
     long.
     """

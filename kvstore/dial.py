@@ -66,8 +66,13 @@ class Connector:
         self._failure: StoreError | None = None
         self._moved = asyncio.Event()
         self.connections = 0
-        self.cluster_id = 0
+        self._cluster_id = 0
         self.trouble: str | None = None
+
+    @property
+    def cluster_id(self) -> int:
+        """The id of the etcd on this connection, or on the last one; 0 before any."""
+        return (self._now.link.cluster_id if self._now else 0) or self._cluster_id
 
     @property
     def live(self) -> Link | None:
@@ -130,7 +135,7 @@ class Connector:
 
     async def _use(self, link: Link) -> None:
         self.connections += 1
-        self.cluster_id = link.cluster_id
+        self._cluster_id = link.cluster_id or self._cluster_id
         self._now = Connection(link, Watches(link, self._config), self.connections)
         self._failure, self.trouble = None, None
         self._report(None)

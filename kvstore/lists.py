@@ -2,12 +2,12 @@
 way.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator
 
 from kvstore._proto import etcd_pb2 as rpc
 from kvstore.client import Entry, Page, Refused
 from kvstore.config import EtcdConfig
+from kvstore.pace import Pace
 from kvstore.wire import RANGE, Link, Pending
 
 _Request = Pending[rpc.RangeRequest, rpc.RangeResponse]
@@ -43,6 +43,7 @@ class Listing:
         self._end = after_prefix(to_bytes(prefix))
         self._limit = min(config.first_page_keys, config.page_keys)
         self._revision = 0
+        self._pace = Pace()
 
     async def pages(self) -> AsyncGenerator[Page, None]:
         """Slices of the pages as they arrive. No sort order is asked for: ranges come in key order,
@@ -93,11 +94,11 @@ class Listing:
     async def _slices(self, reply: rpc.RangeResponse) -> AsyncGenerator[Page, None]:
         kvs, step = reply.kvs, self._config.slice_keys
         for at in range(0, max(1, len(kvs)), step):
-            if at:
-                await asyncio.sleep(0)
+            began = self._pace.begin()
             # as ``entry`` does it, without a call for each of what may be a million
             entries = [
                 Entry(str(kv.key, "utf-8", "surrogateescape"), kv.value, kv.mod_revision, kv.lease)
                 for kv in kvs[at : at + step]
             ]
             yield Page(entries, self._revision)
+            await self._pace.ended(began)  # whatever its reader did with it counts too

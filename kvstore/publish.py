@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 
 import msgspec
@@ -131,9 +131,9 @@ class Publisher:
         await self._idle.wait()
         return self._swept
 
-    async def adopt(self, keys: Sequence[str], prefixes: Sequence[str]) -> Collection[str]:
+    async def adopt(self, keys: Sequence[str], prefixes: Sequence[str]) -> Mapping[str, bytes]:
         """Go on with what an earlier life left under these keys and prefixes: from now on it is
-        wanted as it stands. Nothing is written for what hangs on a lease that lives. The keys.
+        wanted as it stands, and returned. Nothing is written for what hangs on a living lease.
 
         Call it before anything is wished for. Raises ``StoreError``; then nothing was adopted.
         """
@@ -150,13 +150,14 @@ class Publisher:
         for lease, hanging in hang.items():
             if not await self._leases.adopt(lease, hanging, now):
                 loose += hanging
-        self._written = {entry.key: entry.value for entry in found}
+        held = {entry.key: entry.value for entry in found}
+        self._written = {**held}
         self._prefixes = tuple(prefixes)
         if found:
             newest = max(found, key=attrgetter("revision"))
             self._last = (newest.key, newest.revision)
         self._again(loose)
-        return self._written.keys()
+        return held
 
     async def run(self) -> None:
         """Make wishes come true, keep leases alive; for ever."""

@@ -10,6 +10,7 @@ import msgspec
 from kvstore.backoff import Backoff
 from kvstore.client import Batch, Denied, HistoryLost, OtherPast, Reader, StoreError
 from kvstore.events import Change, Delete, Event, Put, Synced
+from kvstore.pace import Pace
 
 T = TypeVar("T")
 _NEVER = 1 << 63
@@ -130,6 +131,8 @@ class _Follower:
         self.known: set[str] = set()
         self.seen: int | None = None
         self.holding = False
+        self._dated = gate if isinstance(gate, Dated) else None  # slow to find out
+        self._pace = Pace()
 
     def interrupted(self, sentence: str) -> None:
         """Say why the story does not go on."""
@@ -156,13 +159,13 @@ class _Follower:
             async with ending(self._list()) as listing:
                 async for told in listing:
                     yield told
-                    await asyncio.sleep(0)
         async with ending(self.store.changes(self.prefix, after=self.seen or 0)) as batches:
             while (batch := await self._next(batches)) is not None:
                 self.goes_on()
                 for changes in self._believed(batch):
+                    began = self._pace.begin()
                     yield changes
-                    await asyncio.sleep(0)
+                    await self._pace.ended(began)
                 self.seen = batch.revision
         self.seen = None
 
@@ -186,8 +189,10 @@ class _Follower:
         self.holding = not self._believes()
         if not self.holding:
             for gone in _slices(sorted(stale), self.size):
+                began = self._pace.begin()
                 self.known.difference_update(gone)
                 yield [Delete(key, revision) for key in gone]
+                await self._pace.ended(began)
             yield (Synced(revision),)
         self.seen = revision
 
@@ -221,7 +226,7 @@ class _Follower:
         """
         if not self._believes():
             return _NEVER
-        return self.gate.since() if isinstance(self.gate, Dated) else 0
+        return self._dated.since() if self._dated else 0
 
     def _believes(self) -> bool:
         """Is what a full list does not hold gone?"""

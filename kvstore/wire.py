@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -111,11 +112,15 @@ class Link:
             self._ended.set()
 
     async def greet(self) -> None:
-        """The first words on a new connection: who are you, and (with a password) may I come in."""
-        status = await self._once(STATUS, rpc.StatusRequest(), self._config.dial_timeout)
-        self.cluster_id, self.version = status.header.cluster_id, status.version
+        """The first words on a new connection: (with a password) may I come in, and who are you.
+
+        An etcd that tells its status to administrators only is known by its first other reply.
+        """
         if self._config.username is not None:
             await self._authenticate()
+        with suppress(Denied):
+            status = await self._once(STATUS, rpc.StatusRequest(), self._config.dial_timeout)
+            self.cluster_id, self.version = status.header.cluster_id, status.version
 
     async def ended(self) -> None:
         """Wait for the end; ``end_reason`` says why. The stream of watches, which is open as long
@@ -150,6 +155,7 @@ class Link:
         """Pass on a reply of the etcd this link belongs to (contract kvstore 5.2: a header that
         names another one).
         """
+        self.cluster_id = self.cluster_id or reply.header.cluster_id
         if reply.header.cluster_id != self.cluster_id:
             self.end(f"etcd {reply.header.cluster_id:x} answered instead of {self.cluster_id:x}")
             raise OtherPast(self.end_reason)

@@ -181,7 +181,8 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for way, found in best.items():
         print(
-            f"| {way} | {found['cpu'] / count * 1e6:.2f} | {found['cpu'] / best['floor']['cpu']:.2f}"
+            f"| {way} | {found['cpu'] / count * 1e6:.2f}"
+            f" | {found['cpu'] / best['floor']['cpu']:.2f}"
             f" | {found['wall']:.2f} | {found['kept'] / count:.0f} |"
         )
 
