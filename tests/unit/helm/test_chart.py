@@ -12,6 +12,8 @@ import yaml
 
 from agent.settings import Settings as AgentSettings
 from clustermesh.apiserver.settings import Settings as ApiserverSettings
+from clustermesh.export import ExportSettings
+from clustermesh.export import Flavour as Exported
 from clustermesh.settings import load
 from clustermesh.sources.kubernetes.resources import RECORDS, RESOURCES, Flavour
 from clustermesh.sources.objects import ObjectKind
@@ -124,18 +126,24 @@ def test_peers_are_users_of_the_etcd() -> None:
     assert users == [User("remote-rome", "remote"), User("remote-oslo", "remote")]
 
 
+def exported(flavour: Flavour, *, mcs_api: bool) -> frozenset[ObjectKind]:
+    """The kinds that the apiserver follows."""
+    settings = ExportSettings(
+        cluster="paris", cluster_id=7, flavour=Exported(flavour), mcs_api=mcs_api
+    )
+    return settings.kinds
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_role_allows_what_is_followed_and_no_more(case: str) -> None:
-    flavours = [CASES[case].get("apiserver", {}).get("flavour", "auto")]
-    if flavours == ["auto"]:
-        flavours = list(Flavour)
-    mcs = CASES[case].get("apiserver", {}).get("mcsApi", False)
-    resources = {each for flavour in flavours for each in RESOURCES[Flavour(flavour)]}
+    chosen = CASES[case].get("apiserver", {})
+    flavours = [Flavour(each) for each in [chosen.get("flavour", "auto")] if each != "auto"]
+    flavours = flavours or list(Flavour)
     wanted = {
-        (each.group, each.plural)
-        for each in resources
-        if each.kind is not ObjectKind.CILIUM_ENDPOINT_SLICE
-        and (mcs or each.kind is not ObjectKind.SERVICE_EXPORT)
+        (resource.group, resource.plural)
+        for flavour in flavours
+        for resource in RESOURCES[flavour]
+        if resource.kind in exported(flavour, mcs_api=chosen.get("mcsApi", False))
     }
     if Flavour.CORE in flavours:
         wanted.add((RECORDS.group, RECORDS.plural))
