@@ -20,6 +20,7 @@ from agent.facts import AnyKind, Change, LocalKind, Me
 from agent.known import Known
 from agent.picture import Picture
 from agent.services.plan import BackendEntry
+from agent.services.retries import DOUBLINGS
 from agent.services.services import Services
 from bpf.datapath import Maps
 from bpf.errors import BpfError
@@ -34,9 +35,6 @@ SERVICE_KINDS: Final = frozenset({LocalKind.SERVICES, Kind.SERVICES, Kind.ENDPOI
 STRANGE: Final = "its nodes and addresses are not known yet"
 BUDGET: Final = 0.004
 """Seconds of merging between two yields to the loop."""
-SOON: Final = 1.0
-LATE: Final = 30.0
-"""Seconds before a map that refused everything is tried again: the first time, and at most."""
 
 
 class Settings(Protocol):
@@ -59,9 +57,12 @@ class Settings(Protocol):
 
 
 class Dataplane:
-    """Implements ``agent.facts.Sink`` over the maps of one node."""
+    """Implements ``agent.facts.Sink`` over the maps of one node.
 
-    def __init__(self, maps: Maps, me: Me, settings: Settings) -> None:
+    What the kernel refuses is tried again after ``retry_after`` seconds, and then ever less often.
+    """
+
+    def __init__(self, maps: Maps, me: Me, settings: Settings, *, retry_after: float = 1.0) -> None:
         self.on_routes: Callable[[], None] = lambda: None
         """Called when ``routes()`` or the nodes behind them have changed."""
         self.routed: Callable[[], bool] = lambda: True
@@ -72,6 +73,7 @@ class Dataplane:
         """Called with backends that are in the maps no more."""
         self._maps = maps
         self._me = me
+        self._retry_after = retry_after
         self._clusters = Clusters(me)
         self._services = Services(
             maps,
@@ -79,6 +81,7 @@ class Dataplane:
             self._clusters,
             every_service=settings.kube_proxy_replacement,
             table_size=settings.table_size,
+            retry_after=retry_after,
         )
         self._addresses = Addresses(maps, me, self._clusters, host_routes=settings.host_routes)
         self._identities: Known[str] = Known()
@@ -214,17 +217,17 @@ class Dataplane:
 
     async def _write_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
-        delay = SOON
+        delay = self._retry_after
         while True:
             self._wake.clear()
             again = self._services.retry(loop.time())
             try:
                 await self._write(loop.time)
-                delay, self._trouble = SOON, ""
+                delay, self._trouble = self._retry_after, ""
             except BpfError as error:
                 self._say(str(error), delay)
                 again = loop.time() + delay
-                delay = min(delay * 2, LATE)
+                delay = min(delay * 2, self._retry_after * 2**DOUBLINGS)
             await self._woken(again)
 
     async def _write(self, clock: Callable[[], float]) -> None:
@@ -239,7 +242,7 @@ class Dataplane:
                 await self._wake.wait()
 
     def _say(self, reason: str, delay: float) -> None:
-        self._trouble = f"{reason}; trying again in {delay:.0f} s"
+        self._trouble = f"{reason}; trying again in {delay:.1f} s"
         log.warning("maps not writable", reason=reason, retry_in=delay)
 
     def _work(self, clock: Callable[[], float]) -> bool:

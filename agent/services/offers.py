@@ -51,7 +51,9 @@ class Offer(NamedTuple):
     cluster_id: int
     groups: tuple[Group, ...]
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """How many addresses."""
         return sum(len(group.addresses) for group in self.groups)
 
 

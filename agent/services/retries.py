@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-SOON: Final = 1.0
-LATE: Final = 60.0
-"""Seconds before the first repetition, and at most between two."""
+DOUBLINGS: Final = 6
+"""Each wait is twice the one before, up to 64 times the first."""
 
 
 class Failure(NamedTuple):
@@ -19,7 +18,9 @@ class Failure(NamedTuple):
 class Retries:
     """Failures by service name."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: float) -> None:
+        self._first = first
+        """Seconds before the first repetition."""
         self._failures: dict[str, Failure] = {}
         self._suspects: set[str] = set()
         """Part of a round that failed; each must show that it can be written alone."""
@@ -27,7 +28,8 @@ class Retries:
     def failed(self, name: str, reason: str, now: float) -> None:
         """It failed alone."""
         before = self._failures.get(name)
-        delay = min(before.delay * 2, LATE) if before is not None else SOON
+        longest = self._first * 2**DOUBLINGS
+        delay = min(before.delay * 2, longest) if before is not None else self._first
         self._failures[name] = Failure(reason, now + delay, delay)
         self._suspects.add(name)
 

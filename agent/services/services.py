@@ -48,11 +48,18 @@ class Services:
     """Owner of the service maps and of all that is known about services."""
 
     def __init__(
-        self, maps: Maps, me: Me, clusters: Clusters, *, every_service: bool, table_size: int
+        self,
+        maps: Maps,
+        me: Me,
+        clusters: Clusters,
+        *,
+        every_service: bool,
+        table_size: int,
+        retry_after: float,
     ) -> None:
         self.facts = ServiceFacts(me)
         self.writer = Writer(maps, self)
-        self.retries = Retries()
+        self.retries = Retries(retry_after)
         self.on_landed: Callable[[], None] = lambda: None
         """Called when a round has ended, so that what waited for it can go on."""
         self.on_buried: Callable[[Sequence[BackendEntry]], None] = lambda _: None

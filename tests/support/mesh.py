@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields, replace
 from agent.dataplane import Dataplane
 from agent.facts import AnyKind, LocalKind, Me
 from bpf.datapath import Maps, maps_in_memory
-from bpf.maps import DictMap, DictTables
 from bpf.specs import DatapathSettings
 from clustermesh import local
 from clustermesh.keys import Kind
@@ -133,7 +132,7 @@ class Agent:
         room = replace(DatapathSettings.small(), table_size=chosen.table_size)
         self.maps = maps or maps_in_memory(room)
         me = Me(OWN, OWN_ID, NODE, NODE_IP)
-        self.dataplane = Dataplane(self.maps, me, chosen)
+        self.dataplane = Dataplane(self.maps, me, chosen, retry_after=0.02)
         self.dataplane.adopt()
 
     def expect(self, *clusters: str) -> "Agent":
@@ -181,10 +180,10 @@ def contents(maps: Maps) -> dict[str, dict[bytes, bytes]]:
     found = {}
     for field in fields(maps):
         target = getattr(maps, field.name)
-        if isinstance(target, DictMap):
+        if hasattr(target, "put_many"):
             found[field.name] = dict(target.items())
-        elif isinstance(target, DictTables):
-            found[field.name] = {key: target.read(key) or b"" for key in target.keys()}  # noqa: SIM118 - no dict
+        elif hasattr(target, "swap_many"):
+            found[field.name] = {key: target.read(key) or b"" for key in list(target.keys())}
     return found
 
 
