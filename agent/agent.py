@@ -17,6 +17,8 @@ from agent import api, metrics
 from agent.checkpoint import Checkpoint
 from agent.dataplane import Dataplane
 from agent.facts import LocalKind, Me
+from agent.monitor.monitor import Monitor
+from agent.monitor.names import Names
 from agent.network.wanted import FAMILIES, Facts, Place, collapsed
 from agent.probes.prober import Prober, ProbeSettings
 from agent.remotes.hearing import Hearing
@@ -27,7 +29,9 @@ from agent.sockets.closer import Closer
 from bpf.datapath import Datapath
 from clustermesh.health import Board
 from clustermesh.http import Surface, serve
+from clustermesh.keys import Kind
 from clustermesh.logs import Control
+from clustermesh.model import IPEntry
 from clustermesh.remotes.session import Waits
 from clustermesh.status import AgentStatus
 from clustermesh.version import VERSION
@@ -114,6 +118,18 @@ class Agent:
             opener=open_etcd,
             waits=waits,
             report=self._board.reporter(CONFIGURATION),
+        )
+        names = Names(
+            self._dataplane,
+            self._pod_of,
+            lifetime=settings.monitor_names,
+            patience=settings.monitor_patience,
+        )
+        self._monitor = Monitor(
+            datapath.listen,
+            names,
+            node=f"{self._me.cluster}/{self._me.node}",
+            beat=settings.monitor_beat,
         )
         self._fresh = asyncio.Event()
 
@@ -246,6 +262,14 @@ class Agent:
         gc.enable()
         log.info("settled", took=round(time.time() - self._started, 3))
 
+    async def _pod_of(self, cluster: str, address: str) -> IPEntry | None:
+        """What an address's own cluster says of it."""
+        if cluster == self._me.cluster:
+            fact = await self._own.fact(Kind.IPS, address)
+        else:
+            fact = await self._remotes.fact(cluster, Kind.IPS, address)
+        return fact if isinstance(fact, IPEntry) else None
+
     # -- what we say of ourselves ---------------------------------------------------------------
 
     def _surface(self) -> Surface:
@@ -255,11 +279,14 @@ class Agent:
             log=self._control,
             status=self.status,
             registry=metrics.registry(self.status),
-            reads=api.reads(
-                self._dataplane,
-                lambda: self._remotes.statuses(self._dataplane.count),
-                self._prober.statuses,
-            ),
+            reads={
+                **api.reads(
+                    self._dataplane,
+                    lambda: self._remotes.statuses(self._dataplane.count),
+                    self._prober.statuses,
+                ),
+                "/v1/monitor": api.monitor(self._monitor.lines),
+            },
         )
 
     def status(self) -> AgentStatus:

@@ -1,12 +1,13 @@
 """What the agent answers over HTTP beyond what every process does (``clustermesh.http``)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
 import msgspec
 
 from agent.probes.prober import ProbeStatus
+from clustermesh.flows import Filter
 from clustermesh.http import Answer, Query, Refused
 from clustermesh.status import (
     IdentityStatus,
@@ -74,6 +75,18 @@ def reads(
         "/v1/nodes": lambda query: _chosen(picture.nodes(), query, ("cluster", "name")),
         "/v1/identities": lambda query: _chosen(picture.identities(), query, ("cluster", "id")),
     }
+
+
+def monitor(lines: Callable[[Filter], AsyncIterator[bytes]]) -> Answer:
+    """GET /v1/monitor: flows as they are seen, chosen by the members of ``Filter``."""
+
+    def answer(query: Query) -> AsyncIterator[bytes]:
+        try:
+            return lines(Filter.of(query))
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
+
+    return answer
 
 
 def as_cluster(remote: RemoteStatus) -> Cluster:

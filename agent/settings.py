@@ -101,6 +101,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         float, seconds("pause between a netlink event and the comparison", ge=0)
     ] = 0.2
 
+    monitor_beat: Annotated[
+        float, seconds("how often a listener is told what it missed", ge=0.1, le=60)
+    ] = 1.0
+    monitor_names: Annotated[
+        float, seconds("how long a listener's names of pods and services are kept", ge=0)
+    ] = 30.0
+    monitor_patience: Annotated[
+        float, seconds("most that the name of a pod is waited for", ge=0.01)
+    ] = 1.0
+
     api_socket: Annotated[Path, about("unix socket of the HTTP API")] = Path(
         "/run/clustermesh/agent.sock"
     )

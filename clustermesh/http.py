@@ -15,7 +15,8 @@
   imported when the first connection comes, in a thread: it costs 0.35 s and 20 MB.
 - ``reads`` map a path to a function of the query (name -> last value) that gives a value msgspec
   can encode. It raises ``Refused(status, sentence)`` to refuse. Functions run in the event loop:
-  they must be quick. An ``async`` one is awaited. Paths may have parameters (``/v1/x/{name}``).
+  they must be quick. An ``async`` one is awaited. An asynchronous iterator of bytes is streamed, as
+  newline-delimited JSON. Paths may have parameters (``/v1/x/{name}``).
 - ``actions`` are the same for POST; the JSON body's members join the query. What changes something
   is answered on the unix socket only: TCP has no login.
 - ``build_app(surface) -> FastAPI`` for tests.
@@ -28,7 +29,7 @@ import asyncio
 import inspect
 import os
 import socket as sockets_
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -223,6 +224,7 @@ def build_app(surface: Surface) -> "FastAPI":
 def _endpoint(answer: Answer) -> "Callable[[Request], Awaitable[Response]]":
     """A route that encodes with msgspec, at a tenth of what FastAPI's own encoding costs."""
     from fastapi import Request, Response
+    from fastapi.responses import StreamingResponse
 
     async def endpoint(request: Request) -> Response:
         try:
@@ -231,6 +233,8 @@ def _endpoint(answer: Answer) -> "Callable[[Request], Awaitable[Response]]":
             value = answer(query)
             if inspect.isawaitable(value):
                 value = await value
+            if isinstance(value, AsyncIterator):
+                return StreamingResponse(value, media_type="application/x-ndjson")
             status = 200
         except Refused as refused:
             value, status = {"error": str(refused)}, refused.status

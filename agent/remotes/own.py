@@ -6,8 +6,9 @@ from pathlib import Path
 
 import structlog
 
-from agent.facts import AnyKind, Me, Sink
+from agent.facts import AnyFact, AnyKind, Me, Sink
 from agent.remotes import feeds
+from agent.remotes.lookup import look_up
 from agent.remotes.reader import readers
 from clustermesh.model import ClusterConfig
 from clustermesh.remotes import handshake
@@ -67,6 +68,10 @@ class Own:
     def status(self, counts: Counts) -> RemoteStatus:
         """What the operator sees of it."""
         return self.progress.status(counts, self._session)
+
+    async def fact(self, kind: AnyKind, name: str) -> AnyFact | None:
+        """A fact as its etcd has it now, None when that cannot be told."""
+        return await look_up(self._session, feeds.of_own(self._me), kind, name)
 
     async def run(self) -> None:
         """Follow until cancelled."""

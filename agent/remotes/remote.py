@@ -6,8 +6,9 @@ from typing import Final
 import structlog
 
 from agent.checkpoint import ClusterRecord, Saved
-from agent.facts import AnyKind, Change, Me, Sink
+from agent.facts import AnyFact, AnyKind, Change, Me, Sink
 from agent.remotes import feeds
+from agent.remotes.lookup import look_up
 from agent.remotes.reader import SLICE, readers
 from clustermesh import keys
 from clustermesh.checks import BadFact
@@ -106,6 +107,11 @@ class Remote:
     def status(self, counts: Counts) -> RemoteStatus:
         """What the operator sees of it."""
         return self.progress.status(counts, self._session)
+
+    async def fact(self, kind: AnyKind, name: str) -> AnyFact | None:
+        """A fact as its etcd has it now, None when that cannot be told."""
+        config = self.progress.config
+        return await look_up(self._session, self._feeds(config) if config else (), kind, name)
 
     # -- its life -------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from agent.checkpoint import Checkpoint, Saved
-from agent.facts import Me, Sink
+from agent.facts import AnyFact, AnyKind, Me, Sink
 from agent.remotes.remote import Remote
 from clustermesh.remotes import directory
 from clustermesh.remotes.handshake import Ids
@@ -78,6 +78,11 @@ class Remotes:
     def statuses(self, counts: Counts) -> list[RemoteStatus]:
         """Every remote, by name."""
         return [self._remotes[name].status(counts) for name in sorted(self._remotes)]
+
+    async def fact(self, cluster: str, kind: AnyKind, name: str) -> AnyFact | None:
+        """A fact as a remote's etcd has it now, None when that cannot be told."""
+        remote = self._remotes.get(cluster)
+        return await remote.fact(kind, name) if remote is not None else None
 
     def trouble(self) -> list[str]:
         """What is wrong with remotes, a sentence each."""

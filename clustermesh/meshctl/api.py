@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+from collections.abc import Iterator
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -47,6 +48,27 @@ def get(url: str, path: str, *, timeout: float = TIMEOUT) -> tuple[int, bytes]:
         connection.request("GET", path)
         response = connection.getresponse()
         return response.status, response.read()
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise NoAnswer(f"{url} does not answer ({reason})") from error
+    finally:
+        connection.close()
+
+
+def lines(url: str, path: str, *, timeout: float) -> Iterator[bytes]:
+    """GET a path whose answer goes on and on: its lines, as they come; raises ``NoAnswer``.
+
+    ``timeout`` is the longest silence in seconds, an empty line is none.
+    """
+    connection = _connection(url, timeout)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        if response.status != http.client.OK:
+            raise NoAnswer(f"{url}{path} answers {response.status}: {response.read().decode()}")
+        while line := response.readline():
+            yield line
+        raise NoAnswer(f"{url} has ended its answer")
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise NoAnswer(f"{url} does not answer ({reason})") from error

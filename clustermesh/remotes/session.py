@@ -15,7 +15,7 @@ from clustermesh.remotes.handshake import Refused
 from clustermesh.remotes.progress import Progress
 from clustermesh.remotes.supervision import ConfigChanged
 from kvstore.backoff import Backoff
-from kvstore.client import Reader, Store, StoreError
+from kvstore.client import Entry, Reader, Store, StoreError, Unavailable
 from kvstore.config import EtcdConfig
 from kvstore.heartbeat import Heartbeat, HeartbeatSettings
 from kvstore.watch import FollowSettings
@@ -90,6 +90,12 @@ class Session:
             tasks.create_task(self._recheck(store, value, gate))
             for reader in readers.values():
                 tasks.create_task(_follow(reader, store, gate))
+
+    async def get(self, key: str) -> Entry | None:
+        """A key as it stands; raises ``StoreError``."""
+        if self._store is None:
+            raise Unavailable("not connected")
+        return await self._store.get(key)
 
     @property
     def etcd(self) -> str:

@@ -22,6 +22,18 @@ class Status(msgspec.Struct, rename="kebab"):
     num_services: int = 3
 
 
+STREAM_ENDED = {"left": asyncio.Event(), "kept": asyncio.Event()}
+
+
+async def stream(name: str) -> AsyncIterator[bytes]:
+    try:
+        for number in range(1_000_000):
+            yield b"%d\n" % number
+            await asyncio.sleep(0.01)
+    finally:
+        STREAM_ENDED[name].set()
+
+
 def surface(board: Board) -> http.Surface:
     registry = CollectorRegistry()
     Gauge("example_things", "Things.", registry=registry).set(3)
@@ -35,7 +47,11 @@ def surface(board: Board) -> http.Surface:
         log=Control("info"),
         status=Status,
         registry=registry,
-        reads={"/v1/echo/{name}": dict, "/v1/none/{name}": refuse},
+        reads={
+            "/v1/echo/{name}": dict,
+            "/v1/none/{name}": refuse,
+            "/v1/stream/{name}": lambda query: stream(query["name"]),
+        },
         actions={"/v1/echo": dict},
     )
 
@@ -117,6 +133,25 @@ async def test_tcp_answers_and_changes_nothing(tmp_path: Path) -> None:
             assert status == 403
             assert "on the unix socket only" in text
         assert await over_tcp("GET /v1/loglevel") == (200, '{"level":"info"}')
+
+
+async def test_a_stream_comes_line_by_line_and_ends_with_its_reader_or_the_process(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "s"
+    async with answering(path, Board()):
+        for name in ("left", "kept"):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(f"GET /v1/stream/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b"application/x-ndjson" in head
+            await reader.readuntil(b"3\n")
+            if name == "left":
+                writer.close()
+                await STREAM_ENDED["left"].wait()
+        assert not STREAM_ENDED["kept"].is_set()
+    assert STREAM_ENDED["kept"].is_set()
+    writer.close()
 
 
 async def test_an_open_connection_does_not_hold_up_the_end(tmp_path: Path) -> None:

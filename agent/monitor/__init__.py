@@ -1,0 +1,1 @@
+"""What happens to packets, told live and with names to whoever listens."""
