@@ -84,11 +84,12 @@ class Clusters:
         return self._synced.get(cluster, set()) >= ADDRESS_KINDS
 
     def missing(self) -> Iterator[str]:
-        """Who has not told all services yet and is still waited for."""
+        """Who is still waited for: has not told all services, or not where their backends are."""
         if not self.own_services:
             yield self._me.cluster
         for cluster in sorted(self._expected or ()):
-            if not self.told_services(cluster) and cluster not in self._excused:
+            told = self.told_services(cluster) and self.told_addresses(cluster)
+            if not told and cluster not in self._excused:
                 yield cluster
 
     def strange(self) -> Iterator[str]:
