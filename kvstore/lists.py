@@ -41,6 +41,7 @@ class Listing:
         self._config = config
         self._start = to_bytes(prefix) or b"\0"
         self._end = after_prefix(to_bytes(prefix))
+        self._most = config.page_keys
         self._limit = min(config.first_page_keys, config.page_keys)
         self._revision = 0
         self._pace = Pace()
@@ -78,7 +79,7 @@ class Listing:
             except Refused:
                 if self._limit <= 1:
                     raise
-                self._limit = max(1, self._limit // 2)
+                self._most = self._limit = max(1, self._limit // 2)
                 request = self._ask(self._start)
             else:
                 self._adapt(reply)
@@ -89,7 +90,7 @@ class Listing:
         some = reply.kvs[:: max(1, len(reply.kvs) // 100)]
         if some:
             size = sum(len(kv.key) + len(kv.value) + 40 for kv in some) // len(some)
-            self._limit = max(1, min(self._config.page_keys, self._config.page_bytes // size))
+            self._limit = max(1, min(self._most, self._config.page_bytes // size))
 
     async def _slices(self, reply: rpc.RangeResponse) -> AsyncGenerator[Page, None]:
         kvs, step = reply.kvs, self._config.slice_keys

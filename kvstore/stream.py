@@ -146,7 +146,6 @@ class Watches:
             self._end(error)
         finally:
             self._end(Unavailable(self._link.end_reason or "the connection was closed"))
-            self._link.end(str(self._over))  # a connection without its stream is of no use
 
     async def _send(self, stream: Stream[rpc.WatchRequest, rpc.WatchResponse]) -> None:
         try:
@@ -197,6 +196,7 @@ class Watches:
 
     def _end(self, error: StoreError) -> None:
         self._over = self._over or error
+        self._link.end(str(self._over))  # a connection without its stream is of no use
         for watch in self._open.values():
             watch.fail(error)
         self._open.clear()
