@@ -89,7 +89,7 @@ class Dataplane:
         self._picture = Picture(me, self._services, self._addresses)
         self._wake = asyncio.Event()
         self._services.on_landed = self._wake.set
-        self._services.on_buried = self._removed
+        self._services.programs.on_buried = self._removed
         self._nodes_changed = False
         self._pruned_services = False
         self._trouble = ""
@@ -212,7 +212,7 @@ class Dataplane:
     async def run(self) -> None:
         """Write until cancelled. What is in the maps stays there."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._services.writer.run(), name="tables")
+            tasks.create_task(self._services.programs.writer.run(), name="tables")
             tasks.create_task(self._write_for_ever(), name="writer")
 
     async def _write_for_ever(self) -> None:
@@ -281,8 +281,8 @@ class Dataplane:
 
     def settle(self) -> None:
         """Everything that can be written now, without a loop: for tools and tests."""
-        while self._work(lambda: 0.0) or self._services.writer.busy:
-            self._services.writer.settle()
+        while self._work(lambda: 0.0) or self._services.programs.writer.busy:
+            self._services.programs.writer.settle()
 
     @property
     def written(self) -> bool:
@@ -345,7 +345,7 @@ class Dataplane:
 
     def counts(self) -> dict[str, Count]:
         """Entries that each map should have, and its room."""
-        entries = self._addresses.entries() | self._services.entries()
+        entries = self._addresses.entries() | self._services.programs.entries()
         return {
             getattr(self._maps, name).name: Count(
                 entries=number, max_entries=getattr(self._maps, name).max_entries
@@ -356,7 +356,7 @@ class Dataplane:
     @property
     def map_writes(self) -> int:
         """Entries written and removed since the start."""
-        return self._addresses.writes + self._services.writer.writes
+        return self._addresses.writes + self._services.programs.writer.writes
 
     @property
     def refusals(self) -> list[Refusal]:

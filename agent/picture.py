@@ -46,7 +46,7 @@ class Picture:
         backends = [self._backend(verdict) for verdict in verdicts]
         backends += self._left_out(name, place, frontend)
         return ServiceStatus(
-            id=self._services.id_at(place),
+            id=self._services.programs.id_at(place),
             namespace=service.namespace,
             name=service.name,
             frontend=f"{_at(place.address, place.port)}/{PROTOCOL_NAMES[place.proto]}",
@@ -59,7 +59,7 @@ class Picture:
     def _backend(self, verdict: Verdict) -> BackendStatus:
         backend = verdict.backend
         return BackendStatus(
-            id=self._services.backend_id(backend),
+            id=self._services.programs.backend_id(backend),
             address=_at(backend.address, backend.port),
             cluster=backend.cluster,
             state=backend.condition.name.lower().replace("_", "-"),
