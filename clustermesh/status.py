@@ -150,6 +150,24 @@ class SourceKind(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     last_event: float = 0.0
 
 
+class ImportStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """One service of the Multi-Cluster Services API as an apiserver sees it.
+
+    ``derived`` is the Service that stands for it, with its ``addresses``; ``export`` the reason of
+    the own export's condition ``Valid``, empty when this cluster exports nothing of that name.
+    """
+
+    namespace: str
+    name: str
+    type: str = ""
+    clusters: tuple[str, ...] = ()
+    derived: str = ""
+    addresses: tuple[str, ...] = ()
+    conflict: str = ""
+    export: str = ""
+    problem: str = ""
+
+
 class ApiserverStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """GET /v1/status of an apiserver."""
 
@@ -166,3 +184,21 @@ class ApiserverStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab")
     heartbeat: float = 0.0
     trouble: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    imports: tuple[ImportStatus, ...] = ()
+    remotes: tuple[RemoteStatus, ...] = ()
+
+
+class KvstoremeshStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """GET /v1/status of a kvstoremesh. ``role`` is ``leading``, or says who leads."""
+
+    cluster: str
+    cluster_id: int
+    version: str
+    ready: bool
+    started: float
+    replica: str
+    role: str
+    etcd: str
+    remotes: tuple[RemoteStatus, ...] = ()
+    pending: int = 0
+    trouble: tuple[str, ...] = ()

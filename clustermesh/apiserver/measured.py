@@ -40,7 +40,7 @@ def scope(key: str) -> str:
 class Measured:
     """A ``Store`` in front of another; reads of one key and writes are timed."""
 
-    def __init__(self, store: Store, registry: CollectorRegistry) -> None:
+    def __init__(self, store: Store, registry: CollectorRegistry, *, prefix: str = PREFIX) -> None:
         self._store = store
         self.errors: Counter[str] = Counter()
         """Failed operations by scope."""
@@ -50,7 +50,7 @@ class Measured:
         self.seconds = 0.0
         """All of the time that requests took."""
         self._seconds = Histogram(
-            PREFIX + "kvstore_operations_duration_seconds",
+            prefix + "kvstore_operations_duration_seconds",
             "Duration of kvstore operations",
             ["scope", "kind", "action", "outcome"],
             buckets=BUCKETS,

@@ -58,14 +58,14 @@ class State(Collector):
         """Every family, now."""
         reading = self._read()
         yield from _peers_names(reading)
-        yield from _limiter(reading.requests)
+        yield from limiter(reading.requests)
         yield from _our_names(reading)
 
 
 def _peers_names(reading: Reading) -> Iterable[Metric]:
     """The series that existing dashboards know."""
     labels = ["scope", "source_cluster"]
-    queued = _gauge(
+    queued = gauge(
         "kvstore_sync_queue_size", "Number of elements queued for synchronization", labels
     )
     for scope, count in reading.pending.items():
@@ -77,7 +77,7 @@ def _peers_names(reading: Reading) -> Iterable[Metric]:
     for scope, count in reading.errors.items():
         errors.add_metric([scope, reading.cluster], count)
     yield errors
-    synced = _gauge(
+    synced = gauge(
         "kvstore_initial_sync_completed",
         "Whether the initial synchronization is complete",
         [*labels, "action"],
@@ -85,19 +85,19 @@ def _peers_names(reading: Reading) -> Iterable[Metric]:
     for scope, done in reading.initial_sync.items():
         synced.add_metric([scope, reading.cluster, "write"], float(done))
     yield synced
-    bootstrap = _gauge("bootstrap_seconds", "Seconds from start to the end of the first sync", [])
+    bootstrap = gauge("bootstrap_seconds", "Seconds from start to the end of the first sync", [])
     bootstrap.add_metric([], reading.bootstrap_seconds)
     yield bootstrap
-    version = _gauge("version", "Which release this is", ["version", "revision", "arch"])
+    version = gauge("version", "Which release this is", ["version", "revision", "arch"])
     version.add_metric([VERSION, "", platform.machine()], 1)
     yield version
 
 
-def _limiter(requests: Requests) -> Iterable[Metric]:
+def limiter(requests: Requests, *, prefix: str = PREFIX) -> Iterable[Metric]:
     """The series of the rate limit; what a request waited is not measured apart."""
     done = requests.succeeded + requests.failed
     processed = CounterMetricFamily(
-        PREFIX + "api_limiter_processed_requests",
+        prefix + "api_limiter_processed_requests",
         "Requests to etcd",
         labels=["api_call", "outcome", "return_code"],
     )
@@ -105,42 +105,49 @@ def _limiter(requests: Requests) -> Iterable[Metric]:
     processed.add_metric(["etcd", "fail", "500"], requests.failed)
     yield processed
     labels = ["api_call", "value"]
-    duration = _gauge("api_limiter_processing_duration_seconds", "Mean time of a request", labels)
+    duration = gauge(
+        "api_limiter_processing_duration_seconds", "Mean time of a request", labels, prefix=prefix
+    )
     duration.add_metric(["etcd", "mean"], requests.seconds / done if done else 0.0)
     yield duration
-    flying = _gauge("api_limiter_requests_in_flight", "Requests without an answer yet", labels)
+    flying = gauge(
+        "api_limiter_requests_in_flight", "Requests without an answer yet", labels, prefix=prefix
+    )
     flying.add_metric(["etcd", "in-flight"], requests.in_flight)
     flying.add_metric(["etcd", "limit"], requests.limit)
     yield flying
-    rate = _gauge("api_limiter_rate_limit", "Requests per second that are allowed", labels)
+    rate = gauge(
+        "api_limiter_rate_limit", "Requests per second that are allowed", labels, prefix=prefix
+    )
     rate.add_metric(["etcd", "limit"], requests.limit)
     rate.add_metric(["etcd", "burst"], requests.limit)
     yield rate
 
 
 def _our_names(reading: Reading) -> Iterable[Metric]:
-    keys = _gauge("published_keys", "Keys kept in etcd", ["scope"])
+    keys = gauge("published_keys", "Keys kept in etcd", ["scope"])
     for scope, count in reading.keys.items():
         keys.add_metric([scope], count)
     yield keys
-    objects = _gauge("source_objects", "Objects known of a kind", ["kind"])
-    synced = _gauge("source_synced", "Whether all objects of a kind have been read", ["kind"])
-    heard = _gauge("source_last_event_timestamp_seconds", "When a kind last changed", ["kind"])
+    objects = gauge("source_objects", "Objects known of a kind", ["kind"])
+    synced = gauge("source_synced", "Whether all objects of a kind have been read", ["kind"])
+    heard = gauge("source_last_event_timestamp_seconds", "When a kind last changed", ["kind"])
     for kind, status in reading.kinds.items():
         objects.add_metric([kind], status.objects)
         synced.add_metric([kind], float(status.synced))
         heard.add_metric([kind], status.last_event)
     yield from (objects, synced, heard)
-    refused = _gauge("refused_objects", "Objects that are refused at present", [])
+    refused = gauge("refused_objects", "Objects that are refused at present", [])
     refused.add_metric([], reading.refused)
     yield refused
-    beat = _gauge("heartbeat_timestamp_seconds", "When the last heartbeat was written", [])
+    beat = gauge("heartbeat_timestamp_seconds", "When the last heartbeat was written", [])
     beat.add_metric([], reading.heartbeat)
     yield beat
 
 
-def _gauge(name: str, text: str, labels: list[str]) -> GaugeMetricFamily:
-    return GaugeMetricFamily(PREFIX + name, text, labels=labels)
+def gauge(name: str, text: str, labels: list[str], *, prefix: str = PREFIX) -> GaugeMetricFamily:
+    """An empty family; ``name`` without the prefix."""
+    return GaugeMetricFamily(prefix + name, text, labels=labels)
 
 
 def registry() -> CollectorRegistry:

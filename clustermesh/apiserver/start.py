@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -18,7 +19,17 @@ from kvstore.users import User, ensure_auth
 log = get_logger()
 
 
-def etcd_config(settings: Settings) -> EtcdConfig:
+class Reaching(Protocol):
+    """The settings that say how to reach the own etcd."""
+
+    @property
+    def etcd_config(self) -> Path: ...
+
+    @property
+    def etcd_qps(self) -> float: ...
+
+
+def etcd_config(settings: Reaching) -> EtcdConfig:
     """How to reach the own etcd. Raises ``Fault`` naming file and field."""
     path: Path = settings.etcd_config
     try:

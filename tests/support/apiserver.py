@@ -151,22 +151,9 @@ class Apiserver:
 
     # --- HTTP ------------------------------------------------------------------------------------
 
-    async def ask(self, request: str, body: str = "") -> tuple[int, str]:
+    async def ask(self, line: str, body: str = "") -> tuple[int, str]:
         """Status and text of a request on the unix socket; 0 when nobody answers."""
-        try:
-            reader, writer = await asyncio.open_unix_connection(self.socket)
-        except OSError:
-            return 0, ""
-        head = f"Host: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
-        try:
-            writer.write(f"{request} HTTP/1.1\r\n{head}\r\n{body}".encode())
-            answer = (await reader.read()).decode()
-        except ConnectionError:
-            return 0, ""
-        finally:
-            writer.close()
-        head, _, content = answer.partition("\r\n\r\n")
-        return (int(head.split()[1]), content) if head else (0, "")
+        return await request(self.socket, line, body)
 
     async def status(self) -> dict[str, Any]:
         """GET /v1/status."""
@@ -174,6 +161,24 @@ class Apiserver:
         assert code == 200, text
         value: dict[str, Any] = json.loads(text)
         return value
+
+
+async def request(socket: Path, line: str, body: str = "") -> tuple[int, str]:
+    """Status and text of a request on a unix socket; 0 when nobody answers."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(socket)
+    except OSError:
+        return 0, ""
+    head = f"Host: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
+    try:
+        writer.write(f"{line} HTTP/1.1\r\n{head}\r\n{body}".encode())
+        answer = (await reader.read()).decode()
+    except ConnectionError:
+        return 0, ""
+    finally:
+        writer.close()
+    head, _, content = answer.partition("\r\n\r\n")
+    return (int(head.split()[1]), content) if head else (0, "")
 
 
 def _environment() -> dict[str, str]:

@@ -1,0 +1,128 @@
+"""Where a remote cluster's keys come from and where their copies go (contract kvstore 1.2)."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from clustermesh import keys
+from clustermesh.checks import BadFact
+from clustermesh.keys import Kind, Layout
+from clustermesh.model import ClusterConfig
+
+SLICES_ONLY: Final = "endpointslices-only"
+SIGNS: Final = ("cilium/cluster-config/", "cilium/synced/")
+"""Prefixes of the keys that speak for others."""
+DRAIN_ORDER: Final = (
+    Kind.IPS,
+    Kind.IDENTITIES,
+    Kind.NODES,
+    Kind.SERVICE_EXPORTS,
+    Kind.SERVICES,
+    Kind.ENDPOINT_SLICES,
+)
+"""In which order the copies of a removed cluster go (contract kvstore 5.5)."""
+SERVICE_KINDS: Final = frozenset({Kind.SERVICES, Kind.SERVICE_EXPORTS, Kind.ENDPOINT_SLICES})
+"""What a cluster that stays away too long takes along (contract kvstore 5.5)."""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One kind of a cluster: from prefix ``source`` to prefix ``target``, both with their slash.
+
+    ``awaited`` is the canary that the source writes, empty when it writes none.
+    """
+
+    kind: Kind
+    source: str
+    target: str
+    awaited: str
+
+
+def routes(cluster: str, config: ClusterConfig) -> tuple[Route, ...]:
+    """What is copied of a cluster that says this of itself (contract kvstore 2.7 and 4)."""
+    capabilities = config.capabilities
+    layout = Layout.CACHE if capabilities.cached else Layout.STATE
+    return tuple(
+        Route(
+            kind,
+            keys.prefix(kind, layout, cluster),
+            keys.prefix(kind, Layout.CACHE, cluster),
+            keys.canary(kind, layout, cluster) if capabilities.synced_canaries else "",
+        )
+        for kind in kinds(config)
+    )
+
+
+def kinds(config: ClusterConfig) -> tuple[Kind, ...]:
+    """The kinds that a cluster publishes."""
+    mode = config.capabilities.endpoint_slices_export_mode
+    found = [Kind.NODES, Kind.IDENTITIES, Kind.IPS]
+    if mode != SLICES_ONLY:
+        found.append(Kind.SERVICES)
+    if mode:
+        found.append(Kind.ENDPOINT_SLICES)
+    if config.capabilities.service_exports_enabled is not None:
+        found.append(Kind.SERVICE_EXPORTS)
+    return tuple(found)
+
+
+def target(cluster: str, kind: Kind) -> str:
+    """The prefix of the copies of a kind."""
+    return keys.prefix(kind, Layout.CACHE, cluster)
+
+
+def canary(cluster: str, kind: Kind) -> str:
+    """The key that says that the copy of a kind is complete."""
+    return keys.canary(kind, Layout.CACHE, cluster)
+
+
+def owned(cluster: str) -> tuple[str, ...]:
+    """Every prefix that belongs to the copy of one cluster, canaries first, in drain order."""
+    return (keys.canaries_prefix(cluster), *(target(cluster, kind) for kind in DRAIN_ORDER))
+
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_TRUE: Final = msgspec.Raw(b"true")
+_FORCED: Final = {"syncedCanaries": _TRUE, "cached": _TRUE}
+_CAPABILITIES: Final = "capabilities"
+
+
+def announced(value: bytes) -> bytes:
+    """A cluster's config as its copy says it: cached, with canaries, and otherwise untouched.
+
+    Members that this release does not know keep their bytes (contract kvstore, trap 42). Names are
+    compared as Go does it, without regard to case. Raises ``BadFact``.
+    """
+    try:
+        members = _members.decode(value)
+        config: dict[str, object] = {}
+        capabilities: Mapping[str, msgspec.Raw] = {}
+        for name, content in members.items():
+            if name.lower() == _CAPABILITIES:
+                capabilities = _members.decode(content) if content != b"null" else {}
+            else:
+                config[name] = content
+    except msgspec.MsgspecError as error:
+        raise BadFact(str(error)) from None
+    forced = {name.lower() for name in _FORCED}
+    rest = {name: it for name, it in capabilities.items() if name.lower() not in forced}
+    return msgspec.json.encode({**config, _CAPABILITIES: {**_FORCED, **rest}})
+
+
+def copied_clusters(values: Mapping[str, bytes], canaries: Mapping[str, bytes]) -> frozenset[str]:
+    """The clusters of which a copy is there, from the keys under ``SIGNS``.
+
+    Configs that are not marked as cached belong to the own cluster or to somebody's mistake.
+    """
+    found = set()
+    for key, value in values.items():
+        try:
+            if keys.decode_config(value).capabilities.cached:
+                found.add(key.removeprefix(SIGNS[0]))
+        except BadFact:
+            continue
+    for key in canaries:
+        name, _, rest = key.removeprefix(SIGNS[1]).partition("/")
+        if rest.startswith(f"cilium/{Layout.CACHE}/"):
+            found.add(name)
+    return frozenset(found)
