@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,13 +30,18 @@ def interrupted(before: dict[str, dict[str, str]]) -> dict[str, Any]:
         [*MESHCTL, "lab", "up", "--name", NAME],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    time.sleep(3.0)
+    assert up.stdout is not None
+    said = ""
+    while "waiting until all are ready" not in said:  # everything is made, nothing is ready
+        line = up.stdout.readline()
+        assert line, f"it ended before it could be interrupted: {said}"
+        said += line
     up.send_signal(signal.SIGINT)
     out, _ = up.communicate(timeout=60)
     return {
         "host": host.picture(),
         "remains": host.remains(NAME),
-        "said": {"code": str(up.returncode), "output": out},
+        "said": {"code": str(up.returncode), "output": said + out},
     }
 
 
