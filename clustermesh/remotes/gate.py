@@ -2,7 +2,7 @@
 
 import asyncio
 
-from kvstore.watch import Gate
+from kvstore.watch import Dated, Gate
 
 
 class Held:
@@ -14,6 +14,7 @@ class Held:
 
     def __init__(self, heartbeat: Gate) -> None:
         self._heartbeat = heartbeat
+        self._dated = heartbeat if isinstance(heartbeat, Dated) else None
         self._present = asyncio.Event()
         self._present.set()
 
@@ -28,6 +29,10 @@ class Held:
     def open(self) -> bool:
         """Whether a deletion may be believed now."""
         return self._present.is_set() and self._heartbeat.open()
+
+    def since(self) -> int:
+        """The revision of the sign of life that opened it; deletions before it are not news."""
+        return self._dated.since() if self._dated else 0
 
     async def wait(self) -> None:
         """Until it is open."""
