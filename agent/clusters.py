@@ -16,6 +16,7 @@ class Clusters:
         self._me = me
         self._expected: frozenset[str] | None = None
         self._ids = {me.cluster: me.cluster_id}
+        self._names = {me.cluster_id: me.cluster}
         self._synced: dict[str, set[AnyKind]] = {}
         self._excused: set[str] = set()
         """Nobody waits for these: they are known from an earlier run, or took too long."""
@@ -32,6 +33,7 @@ class Clusters:
     def identify(self, cluster: str, cluster_id: int) -> None:
         """The cluster's id."""
         self._ids[cluster] = cluster_id
+        self._names[cluster_id] = cluster
 
     def synced(self, cluster: str, kind: AnyKind) -> None:
         """A full list of the kind has been told, now or earlier in this life."""
@@ -45,7 +47,7 @@ class Clusters:
 
     def forget(self, cluster: str) -> None:
         """Its life is over."""
-        self._ids.pop(cluster, None)
+        self._names.pop(self._ids.pop(cluster, 0), None)
         self._synced.pop(cluster, None)
         self._excused.discard(cluster)
         self._review()
@@ -65,7 +67,7 @@ class Clusters:
 
     def name_of(self, cluster_id: int) -> str:
         """The cluster of this id, empty when there is none."""
-        return next((name for name, number in self._ids.items() if number == cluster_id), "")
+        return self._names.get(cluster_id, "")
 
     def _review(self) -> None:
         self.own_services = self.has(self._me.cluster, LocalKind.SERVICES)
