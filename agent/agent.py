@@ -19,7 +19,7 @@ from agent.dataplane import Dataplane
 from agent.facts import LocalKind, Me
 from agent.monitor.monitor import Monitor
 from agent.monitor.names import Names
-from agent.network.wanted import FAMILIES, Facts, Place, collapsed
+from agent.network.wanted import FAMILIES, Facts, Place, collapsed, family
 from agent.probes.prober import Prober, ProbeSettings
 from agent.remotes.hearing import Hearing
 from agent.remotes.own import Own
@@ -66,6 +66,7 @@ class Agent:
             settings.node,
             settings.node_ip,
             settings.max_connected_clusters,
+            frozenset(settings.native_routing) - {settings.cluster_name},
         )
         self._network: Network | None = None
         self._dataplane = Dataplane(datapath.maps, self._me, settings)
@@ -221,9 +222,16 @@ class Agent:
         own = [node for node in nodes if node.cluster == self._me.cluster]
         cidrs = {cidr for node in own for cidr in (*node.ipv4_cidrs, *node.ipv6_cidrs)}
         sources = cidrs | self._heard.pods
+        direct = {
+            route.cidr: route.node_ip
+            for route in routes
+            if route.cluster in self._me.native and family(route.cidr) == 4 and route.node_ip
+        }
         self._network.want(
             Facts(
                 destinations=frozenset(route.cidr for route in routes),
+                gateways=frozenset(direct.items()),
+                direct=frozenset(direct),
                 overlay=tuple(self._dataplane.overlay_addresses()),
                 sources=frozenset(it for which in FAMILIES for it in collapsed(sources, which)),
                 peers=frozenset(route.node_ip for route in routes),

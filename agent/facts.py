@@ -23,13 +23,17 @@ The key is what follows the prefix of its kind (``10.7.0.44``, ``shop/cart``, ``
 
 
 class Me(NamedTuple):
-    """This node: its cluster (name, id), its name and underlay address, and the mesh's mode."""
+    """This node: its cluster (name, id), its name and underlay address, and the mesh's mode.
+
+    ``native``: remote clusters to whose pods packets go without the tunnel.
+    """
 
     cluster: str
     cluster_id: int
     node: str
     node_ip: str
     max_clusters: int = 255
+    native: frozenset[str] = frozenset()
 
 
 class Sink(Protocol):

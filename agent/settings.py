@@ -56,6 +56,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     rule_priority: Annotated[
         int, about("priority of the rule that leads to our table", ge=1, le=32765)
     ] = 472
+    native_routing: Annotated[
+        tuple[str, ...],
+        about("remote clusters whose nodes are on our links: IPv4 goes there without the tunnel"),
+    ] = ()
     host_routes: Annotated[
         int, about("most routes to single pods outside announced ranges", ge=0)
     ] = 4096

@@ -70,10 +70,15 @@ class Addresses:
     def apply(self, cluster: str, changes: Sequence[Change]) -> None:
         """Addresses and what is known of them."""
         who = self._claimant(cluster)
+        native = cluster in self._me.native
         for name, fact in changes:
             try:
                 key = ip_key(name)
-                value = ip_value(fact, self._own_node) if isinstance(fact, IPEntry) else None
+                value = (
+                    ip_value(fact, self._own_node, native=native)
+                    if isinstance(fact, IPEntry)
+                    else None
+                )
             except BadEntry as error:
                 self.refused[cluster, name] = str(error)
                 continue

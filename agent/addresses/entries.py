@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from agent.facts import Me
-from bpf.layout import IpcacheKey, IpcacheValue, NodeValue, TunnelKey, TunnelValue
+from bpf.layout import SKIP_TUNNEL, IpcacheKey, IpcacheValue, NodeValue, TunnelKey, TunnelValue
 from clustermesh.addresses import packed, prefix, spelled
 from clustermesh.keys import SHIFTS
 from clustermesh.model import IPEntry, Node
@@ -58,14 +58,21 @@ def is_single(key: bytes) -> bool:
     return key.startswith((_PREFIX4, _PREFIX6))
 
 
-def ip_value(entry: IPEntry, own_node: bytes) -> bytes:
-    """The ipcache value. What is behind ``own_node``, our underlay address, needs no tunnel."""
+def ip_value(entry: IPEntry, own_node: bytes, *, native: bool = False) -> bytes:
+    """The ipcache value. What is behind ``own_node``, our underlay address, needs no tunnel;
+    what is ``native`` has one, and does without."""
     endpoint = packed(entry.host_ip) if entry.host_ip else NOWHERE
     if endpoint == own_node:
         endpoint = NOWHERE
     elif len(endpoint) != 4:
         raise BadEntry(f"HostIP: {entry.host_ip}, expected an IPv4 address: the underlay is IPv4")
-    return _VALUE.pack(entry.id, endpoint, 0, entry.key, 0)
+    flags = _flags(entry.ip, endpoint, native=native)
+    return _VALUE.pack(entry.id, endpoint, 0, entry.key, flags)
+
+
+def _flags(address: str, endpoint: bytes, *, native: bool) -> int:
+    """The underlay is IPv4: only IPv4 can go there without a tunnel."""
+    return SKIP_TUNNEL if native and endpoint != NOWHERE and ":" not in address else 0
 
 
 def ip_text(key: bytes) -> tuple[str, int]:
@@ -118,12 +125,13 @@ def node_entries(node: NodeInfo, me: Me) -> dict[Place, bytes]:
     if node.cluster == me.cluster and node.name == me.node:
         return dict(_own_entries(node))
     endpoint = packed(node.underlay4) or NOWHERE
+    native = node.cluster in me.native
     return {
         **dict(_addresses_of(node.addresses, REMOTE_NODE, NOWHERE)),
-        **dict(_ranges(node, endpoint)),
-        **dict(_addresses_of(node.overlay, REMOTE_NODE, endpoint)),
-        **dict(_addresses_of(node.health, HEALTH, endpoint)),
-        **dict(_addresses_of(node.ingress, INGRESS, endpoint)),
+        **dict(_ranges(node, endpoint, native=native)),
+        **dict(_addresses_of(node.overlay, REMOTE_NODE, endpoint, native=native)),
+        **dict(_addresses_of(node.health, HEALTH, endpoint, native=native)),
+        **dict(_addresses_of(node.ingress, INGRESS, endpoint, native=native)),
         **dict(_trust(node, me.max_clusters)),
     }
 
@@ -136,19 +144,20 @@ def _own_entries(node: NodeInfo) -> Iterator[tuple[Place, bytes]]:
 
 
 def _addresses_of(
-    texts: tuple[str, ...], identity: int, endpoint: bytes
+    texts: tuple[str, ...], identity: int, endpoint: bytes, *, native: bool = False
 ) -> Iterator[tuple[Place, bytes]]:
-    value = IpcacheValue(identity, endpoint).pack()
     for text in texts:
-        yield (IPCACHE, ip_key(text)), value
+        flags = _flags(text, endpoint, native=native)
+        yield (IPCACHE, ip_key(text)), IpcacheValue(identity, endpoint, flags=flags).pack()
 
 
-def _ranges(node: NodeInfo, endpoint: bytes) -> Iterator[tuple[Place, bytes]]:
+def _ranges(node: NodeInfo, endpoint: bytes, *, native: bool) -> Iterator[tuple[Place, bytes]]:
     """Pod ranges: prefixes of the world behind the node, and for foreign tools the tunnel map."""
     if endpoint == NOWHERE:
         return
     for cidr in node.cidrs:
-        yield (IPCACHE, ip_key(cidr)), IpcacheValue(WORLD, endpoint).pack()
+        flags = _flags(cidr, endpoint, native=native)
+        yield (IPCACHE, ip_key(cidr)), IpcacheValue(WORLD, endpoint, flags=flags).pack()
         base = packed(cidr.partition("/")[0])
         yield (TUNNEL, TunnelKey(base).pack()), TunnelValue(endpoint).pack()
 

@@ -18,6 +18,7 @@ AF: Final = {4: 2, 6: 10}
 HOST_BITS: Final = {4: 32, 6: 128}
 SCOPE_LINK: Final = 253
 SCOPE_NOWHERE: Final = 255
+UNICAST: Final = 1  # RTN_UNICAST
 ADDRESS_MODE_NONE: Final = 1  # IN6_ADDR_GEN_MODE_NONE
 IFF_UP: Final = 0x1
 IFF_NOARP: Final = 0x80
@@ -45,6 +46,7 @@ class Route(msgspec.Struct, frozen=True):
     metric: int
     link: int
     source: str = ""
+    gateway: str = ""
 
     @property
     def place(self) -> tuple[str, int]:
@@ -131,7 +133,8 @@ class Kernel:
     def set_route(self, table: int, route: Route, which: Family) -> None:
         """Add or replace a route."""
         source = {"prefsrc": route.source} if route.source else {}
-        scope = {"scope": SCOPE_LINK} if which == 4 else {}
+        scope = {"scope": SCOPE_LINK} if which == 4 and not route.gateway else {}
+        gateway = {"gateway": route.gateway} if route.gateway else {}
         self._write(
             "route",
             "replace",
@@ -141,8 +144,19 @@ class Kernel:
             family=AF[which],
             priority=route.metric,
             **scope,
+            **gateway,
             **source,
         )
+
+    def link_to(self, address: str) -> int:
+        """The device on whose link an address is, 0 when it is behind a router, or nowhere."""
+        try:
+            found = next(iter(self._ipr.route("get", dst=address)))
+        except NetlinkError:
+            return 0
+        if found["type"] != UNICAST or found.get("RTA_GATEWAY"):
+            return 0
+        return int(found.get("RTA_OIF") or 0)
 
     def delete_route(self, table: int, route: Route, which: Family) -> None:
         """Remove a route, whatever its scope."""
@@ -226,4 +240,5 @@ def _route(message: Value, bits: int) -> Route:
         metric=message.get("RTA_PRIORITY") or 0,
         link=message.get("RTA_OIF") or 0,
         source=message.get("RTA_PREFSRC") or "",
+        gateway=message.get("RTA_GATEWAY") or "",
     )

@@ -129,7 +129,7 @@ def reconcile(
             link = device.ensure(net, place)
             writes += attach(link.index)
             if facts is not None:
-                routing.ensure(net, place, facts, link.index, disposable)
+                troubles += routing.ensure(net, place, facts, link.index, disposable)
         except (OSError, Unfit) as error:
             troubles.append(str(error.strerror if isinstance(error, OSError) else error))
         writes += net.writes
@@ -138,7 +138,7 @@ def reconcile(
             with nftables.nft() as nft:
                 present = nft.table()
                 if not facts.complete:
-                    facts = nftables.keep_peers(present, facts)
+                    facts = nftables.keep_unheard(present, facts)
                 wanted = nftables.table(place, facts, device_port=link.port)
                 nft.commit(nftables.changes(present, wanted))
                 writes += nft.writes

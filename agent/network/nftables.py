@@ -34,14 +34,20 @@ class NftError(OSError):
 def table(place: Place, facts: Facts, *, device_port: int) -> list[Object]:
     """The table's content, in the form in which libnftables lists it.
 
-    - Packets of pods that leave by our device keep their source: the first chain that decides on
+    - Packets of pods that leave by our device, or for pods that are reached without it, keep
+      their source: the first chain that decides on
       a connection's address translation wins, so this one stands before everybody's (design 5).
     - Where our device listens on another port than the wire's, the port of packets from and to
       mesh nodes is rewritten, without connection tracking.
     """
     objects = [_sources(facts, which) for which in FAMILIES]
+    if facts.direct:
+        objects.append(_direct(facts))
     objects.append(_chain("keep-source", "nat", "postrouting", BEFORE_SRCNAT))
-    objects += [_keep_source(place, which) for which in FAMILIES]
+    through = _match({"meta": {"key": "oifname"}}, place.device)
+    objects += [_keep_source(through, which) for which in FAMILIES]
+    if facts.direct:
+        objects.append(_keep_source(_match(_payload(IP[4], "daddr"), "@direct4"), 4))
     if device_port != place.wire_port:
         objects += [_peers(facts, which) for which in FAMILIES]
         objects.append(_chain("port-in", "filter", "prerouting", RAW))
@@ -56,6 +62,11 @@ def table(place: Place, facts: Facts, *, device_port: int) -> list[Object]:
 def _sources(facts: Facts, which: Family) -> Object:
     elements = [_element(text) for text in collapsed(facts.sources, which)]
     return _set(f"sources{which}", which, elements, flags=["interval"])
+
+
+def _direct(facts: Facts) -> Object:
+    elements = [_element(text) for text in collapsed(facts.direct, 4)]
+    return _set("direct4", 4, elements, flags=["interval"])
 
 
 def _peers(facts: Facts, which: Family) -> Object:
@@ -95,12 +106,12 @@ def _payload(protocol: str, field: str) -> Object:
     return {"payload": {"protocol": protocol, "field": field}}
 
 
-def _keep_source(place: Place, which: Family) -> Object:
+def _keep_source(going: Object, which: Family) -> Object:
     source = _payload(IP[which], "saddr")
     return _rule(
         "keep-source",
         [
-            _match({"meta": {"key": "oifname"}}, place.device),
+            going,
             _match(source, f"@sources{which}"),
             {"snat": {"family": IP[which], "addr": source}},
         ],
@@ -117,15 +128,25 @@ def _port(which: Family, side: str, old: int, new: int) -> list[Object]:
     ]
 
 
-def keep_peers(present: Sequence[Object] | None, facts: Facts) -> Facts:
-    """The facts with the peers that the table has: clusters not heard yet may need them."""
-    peers = {
-        str(element)
-        for found in present or ()
-        for element in found.get("set", {}).get("elem", ())
-        if found["set"]["name"] in ("peers4", "peers6")
-    }
-    return msgspec.structs.replace(facts, peers=facts.peers | peers)
+def keep_unheard(present: Sequence[Object] | None, facts: Facts) -> Facts:
+    """The facts with the peers and the direct prefixes that the table has: clusters not heard yet
+    may need them."""
+    peers = {str(it) for it in _members(present, ("peers4", "peers6"))}
+    direct = {_prefix(it) for it in _members(present, ("direct4",))}
+    return msgspec.structs.replace(facts, peers=facts.peers | peers, direct=facts.direct | direct)
+
+
+def _members(present: Sequence[Object] | None, names: Sequence[str]) -> Iterator[str | Object]:
+    for found in present or ():
+        if "set" in found and found["set"]["name"] in names:
+            yield from found["set"].get("elem", ())
+
+
+def _prefix(element: str | Object) -> str:
+    """What ``_element`` was made of."""
+    if isinstance(element, str):
+        return f"{element}/{128 if ':' in element else 32}"
+    return f"{element['prefix']['addr']}/{element['prefix']['len']}"
 
 
 # --- what has to change --------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Routes to remote pods in a table of our own behind one rule, and the address they come from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from agent.network.netlink import Kernel, Route
@@ -12,17 +12,38 @@ METRIC: Final = {4: 0, 6: 1024}
 
 def ensure(
     kernel: Kernel, place: Place, facts: Facts, link: int, disposable: frozenset[str]
-) -> None:
-    """Address, routes and rule as they should be. Routes come before the rule that leads there."""
+) -> list[str]:
+    """Address, routes and rule as they should be. Routes come before the rule that leads there.
+
+    What stands in the way of routes without the tunnel, in sentences: those take the tunnel.
+    """
     _addresses(kernel, facts, link)
+    gateways = dict(facts.gateways)
+    links = {gateway: kernel.link_to(gateway) for gateway in set(gateways.values())}
     for which in FAMILIES:
         source = source_address(facts, which)
         wanted = [
-            Route(prefix, METRIC[which], link, source)
+            _route(prefix, METRIC[which], link, source, gateways.get(prefix, ""), links)
             for prefix in of_family(facts.destinations, which)
         ]
         kept = _routes(kernel, place.table, wanted, which, None if facts.complete else disposable)
         _rule(kernel, place, which, wanted=kept > 0)
+    return [
+        f"node {gateway} is not on a link of this node, so its pods are reached through the tunnel;"
+        " leave its cluster out of --native-routing"
+        for gateway, found in sorted(links.items())
+        if found in (0, link)
+    ]
+
+
+def _route(
+    prefix: str, metric: int, device: int, source: str, gateway: str, links: Mapping[str, int]
+) -> Route:
+    """By way of its node where that is on a link of ours, else of our device."""
+    direct = links.get(gateway, 0)
+    if direct in (0, device):
+        return Route(prefix, metric, device, source)
+    return Route(prefix, metric, direct, source, gateway)
 
 
 def remove(kernel: Kernel, place: Place) -> None:

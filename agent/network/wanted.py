@@ -34,11 +34,15 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What the mesh asks of the node's network. ``complete``: every cluster has told all, so that
     what is in our table without being asked for here is nobody's.
 
-    ``destinations`` are prefixes of remote pods, ``overlay`` this node's overlay addresses,
+    ``destinations`` are prefixes of remote pods; ``gateways`` those of them that go without the
+    tunnel, each with the underlay address of its node, and ``direct`` prefixes that may do so.
+    ``overlay`` are this node's overlay addresses,
     ``sources`` prefixes of the own cluster's pods, ``peers`` underlay addresses of remote nodes.
     """
 
     destinations: frozenset[str] = frozenset()
+    gateways: frozenset[tuple[str, str]] = frozenset()
+    direct: frozenset[str] = frozenset()
     overlay: tuple[str, ...] = ()
     sources: frozenset[str] = frozenset()
     peers: frozenset[str] = frozenset()

@@ -6,6 +6,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 
+import msgspec
 import pytest
 
 from agent.network import network
@@ -157,6 +158,46 @@ def test_routes_of_clusters_not_heard_yet_stay(node: str) -> None:
     inside(work, namespace=node)
     assert "10.2.2.7" not in ip(node, "route", "show", "table", "8472")
     assert "fd00:2::/64" in ip(node, "-6", "route", "show", "table", "8472")
+
+
+NATIVE = msgspec.structs.replace(
+    FACTS,
+    gateways=frozenset({("10.2.1.0/24", "192.0.2.7"), ("10.2.2.7/32", "198.51.100.9")}),
+    direct=frozenset({"10.2.1.0/24", "10.2.2.7/32"}),
+)
+
+
+def off_link(done: network.Round) -> list[str]:
+    return [it for it in done.troubles if "not on a link of this node" in it]
+
+
+def test_pods_on_a_node_of_our_link_are_reached_through_it(node: str) -> None:
+    round_of(node)
+    (trouble,) = off_link(round_of(node, NATIVE))
+    assert trouble.startswith("node 198.51.100.9 is not")
+    routes = ip(node, "route", "show", "table", "8472").splitlines()
+    assert [line.split(" proto")[0] for line in routes] == [
+        "10.2.1.0/24 via 192.0.2.7 dev eth0",
+        "10.2.2.7 dev cm_vxlan",
+    ]
+    assert all("src 10.1.0.1" in line for line in routes)
+    assert "fd00:2::/64 dev cm_vxlan" in ip(node, "-6", "route", "show", "table", "8472")
+    assert round_of(node, NATIVE).writes == 0
+
+
+def test_a_link_that_goes_down_leaves_the_tunnel_and_back(node: str) -> None:
+    facts = msgspec.structs.replace(NATIVE, gateways=frozenset({("10.2.1.0/24", "192.0.2.7")}))
+    assert off_link(round_of(node, facts)) == []
+    ip(node, "route", "add", "default", "via", "192.0.2.254")
+    ip(node, "addr", "del", "192.0.2.1/24", "dev", "eth0")
+    ip(node, "addr", "add", "192.0.2.1/32", "dev", "eth0")
+    assert len(off_link(round_of(node, facts))) == 1
+    assert "10.2.1.0/24 dev cm_vxlan" in ip(node, "route", "show", "table", "8472")
+    ip(node, "addr", "add", "192.0.2.2/24", "dev", "eth0")
+    assert off_link(round_of(node, facts)) == []
+    assert "10.2.1.0/24 via 192.0.2.7" in ip(node, "route", "show", "table", "8472")
+    round_of(node)
+    assert "10.2.1.0/24 dev cm_vxlan" in ip(node, "route", "show", "table", "8472")
 
 
 def test_without_facts_only_the_device_is_kept(node: str) -> None:

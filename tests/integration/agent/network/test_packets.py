@@ -11,7 +11,7 @@ import pytest
 
 from agent.network.network import Round, reconcile
 from agent.network.wanted import Facts, Place
-from tests.support.bpf_nodes import DEVICE, Node, arrives, two_nodes
+from tests.support.bpf_nodes import DEVICE, PORT, Node, arrives, two_nodes
 
 pytestmark = pytest.mark.root
 
@@ -30,13 +30,16 @@ def nodes(tmp_path: Path) -> Iterator[Pair]:
         yield pair
 
 
-def settle(pair: Pair) -> list[Round]:
+def settle(pair: Pair, *, native: bool = False) -> list[Round]:
     one, two = pair
-    return [_round(one, two), _round(two, one)]
+    return [_round(one, two, native=native), _round(two, one, native=native)]
 
 
-def _round(node: Node, other: Node) -> Round:
+def _round(node: Node, other: Node, *, native: bool = False) -> Round:
+    direct = {f"{other.pod4}/32": other.underlay} if native else {}
     facts = Facts(
+        gateways=frozenset(direct.items()),
+        direct=frozenset(direct),
         destinations=frozenset({f"{other.pod4}/32", f"{other.pod6}/128"}),
         sources=frozenset({f"{node.pod4}/32", f"{node.pod6}/128"}),
         peers=frozenset({other.underlay}),
@@ -70,6 +73,24 @@ def test_pods_reach_pods_over_what_one_round_made(nodes: Pair, v6: bool) -> None
     assert arrives(one, two, v6=v6, kind=socket.SOCK_STREAM) == (one.pod6 if v6 else one.pod4)
     assert arrives(two, one, v6=v6, kind=socket.SOCK_DGRAM) == (two.pod6 if v6 else two.pod4)
     assert [done.writes for done in settle(nodes)] == [0, 0]
+
+
+def test_without_the_tunnel_pods_reach_pods_and_the_wire_carries_their_own_packets(
+    nodes: Pair,
+) -> None:
+    one, two = nodes
+    for node in nodes:
+        masquerade(node)
+    assert [done.troubles for done in settle(nodes, native=True)] == [(), ()]
+    with wire(two) as tunnelled:
+        assert arrives(one, two, v6=False, kind=socket.SOCK_STREAM) == one.pod4
+        assert arrives(two, one, v6=False, kind=socket.SOCK_DGRAM) == two.pod4
+    assert {port for _, port in tunnelled} == {PORT}
+    assert one.counted(0) == two.counted(0) == 0
+    with wire(two) as tunnelled:
+        assert arrives(one, two, v6=True, kind=socket.SOCK_STREAM) == one.pod6
+    assert WIRE_PORT in {port for _, port in tunnelled}
+    assert [done.writes for done in settle(nodes, native=True)] == [0, 0]
 
 
 @FAMILIES

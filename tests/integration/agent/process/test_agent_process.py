@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from bpf import syscalls
+from bpf.kernel_maps import KernelMap
+from bpf.layout import SKIP_TUNNEL, IpcacheKey, IpcacheValue
 from bpf.state import State
 from clustermesh import keys
+from clustermesh.addresses import packed
 from kvstore.client import DeleteOp
 from tests.support.agent_process import Place, agent, own_cluster, place, remote_cluster
 from tests.support.etcd import Etcd
@@ -108,6 +111,24 @@ def test_facts_grow_stale_only_where_somebody_else_serves_local_backends(
     with agent(node, replacing) as running:
         running.until(lambda: used(node) == {"10.1.0.9:8080"})
         assert stamp(node) == 0
+
+
+def test_a_cluster_on_the_same_link_is_reached_without_the_tunnel(
+    node: Place, own: Etcd, paris: Etcd
+) -> None:
+    with agent(node, node.arguments(own, "--native-routing", "paris")) as running:
+        running.until(lambda: used(node) == BOTH)
+        way = "10.7.0.0/24 via 192.0.2.7 dev eth0"
+        running.until(lambda: way in node.run("ip", "route", "show", "table", "all"))
+        running.until(lambda: "@direct4" in node.run("nft", "list", "ruleset"))
+    ipcache = KernelMap.pinned(node.bpf / "clustermesh" / "maps" / "cilium_ipcache")
+    flags = {
+        IpcacheKey.unpack(key).address: IpcacheValue.unpack(value).flags
+        for key, value in ipcache.items()
+    }
+    ipcache.close()
+    assert flags[packed("10.7.0.9")] == flags[packed("10.7.0.0")] == SKIP_TUNNEL
+    assert flags[packed("10.1.0.9")] == 0
 
 
 def test_a_node_alone_is_ready_and_keeps_its_network(node: Place, own: Etcd) -> None:

@@ -18,8 +18,13 @@ def key4(address: str, ones: int = 32) -> bytes:
     return pack("<IHBB", 32 + ones, 0, 0, 1) + packed(address) + Z12
 
 
-def value(identity: int, endpoint: str = "0.0.0.0", key: int = 0) -> bytes:  # noqa: S104 - no socket
-    return pack("<I4sHBB", identity, packed(endpoint), 0, key, 0)
+def value(
+    identity: int,
+    endpoint: str = "0.0.0.0",  # noqa: S104 - no socket
+    key: int = 0,
+    flags: int = 0,
+) -> bytes:
+    return pack("<I4sHBB", identity, packed(endpoint), 0, key, flags)
 
 
 KEYS = [
@@ -53,6 +58,28 @@ VALUES = [
 @pytest.mark.parametrize(("entry", "expected"), VALUES)
 def test_values(entry: IPEntry, expected: bytes) -> None:
     assert ip_value(entry, packed(ME.node_ip)) == expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (VALUES[0][0], value(470123, "192.168.0.2", flags=1)),
+        (VALUES[1][0], value(470123)),
+        (IPEntry(ip="fd00::1", host_ip="192.168.0.2", id=9), value(9, "192.168.0.2")),
+    ],
+)
+def test_what_is_reached_without_the_tunnel_says_so(entry: IPEntry, expected: bytes) -> None:
+    assert ip_value(entry, packed(ME.node_ip), native=True) == expected
+
+
+def test_a_node_reached_without_the_tunnel_keeps_it_for_ipv6() -> None:
+    far = NodeInfo.of(node("cluster-b", "b1", "192.168.0.2", "10.2.0.0/24", "10.2.0.1"))
+    far = far._replace(cidrs=(*far.cidrs, "fd00:2::/64"))
+    native = ME._replace(native=frozenset({"cluster-b"}))
+    before, after = node_entries(far, ME), node_entries(far, native)
+    changed = {place for place in before if before[place] != after[place]}
+    assert changed == {("ipcache", ip_key("10.2.0.0/24")), ("ipcache", ip_key("10.2.0.1"))}
+    assert all(after[place] == before[place][:-1] + b"\1" for place in changed)
 
 
 def entries(*args: object, **more: object) -> dict[tuple[str, bytes], bytes]:

@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 
-from agent.network.nftables import changes, keep_peers, table
+from agent.network.nftables import changes, keep_unheard, table
 from agent.network.wanted import Facts, Place, collapsed
 
 PLACE = Place(node_ip="192.0.2.1")
@@ -45,7 +45,24 @@ def test_the_port_is_rewritten_only_where_it_differs() -> None:
 def test_peers_of_clusters_not_heard_yet_stay() -> None:
     present = table(PLACE, FACTS, device_port=8473)
     fewer = Facts(sources=FACTS.sources, complete=False)
-    assert keep_peers(present, fewer).peers == FACTS.peers
+    assert keep_unheard(present, fewer).peers == FACTS.peers
+
+
+DIRECT = Facts(sources=FACTS.sources, direct=frozenset({"10.2.0.0/24", "10.2.9.7/32"}))
+
+
+def test_pods_reached_without_the_tunnel_see_the_source_too() -> None:
+    without, direct = (table(PLACE, facts, device_port=8472) for facts in (FACTS, DIRECT))
+    assert not any("direct4" in str(it) for it in without)
+    (rule,) = (it for it in direct if "rule" in it and "@direct4" in str(it))
+    assert rule["rule"]["expr"][-1]["snat"]["family"] == "ip"
+
+
+def test_prefixes_of_clusters_not_heard_yet_stay_direct() -> None:
+    present = table(PLACE, DIRECT, device_port=8472)
+    fewer = Facts(sources=FACTS.sources, complete=False)
+    assert keep_unheard(present, fewer).direct == DIRECT.direct
+    assert changes(present, table(PLACE, keep_unheard(present, fewer), device_port=8472)) == []
 
 
 def test_overlapping_prefixes_are_folded() -> None:
