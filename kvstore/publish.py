@@ -1,8 +1,7 @@
 """Keeping a set of keys true in a store: written at once when idle, in batches when busy."""
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import attrgetter
 
 import msgspec
@@ -11,15 +10,7 @@ from kvstore.backoff import Backoff
 from kvstore.client import DeleteOp, LeaseGone, PutOp, Refused, Store, StoreError
 from kvstore.lease import Leases
 from kvstore.watch import Report, ending
-
-
-class _Unknown:
-    """What the store holds after a write that failed half way: the old value, the new one, or
-    nothing.
-    """
-
-
-_UNKNOWN = _Unknown()
+from kvstore.wishes import Wishes
 
 
 class PublishSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,14 +52,7 @@ class Publisher:
         self._leases = Leases(
             store, ttl=settings.lease_ttl, keys=settings.lease_keys, signs=settings.signs
         )
-        self._written: dict[str, bytes | _Unknown] = {}
-        """What the store holds of ours. None, here and below, means: no such key."""
-        self._pending: OrderedDict[str, bytes | None] = OrderedDict()
-        """In the order of the first wish. A plain dict takes ever longer to find its first key when
-        keys are taken from its front."""
-        self._flight: dict[str, bytes | None] = {}
-        self._canaries: dict[str, bytes] = {}
-        self._refused: dict[str, bytes] = {}
+        self._wishes = Wishes()
         self._last: tuple[str, int] | None = None
         """The last write: its key, and its revision, 0 for a removal."""
         self._prefixes: tuple[str, ...] = ()
@@ -86,34 +70,34 @@ class Publisher:
 
     def queued(self) -> Collection[str]:
         """Those keys."""
-        return self._pending.keys() | self._flight.keys()
+        return self._wishes.queued()
 
     @property
     def refused(self) -> Sequence[str]:
         """Keys whose value the store will never take (too large, say); they keep their last value
         there.
         """
-        return tuple(self._refused)
+        return self._wishes.refused
 
     def put(self, key: str, value: bytes) -> None:
         """From now on the key should have this value."""
-        self._wish(key, value)
+        self._wishes.wish(key, value)
+        self._stir()
 
     def remove(self, key: str) -> None:
         """From now on there should be no such key."""
-        self._canaries.pop(key, None)
-        self._wish(key, None)
+        self._wishes.wish(key, None)
+        self._stir()
 
     def rewrite(self, key: str) -> None:
         """Write the key once more, since somebody else changed it."""
-        if key in self._written:
-            self._again([key])
+        self._wishes.again([key])
+        self._stir()
 
     def synced(self, key: str, value: bytes) -> None:
         """Put a canary: it is written after everything that was wished for before it."""
-        self._canaries[key] = value
-        self._pending.pop(key, None)
-        self._wish(key, value)
+        self._wishes.canary(key, value)
+        self._stir()
 
     async def flushed(self) -> None:
         """Return when every wish has come true."""
@@ -151,12 +135,13 @@ class Publisher:
             if not await self._leases.adopt(lease, hanging, now):
                 loose += hanging
         held = {entry.key: entry.value for entry in found}
-        self._written = {**held}
+        self._wishes.adopt(held)
         self._prefixes = tuple(prefixes)
         if found:
             newest = max(found, key=attrgetter("revision"))
             self._last = (newest.key, newest.revision)
         self._again(loose)
+        self._wake.set()  # there are leases to renew now
         return held
 
     async def run(self) -> None:
@@ -165,20 +150,10 @@ class Publisher:
             tasks.create_task(self._notice_connections(), name="publisher: new connections")
             await self._work()
 
-    def _wish(self, key: str, value: bytes | None) -> None:
-        if value is not None and self._refused.get(key) == value:
-            return
-        self._refused.pop(key, None)
-        holds = self._flight[key] if key in self._flight else self._written.get(key)
-        if value == holds:
-            self._pending.pop(key, None)
-        else:
-            self._pending[key] = value
-            self._stir()
-
     def _stir(self) -> None:
-        self._idle.clear()
-        self._wake.set()
+        if self._wishes or self._unswept:
+            self._idle.clear()
+            self._wake.set()
 
     async def _notice_connections(self) -> None:
         while True:
@@ -231,15 +206,17 @@ class Publisher:
             self._report(sentence)
 
     def _refusals(self) -> str | None:
-        if not self._refused:
+        if not self.refused:
             return None
-        first = next(iter(self._refused))
-        return f"the store does not take the values of {len(self._refused)} keys, first {first}"
+        return (
+            f"the store does not take the values of {len(self.refused)} keys, first "
+            + (self.refused[0])
+        )
 
     async def _write(self) -> None:
         """Until nothing is left to do."""
-        while self._pending or self._unswept:
-            if self._pending:
+        while self._wishes or self._unswept:
+            if self._wishes:
                 await self._commit(await self._take())
             else:
                 self._swept = await self._compare(repair=False)
@@ -250,8 +227,8 @@ class Publisher:
         """The oldest wishes, as many as fit into a transaction; in flight from now on."""
         ops: list[PutOp | DeleteOp] = []
         room = self._settings.batch_bytes
-        while self._pending and len(ops) < self._settings.batch_ops:
-            key, value = next(iter(self._pending.items()))
+        while self._wishes and len(ops) < self._settings.batch_ops:
+            key, value = self._wishes.first()
             size = len(key) + len(value or b"")
             if ops and size > room:
                 break
@@ -265,8 +242,7 @@ class Publisher:
                     await self._leases.grant(key, asyncio.get_running_loop().time())
                     continue
                 op = PutOp(key, value, lease)
-            del self._pending[key]
-            self._flight[key] = value
+            self._wishes.depart(key)
             ops.append(op)
             room -= size
         return ops
@@ -277,64 +253,28 @@ class Publisher:
             revision = await self._store.commit(ops)
         except Refused as error:
             if len(ops) == 1:
-                self._refuse(ops[0].key, error)
+                self._wishes.refuse(ops[0].key)
+                self._tell(f"{ops[0].key}: {error}")
                 return
             await self._commit(ops[: len(ops) // 2])
             await self._commit(ops[len(ops) // 2 :])
         except LeaseGone:
-            self._uncertain()
+            self._wishes.lost_sight()
             if not await self._keep_alive(now=float("inf")):
                 raise  # all of ours live: trying again at once would go round for ever
         except StoreError:
-            self._uncertain()
+            self._wishes.lost_sight()
             raise
         else:
             self._settle(ops, revision)
 
     def _settle(self, ops: Sequence[PutOp | DeleteOp], revision: int) -> None:
         for op in ops:
-            del self._flight[op.key]
-            if isinstance(op, PutOp):
-                self._written[op.key] = op.value
+            if self._wishes.arrived(op.key):
                 self._last = (op.key, revision)
             else:
-                self._written.pop(op.key, None)
                 self._leases.release(op.key)
                 self._last = (op.key, 0)
-
-    def _refuse(self, key: str, error: Refused) -> None:
-        value = self._flight.pop(key)
-        if value is not None and key not in self._pending:
-            self._refused[key] = value
-            self._tell(f"{key}: {error}")
-
-    def _uncertain(self) -> None:
-        """Nobody knows whether what is in flight was written: it goes back to the head of the
-        queue.
-        """
-        for key in self._flight:
-            self._written[key] = _UNKNOWN
-        for key in reversed(self._flight):
-            self._pending.setdefault(key, self._flight[key])
-            self._pending.move_to_end(key, last=False)
-        self._flight = {}
-        self._canaries_last()
-
-    def _again(self, keys: Iterable[str]) -> None:
-        """Write these once more, canaries last."""
-        for key in keys:
-            value = self._written[key]
-            if not isinstance(value, _Unknown):
-                self._pending.setdefault(key, value)
-                self._written[key] = _UNKNOWN
-        self._canaries_last()
-        if self._pending:
-            self._stir()
-
-    def _canaries_last(self) -> None:
-        for key in self._canaries:
-            if key in self._pending:
-                self._pending.move_to_end(key)
 
     async def _keep_alive(self, now: float | None = None) -> int:
         """Renew the leases that are due by now; the keys of those that have ended are written
@@ -349,8 +289,7 @@ class Publisher:
             if lease.due_at() <= now and not await self._leases.renew(
                 lease, asyncio.get_running_loop().time()
             ):
-                lost = self._leases.lost(lease)
-                self._again([key for key in self._written if key in lost])
+                self._wishes.again(self._wishes.written(self._leases.lost(lease)))
                 ended += 1
         return ended
 
@@ -379,20 +318,11 @@ class Publisher:
             async with ending(self._store.pages(prefix)) as pages:
                 async for page in pages:
                     for entry in page.entries:
-                        if self._written.get(entry.key) == entry.value:
+                        if self._wishes.holds(entry):
                             intact.add(entry.key)
-                        elif not self._is_wanted(entry.key):
-                            self._written[entry.key] = _UNKNOWN
-                            self._pending[entry.key] = None
+                        elif entry.key not in self._wishes:
+                            self._wishes.drop(entry.key)
                             strangers += 1
         if repair:
-            self._again([key for key in self._written if key not in intact])
-        if self._pending:
-            self._stir()
+            self._wishes.again_but(intact)
         return strangers
-
-    def _is_wanted(self, key: str) -> bool:
-        for layer in (self._pending, self._flight):
-            if key in layer:
-                return layer[key] is not None
-        return key in self._written

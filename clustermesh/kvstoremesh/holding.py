@@ -78,16 +78,18 @@ class Holding:
         Nothing that is published later comes before it. Under another id nothing is complete.
         """
         published = frozenset(places.kinds(config))
+        # Without service exports there is nothing to wait for (contract kvstore 1.2).
+        whole = published | {Kind.SERVICE_EXPORTS}
         renamed = self.cluster_id not in (0, config.id)
         for kind, copy in self.copies.items():
-            if renamed or kind not in published:
+            if renamed or kind not in whole:
                 self._unsign(kind)
             if kind not in published:
                 copy.forget()
         self.cluster_id = config.id
         self.publisher.put(keys.cluster_config(self.cluster), places.announced(value))
-        if Kind.SERVICE_EXPORTS not in published:
-            self.complete(Kind.SERVICE_EXPORTS)  # nothing to wait for (contract kvstore 1.2)
+        for kind in whole - published:
+            self.complete(kind)
 
     def complete(self, kind: Kind) -> None:
         """A full list of the kind has been copied."""

@@ -129,9 +129,12 @@ class Replica:
 
     async def status(self) -> dict[str, Any]:
         """GET /v1/status."""
-        code, text = await self.ask("GET /v1/status")
-        assert code == 200, text
-        value: dict[str, Any] = json.loads(text)
+
+        async def answer() -> str:
+            code, text = await self.ask("GET /v1/status")
+            return text if code == 200 else ""
+
+        value: dict[str, Any] = json.loads(await apiserver.until(answer))
         return value
 
     async def remote(self, cluster: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ async def test_a_cluster_is_copied_byte_by_byte_and_followed(
         assert await until(followed)
 
 
-@pytest.mark.parametrize("recording_", vectors.RECORDINGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("recording_", vectors.RECORDINGS[2:], ids=lambda path: path.parent.name)
 async def test_recorded_clusters_are_copied_whole(tmp_path: Path, recording_: Path) -> None:
     with running_etcd() as source, running_etcd() as cache, Replica(tmp_path, cache) as replica:
         records = {record.key: record.value for record in vectors.records(recording_)}

@@ -53,6 +53,22 @@ async def test_adopted_leases_are_kept_alive() -> None:
 
 
 @virtual
+async def test_they_are_renewed_in_time_though_nothing_is_wished_for() -> None:
+    store = MemoryStore()
+    await life(store, adopt=False)
+    publisher = Publisher(store, SETTINGS)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(publisher.run())
+        await settle(20)  # it rests
+        await publisher.adopt(["config"], ["data/", "synced/"])
+        for _ in range(30):
+            await asyncio.sleep(60)
+            store.advance(60)
+        task.cancel()
+    assert await contents(store) == {"config": b"c", "synced/data": b"now", **DATA}
+
+
+@virtual
 async def test_a_key_whose_lease_has_no_successor_is_written_on_a_lease_of_ours() -> None:
     store = MemoryStore()
     await store.commit([PutOp("data/0", b"0")])  # by somebody who uses no leases
