@@ -1,7 +1,8 @@
 """Addresses: pods, hosts and nodes of every cluster, each with its entry in the address maps."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import islice
 from typing import Final
 
 from agent.addresses.book import Attribute, Book, claimant
@@ -11,8 +12,10 @@ from agent.addresses.entries import (
     NODES,
     TUNNEL,
     BadEntry,
+    NodeInfo,
     address_key,
     ip_key,
+    ip_text,
     ip_value,
     is_single,
     range_of,
@@ -55,7 +58,8 @@ class Addresses:
         self._maps = maps
         self._cidrs: frozenset[str] = frozenset()
         self._cover = Cover()
-        self._unchecked: Iterator[bytes] | None = None
+        self._unchecked: deque[Iterator[bytes]] = deque()
+        """Addresses that may need a route now, or none any more."""
         self._host_routes_changed = False
 
     # -- told -------------------------------------------------------------------------------------
@@ -167,13 +171,14 @@ class Addresses:
         return remote and self._clusters.has(cluster, Kind.NODES)
 
     def _check(self, keys: Iterable[bytes]) -> None:
-        """Some addresses may need a route now, or none any more: look at them, bit by bit."""
-        self._unchecked = chain(self._unchecked or (), keys)
+        """Look at these, bit by bit."""
+        self._unchecked.append(iter(keys))
 
     def _check_all(self) -> None:
         self.host_routes.clear()
         self._host_routes_changed = True
-        self._unchecked = iter(self._ipcache.all_keys())
+        self._unchecked.clear()
+        self._check(self._ipcache.all_keys())
 
     def _check_those_of(self, cluster: str) -> None:
         who = self._claimant(cluster)
@@ -181,13 +186,13 @@ class Addresses:
             self._check(self._ipcache.keys_of({who}))
 
     def _check_some(self) -> None:
-        if self._unchecked is None:
+        if not self._unchecked:
             return
-        keys = list(islice(self._unchecked, SLICE))
+        keys = list(islice(self._unchecked[0], SLICE))
+        if len(keys) < SLICE:
+            self._unchecked.popleft()
         for key in keys:
             self._reroute(key)
-        if not keys:
-            self._unchecked = None
 
     def review(self) -> bool:
         """Draw the conclusions from what nodes announce; whether the routes are new."""
@@ -195,7 +200,7 @@ class Addresses:
             self.nodes.ranges_changed = False
             self._review_ranges()
         self._check_some()
-        if not self._host_routes_changed or self._unchecked is not None:
+        if not self._host_routes_changed or self._unchecked:
             return False
         self._host_routes_changed = False
         before, self.routes = self.routes, frozenset((*self._ranges(), *self.host_routes))
@@ -258,7 +263,7 @@ class Addresses:
         """Whether entries wait to be written, or conclusions to be drawn."""
         return (
             self.nodes.ranges_changed
-            or self._unchecked is not None
+            or bool(self._unchecked)
             or self._host_routes_changed
             or any(book.puts for book in self._books)
         )
@@ -297,6 +302,18 @@ class Addresses:
             for target, book in zip(maps, self._books, strict=True)
             if book.refused
         }
+
+    def rivalries(self) -> Iterator[tuple[str, str, str]]:
+        """Who does not get an address that several clusters name, the address, and who has it."""
+        name_of = self._clusters.name_of
+        for key, owner, waiting in self._ipcache.contested():
+            address, ones = ip_text(key)
+            for cluster_id in {who >> 1 for who in waiting} - {owner >> 1}:
+                yield name_of(cluster_id), f"{address}/{ones}", name_of(owner >> 1)
+
+    def unreachable_nodes(self) -> Iterator[NodeInfo]:
+        """Nodes that announce pods and no IPv4 address to reach them at."""
+        return (node for node in self.nodes.remote() if node.cidrs and not node.underlay4)
 
     def count(self, cluster: str) -> int:
         """Addresses that a cluster has told, nodes' own not counted."""

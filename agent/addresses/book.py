@@ -300,8 +300,7 @@ class Book:
         except BpfError:
             self._puts.update(dict.fromkeys(keys, UNSURE))
             raise
-        for key in keys:
-            del self._puts[key]
+        _forget(self._puts, keys)
         self.writes += len(entries)
 
     def _write_singly(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
@@ -320,12 +319,18 @@ class Book:
         except BpfError:
             self._drops.update(dict.fromkeys(keys, UNSURE))
             raise
-        for key in keys:
-            del self._drops[key]
+        _forget(self._drops, keys)
         self.writes += len(keys)
         for key in list(islice(self._no_room, len(keys))):
             del self._no_room[key]
             self._puts[key] = None
+
+
+def _forget(pending: dict[bytes, bytes | None], keys: Iterable[bytes]) -> None:
+    for key in keys:
+        del pending[key]
+    if not pending:
+        pending.clear()  # a dict that was large is slow to walk until it is emptied at once
 
 
 def _who(claim: bytes) -> int:

@@ -192,6 +192,8 @@ class Services:
                 names.append(name)
             if alone or enough():
                 break
+        if not self._dirty:
+            self._dirty.clear()  # a dict that was large is slow to walk until it is emptied at once
         if turns:
             self.programs.begin(tuple(names), turns)
         else:

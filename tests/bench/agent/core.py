@@ -18,13 +18,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from bpf.datapath import Maps, load
+from bpf.datapath import Maps, load, maps_in_memory
 from bpf.specs import DatapathSettings
 from clustermesh.keys import Kind
 from clustermesh.local import Frontend, LocalService, NamedPort
 from clustermesh.model import ClusterService, IPEntry, Port
 from tests.support.bpf import private_bpffs
-from tests.support.mesh import OWN, Agent, backend, node, service
+from tests.support.mesh import OWN, REMOTE_KINDS, Agent, backend, node, service
 
 SLICE = 250
 NODES = 100
@@ -205,6 +205,51 @@ async def services(agent: Agent, count: int) -> None:
     await latency(agent, "service of 25 backends x 2 ports", change)
 
 
+async def scale(clusters: int, addresses_each: int = 200) -> None:
+    """What one event costs in a mesh of so many clusters: in memory, to leave the kernel out."""
+    agent = Agent(maps_in_memory(DatapathSettings()), table_size=1021)
+    names = [f"c{n}" for n in range(2, clusters + 2)]
+    agent.dataplane.expect(frozenset(names))
+    for n, name in enumerate(names, 2):
+        agent.dataplane.identify(name, n)
+        facts = [
+            (ip, IPEntry(ip=ip, host_ip=f"192.168.1.{n % 250}", id=(n << 16) + 1))
+            for ip in (f"10.{n % 250}.{n // 250}.{m}" for m in range(addresses_each))
+        ]
+        agent.dataplane.apply(name, Kind.IPS, facts)
+        for kind in REMOTE_KINDS:
+            agent.dataplane.synced(name, kind)
+    agent.synced(OWN).settle()
+    one, _ = named(0, 10)
+    agent.local(one).settle()
+    count = 2000
+    start = time.process_time()
+    for n in range(count):
+        ip = f"172.16.{n // 250}.{n % 250}"
+        fact = IPEntry(ip=ip, host_ip="192.168.1.1", id=(2 << 16) + n)
+        agent.dataplane.apply("c2", Kind.IPS, [(ip, fact)])
+        agent.settle()
+    address_cost = (time.process_time() - start) / count
+    start = time.process_time()
+    for n in range(count // 10):
+        backends = {f"10.2.9.{m}": {"p0": Port("TCP", 8080)} for m in range(1, 6 + n % 2)}
+        offer = ClusterService(
+            cluster="c2",
+            namespace="shop",
+            name="web0",
+            backends=backends,
+            shared=True,
+            cluster_id=2,
+        )
+        agent.dataplane.apply("c2", Kind.SERVICES, [("shop/web0", offer)])
+        agent.settle()
+    service_cost = (time.process_time() - start) / (count // 10)
+    print(
+        f"{clusters:>4} clusters: {address_cost * 1e6:7.1f} us an address, "
+        f"{service_cost * 1e6:7.1f} us a service of 10 backends"
+    )
+
+
 async def restart(maps: Maps, count: int) -> None:
     with measured("restart: adopting what is in the maps", count):
         Agent(maps, table_size=1021)
@@ -218,6 +263,8 @@ async def run(maps: Maps, options: argparse.Namespace) -> None:
         await services(agent, options.services)
         writer.cancel()
     await restart(maps, options.addresses)
+    for clusters in (1, 16, 255):
+        await scale(clusters)
 
 
 def main() -> None:
