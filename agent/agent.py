@@ -16,6 +16,7 @@ import structlog
 from agent import api, metrics
 from agent.checkpoint import Checkpoint
 from agent.dataplane import Dataplane
+from agent.explain import explain
 from agent.facts import LocalKind, Me
 from agent.monitor.monitor import Monitor
 from agent.monitor.names import Names
@@ -33,7 +34,7 @@ from clustermesh.keys import Kind
 from clustermesh.logs import Control
 from clustermesh.model import IPEntry
 from clustermesh.remotes.session import Waits
-from clustermesh.status import AgentStatus
+from clustermesh.status import AgentStatus, RemoteStatus
 from clustermesh.version import VERSION
 from kvstore.etcd import open_etcd
 
@@ -294,8 +295,13 @@ class Agent:
                     self._prober.statuses,
                 ),
                 "/v1/monitor": api.monitor(self._monitor.lines),
+                "/v1/explain": explain.answer(self._dataplane.explainer, self._everybody),
             },
         )
+
+    def _everybody(self) -> list[RemoteStatus]:
+        count = self._dataplane.count
+        return [self._own.status(count), *self._remotes.statuses(count)]
 
     def status(self) -> AgentStatus:
         """GET /v1/status."""

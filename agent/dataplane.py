@@ -16,6 +16,7 @@ import structlog
 from agent.addresses.addresses import Addresses
 from agent.addresses.routes import Route
 from agent.clusters import Clusters
+from agent.explain.explain import Explainer
 from agent.facts import AnyKind, Change, LocalKind, Me
 from agent.known import Known
 from agent.picture import Picture
@@ -87,6 +88,7 @@ class Dataplane:
         self._identities: Known[str] = Known()
         self._exports: Known[None] = Known()
         self._picture = Picture(me, self._services, self._addresses)
+        self.explainer = Explainer(me, maps, self._clusters, self._services, self._picture)
         self._wake = asyncio.Event()
         self._services.on_landed = self._wake.set
         self._services.programs.on_buried = self._removed

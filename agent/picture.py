@@ -44,12 +44,12 @@ class Picture:
     ) -> ServiceStatus:
         verdicts = self._services.verdicts(name, service, place, frontend)
         backends = [self._backend(verdict) for verdict in verdicts]
-        backends += self._left_out(name, place, frontend)
+        backends += self.left_out(name, place, frontend)
         return ServiceStatus(
             id=self._services.programs.id_at(place),
             namespace=service.namespace,
             name=service.name,
-            frontend=f"{_at(place.address, place.port)}/{PROTOCOL_NAMES[place.proto]}",
+            frontend=f"{at(place.address, place.port)}/{PROTOCOL_NAMES[place.proto]}",
             is_global=service.is_global,
             shared=service.shared,
             affinity=service.affinity,
@@ -60,14 +60,14 @@ class Picture:
         backend = verdict.backend
         return BackendStatus(
             id=self._services.programs.backend_id(backend),
-            address=_at(backend.address, backend.port),
+            address=at(backend.address, backend.port),
             cluster=backend.cluster,
             state=backend.condition.name.lower().replace("_", "-"),
             used=verdict.weight > 0,
             why=verdict.why,
         )
 
-    def _left_out(self, name: str, place: Place, frontend: Frontend) -> Iterator[BackendStatus]:
+    def left_out(self, name: str, place: Place, frontend: Frontend) -> Iterator[BackendStatus]:
         """Endpoints under the service's name that are not even candidates."""
         service = self._services.facts.local(name)
         for offer in self._services.facts.offers(name):
@@ -148,6 +148,7 @@ class Picture:
         return found
 
 
-def _at(address: bytes, port: int) -> str:
+def at(address: bytes, port: int) -> str:
+    """``ip:port``, IPv6 in brackets."""
     text = spelled(address)
     return f"[{text}]:{port}" if ":" in text else f"{text}:{port}"
