@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from agent import api, metrics
+from agent import api, datapath_metrics, metrics
 from agent.checkpoint import Checkpoint
 from agent.dataplane import Dataplane
 from agent.explain import explain
@@ -287,7 +287,10 @@ class Agent:
             board=self._board,
             log=self._control,
             status=self.status,
-            registry=metrics.registry(self.status),
+            registry=metrics.registry(
+                self.status,
+                lambda: datapath_metrics.families(self._datapath, self._datapath.maps.metrics),
+            ),
             reads={
                 **api.reads(
                     self._dataplane,

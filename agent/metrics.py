@@ -33,8 +33,11 @@ class Registry:
     A scrape reads the status once; nothing is kept up to date in between.
     """
 
-    def __init__(self, read: Callable[[], AgentStatus]) -> None:
+    def __init__(
+        self, read: Callable[[], AgentStatus], more: "Callable[[], Iterable[Metric]]"
+    ) -> None:
         self._read = read
+        self._more = more
 
     def collect(self) -> "Iterable[Metric]":
         """Every family, now."""
@@ -43,6 +46,7 @@ class Registry:
         status = self._read()
         yield from _remotes(status)
         yield from _node(status)
+        yield from self._more()
         for collector in (
             ProcessCollector(registry=None),
             PlatformCollector(registry=None),
@@ -58,9 +62,11 @@ class _Nowhere:
         """Not kept."""
 
 
-def registry(read: Callable[[], AgentStatus]) -> "CollectorRegistry":
-    """The registry for ``clustermesh.http.Surface``."""
-    return cast("CollectorRegistry", Registry(read))  # only its collect() is ever used
+def registry(
+    read: Callable[[], AgentStatus], more: "Callable[[], Iterable[Metric]]" = tuple
+) -> "CollectorRegistry":
+    """The registry for ``clustermesh.http.Surface``; ``more`` gives further families."""
+    return cast("CollectorRegistry", Registry(read, more))  # only its collect() is ever used
 
 
 def _remotes(status: AgentStatus) -> "Iterator[Metric]":
@@ -99,7 +105,11 @@ def _node(status: AgentStatus) -> "Iterator[Metric]":
     yield writes
     entries = GaugeMetricFamily(PREFIX + "map_entries", "Entries in a map", labels=["map"])
     room = GaugeMetricFamily(PREFIX + "map_max_entries", "Room of a map", labels=["map"])
+    pressure = GaugeMetricFamily(
+        PREFIX + "map_pressure", "Share of a map's room that is taken", labels=["map"]
+    )
     for name, count in status.maps.items():
         entries.add_metric([name], count.entries)
         room.add_metric([name], count.max_entries)
-    yield from (entries, room)
+        pressure.add_metric([name], count.entries / max(count.max_entries, 1))
+    yield from (entries, room, pressure)

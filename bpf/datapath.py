@@ -11,10 +11,11 @@ from bpf import features, syscalls
 from bpf.clsact import ensure_filter, remove_filters
 from bpf.errors import AttachError, BpfError, LoadError
 from bpf.kernel_maps import KernelCounters, KernelMap, KernelTables
+from bpf.layout_events import MonitorValue
 from bpf.links import CGROUP_HOOKS, TCX_EGRESS, TCX_INGRESS, Hook, ensure_link
 from bpf.loader import load_maps, load_programs
 from bpf.maps import BpfMap, Counters, DictCounters, DictMap, DictTables, MapKind, Tables
-from bpf.monitor import Ring
+from bpf.monitor import Ring, monitor_state
 from bpf.pins import Pins, opened, pin, remove_link
 from bpf.specs import MAPS, DatapathSettings, MapSpec
 from bpf.state import State
@@ -192,6 +193,10 @@ class Datapath:
     def listen(self) -> Ring:
         """The ring of events, for one reader at a time."""
         return Ring(self._map_fds["cm_events"], self._map_fds["cm_monitor"])
+
+    def monitor_state(self) -> MonitorValue:
+        """What listeners want at present, and what they missed since the maps were made."""
+        return monitor_state(self._map_fds["cm_monitor"])
 
     def programs(self) -> Iterator[syscalls.ProgramInfo]:
         """With run counts and times while the kernel counts them (kernel.bpf_stats_enabled)."""

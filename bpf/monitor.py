@@ -50,6 +50,12 @@ class _Fields(ctypes.Structure):
     )
 
 
+def monitor_state(fd: int) -> MonitorValue:
+    """What ``cm_monitor`` holds."""
+    with mmap.mmap(fd, mmap.PAGESIZE, prot=mmap.PROT_READ) as memory:
+        return MonitorValue.unpack(memory[: MonitorValue.FORMAT.size])
+
+
 class Ring:
     """The one reader of a ring buffer. Format: the kernel's documentation of BPF ring buffers.
 

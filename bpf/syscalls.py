@@ -32,6 +32,7 @@ BATCH_UPDATE: Final = 26
 BATCH_DELETE: Final = 27
 LINK_CREATE: Final = 28
 LINK_UPDATE: Final = 29
+ENABLE_STATS: Final = 32
 LINK_DETACH: Final = 34
 
 ENOTSUPP: Final = 524  # kernel-internal, and yet what batch commands answer for some map types
@@ -197,6 +198,11 @@ def link_update(link_fd: int, program_fd: int) -> None:
 
 def link_detach(link_fd: int) -> None:
     _call(LINK_DETACH, link_fd.to_bytes(4, "little"))
+
+
+def count_runs() -> int:
+    """The kernel counts runs of programs, and their time, while this descriptor is open."""
+    return _call(ENABLE_STATS, bytes(4))
 
 
 def run_program(

@@ -152,6 +152,28 @@ def test_a_listener_wakes_up_and_a_later_one_sees_nothing_old(
         assert len(told(later)) == 1
 
 
+def test_runs_are_counted_while_somebody_asks_for_it(send: Run, datapath: Datapath):
+    def runs() -> int:
+        return next(it.runs for it in datapath.programs() if it.name == "cm_to_overlay")
+
+    send(ethernet(udp(POD4, REMOTE4)))
+    before = runs()
+    counting = syscalls.count_runs()
+    try:
+        send(ethernet(udp(POD4, REMOTE4)))
+    finally:
+        os.close(counting)
+    assert runs() == before + 1
+
+
+def test_what_was_missed_is_read_without_listening(send: Run, ring: Ring, datapath: Datapath):
+    listen(ring, Level.DROPS)
+    for _ in range(3000):
+        send(ethernet(bytes(28), protocol=0x0806))
+    assert datapath.monitor_state() == ring.state()
+    assert datapath.monitor_state().suppressed > 0
+
+
 def test_the_ring_goes_round(send: Run, ring: Ring):
     frame = ethernet(bytes(28), protocol=0x0806)
     seen = 0

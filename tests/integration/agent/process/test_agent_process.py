@@ -86,7 +86,11 @@ def test_a_node_serves_both_clusters(node: Place, own: Etcd, paris: Etcd) -> Non
         assert status["remotes"][0]["num-shared-services"] == 1
         assert {row["name"] for row in node.ask("/v1/nodes?cluster=paris")} == {"node-a"}
         assert node.ask("/v1/identities?cluster=paris")[0]["id"] == (7 << 16) + 9
-        assert 'target_cluster="paris"} 1.0' in node.ask("/metrics")
+        told = node.ask("/metrics")
+        assert 'target_cluster="paris"} 1.0' in told
+        assert 'map_pressure{map="cilium_ipcache"} 0.0' in told
+        assert 'program_runs_total{program="cm_connect4"}' in told
+        assert 'events_missed_total{why="no room in the ring"} 0.0' in told
         assert running.stop() == 0
 
 
