@@ -129,6 +129,10 @@ class Picture:
             yield f"service {name}", reason
         for (cluster, address), reason in self._addresses.refused.items():
             yield f"address {address} of {cluster}", reason
+        for cluster, address, owner in self._addresses.rivalries():
+            yield f"address {address} of {cluster}", f"{owner} has it, whose word goes before"
+        for node in self._addresses.unreachable_nodes():
+            yield f"node {node.cluster}/{node.name}", "IPAddresses: expected an IPv4 address"
 
     def trouble(self) -> list[str]:
         """What keeps the maps from being as the facts say."""

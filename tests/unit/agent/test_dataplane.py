@@ -301,6 +301,9 @@ def test_one_address_in_two_clusters_belongs_to_the_lower_id_whatever_came_first
             identity = 2 << 16 | 8 if cluster == "cluster-b" else 3 << 16 | 8
             agent.pods(cluster, pod("172.20.0.5", "192.168.0.2", identity)).settle()
         assert lb.identity(agent.maps, "172.20.0.5") == (2 << 16 | 8, "192.168.0.2")
+        (refusal,) = agent.dataplane.refusals
+        assert refusal.what == "address 172.20.0.5/32 of cluster-c"
+        assert refusal.reason == "cluster-b has it, whose word goes before"
         agent.tell("cluster-b", Kind.IPS, {"172.20.0.5": None}).settle()
         assert lb.identity(agent.maps, "172.20.0.5") == (3 << 16 | 8, "192.168.0.2")
 
@@ -326,6 +329,16 @@ def test_a_range_over_our_own_nodes_is_left_out() -> None:
     agent.nodes(node("cluster-b", "b2", "192.168.0.4", "192.168.0.0/24")).settle()
     (sentence,) = agent.dataplane.trouble()
     assert "cluster cluster-b: its range 192.168.0.0/24 overlaps 192.168.0.3/32" in sentence
+
+
+def test_a_node_that_cannot_be_reached_is_said() -> None:
+    agent = mesh().nodes(node("cluster-b", "b9", "fd00::9", "10.9.0.0/24")).settle()
+    assert lb.identity(agent.maps, "10.9.0.1") is None
+    (refusal,) = agent.dataplane.refusals
+    assert (refusal.what, refusal.reason) == (
+        "node cluster-b/b9",
+        "IPAddresses: expected an IPv4 address",
+    )
 
 
 def test_an_address_the_maps_cannot_say_is_refused_alone() -> None:
