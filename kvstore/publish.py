@@ -140,7 +140,8 @@ class Publisher:
         if found:
             newest = max(found, key=attrgetter("revision"))
             self._last = (newest.key, newest.revision)
-        self._again(loose)
+        self._wishes.again(loose)
+        self._stir()
         self._wake.set()  # there are leases to renew now
         return held
 
