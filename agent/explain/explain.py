@@ -203,7 +203,10 @@ def _wrong_slots(wanted: AbstractSet[tuple[bytes, int]], program: held.Program) 
 
 
 def _wrong_shares(wanted: Sequence[Verdict], program: held.Program) -> Iterator[str]:
-    if program.table is None or not wanted:
+    if not wanted:
+        return
+    if program.table is None:
+        yield "it has no selection table: the used backends take turns, whatever their shares"
         return
     size = program.table.total()
     numbers = {(s.value.address, s.value.port): s.id for s in program.slots if s.value}

@@ -2,7 +2,7 @@
 
 import typer
 
-from clustermesh.meshctl import bpf, connect, lab, lists, monitor, status
+from clustermesh.meshctl import bpf, connect, explain, lab, lists, monitor, status
 from clustermesh.meshctl.output import Format, Output, say, show_json
 from clustermesh.version import VERSION
 
@@ -23,6 +23,8 @@ app.command("connect")(connect.connect)
 app.command("disconnect")(connect.disconnect)
 app.command("status")(status.status)
 app.command("monitor")(monitor.monitor)
+app.add_typer(explain.app, name="explain")
+app.add_typer(explain.app, name="describe", help="The same as explain.")
 app.add_typer(lists.service_app, name="service")
 app.add_typer(lists.node_app, name="node")
 app.add_typer(lists.identity_app, name="identity")

@@ -151,6 +151,15 @@ def test_a_wrong_table_is_said() -> None:
     )
 
 
+def test_a_missing_table_is_said() -> None:
+    agent = mesh(A1)
+    found = story(agent)
+    assert found.held is not None
+    agent.maps.tables4.drop([pack_rev_nat(found.held.id)])
+    (said,) = story(agent).wrong
+    assert said.startswith("it has no selection table")
+
+
 def test_a_backend_that_ought_not_to_be_there_is_said() -> None:
     agent = mesh(A1)
     program = explain.held.read(agent.maps, PLACE)
