@@ -131,7 +131,10 @@ class _Follower:
         self.known: set[str] = set()
         self.seen: int | None = None
         self.holding = False
+        self.past: int | None = None
+        """The connection on which the past that we know was last seen to be the store's own."""
         self._dated = gate if isinstance(gate, Dated) else None  # slow to find out
+        self._connected = store if isinstance(store, Connected) else None
         self._pace = Pace()
 
     def interrupted(self, sentence: str) -> None:
@@ -159,33 +162,45 @@ class _Follower:
             async with ending(self._list()) as listing:
                 async for told in listing:
                     yield told
-        async with ending(self.store.changes(self.prefix, after=self.seen or 0)) as batches:
-            while (batch := await self._next(batches)) is not None:
-                self.goes_on()
-                for changes in self._believed(batch):
-                    began = self._pace.begin()
-                    yield changes
-                    await self._pace.ended(began)
-                self.seen = batch.revision
+        connection = self._connection()
+        try:
+            async with ending(self.store.changes(self.prefix, after=self.seen or 0)) as batches:
+                while (batch := await self._next(batches)) is not None:
+                    self.past = connection
+                    self.goes_on()
+                    for changes in self._believed(batch):
+                        began = self._pace.begin()
+                        yield changes
+                        await self._pace.ended(began)
+                    self.seen = batch.revision
+        except OtherPast:
+            raise
+        except HistoryLost:
+            self.past = connection
+            raise
         self.seen = None
 
     async def _list(self) -> AsyncIterator[Sequence[Event]]:
         """Everything, then what vanished, then Synced: additions first, so that nothing is empty in
         between.
         """
-        if self.canary is not None:
-            await self._await_canary(self.canary)
-        stale, revision = set(self.known), 0
-        async with ending(self.store.pages(self.prefix)) as pages:
-            async for page in pages:
-                revision = page.revision
-                for entries in _slices(page.entries, self.size):
-                    puts = [Put(one.key, one.value, one.revision) for one in entries]
-                    keys = [put.key for put in puts]
-                    self.known.update(keys)
-                    if stale:
-                        stale.difference_update(keys)
-                    yield puts
+        complete, revision = False, 0
+        while not complete:
+            await self._await_canary()
+            stale, connection = set(self.known), self._connection()
+            async with ending(self.store.pages(self.prefix)) as pages:
+                async for page in pages:
+                    revision = page.revision
+                    for entries in _slices(page.entries, self.size):
+                        puts = [Put(one.key, one.value, one.revision) for one in entries]
+                        keys = [put.key for put in puts]
+                        self.known.update(keys)
+                        if stale:
+                            stale.difference_update(keys)
+                        yield puts
+            complete = await self._is_complete(revision)
+        if self.past is not None and {connection, self._connection()} != {self.past}:
+            self.forget(doubting=True)  # the past was verified on another connection than this
         self.holding = not self._believes()
         if not self.holding:
             for gone in _slices(sorted(stale), self.size):
@@ -240,8 +255,22 @@ class _Follower:
             if self.gate is not None:
                 await self.gate.wait()
 
-    async def _await_canary(self, key: str) -> None:
-        """Return when the key is there."""
+    def _connection(self) -> int:
+        return self._connected.connections if self._connected else 0
+
+    async def _is_complete(self, revision: int) -> bool:
+        """Did the canary stand when this revision was listed? The etcd that it was seen in may have
+        been wiped before the list was read.
+        """
+        if self.canary is None:
+            return True
+        found = await self.store.get(self.canary)
+        return found is not None and found.revision <= revision
+
+    async def _await_canary(self) -> None:
+        """Return when the canary is there."""
+        if (key := self.canary) is None:
+            return
         revision = 0
         async with ending(self.store.pages(key)) as pages:
             async for page in pages:

@@ -3,11 +3,11 @@
 import msgspec
 
 from kvstore._proto import etcd_pb2 as rpc
-from kvstore.client import Batch, OtherPast
+from kvstore.client import Batch, HistoryLost, OtherPast
 from kvstore.dial import Connection
 from kvstore.events import Put
 from kvstore.lists import to_bytes
-from kvstore.wire import RANGE
+from kvstore.wire import RANGE, Link
 
 
 class Witness(msgspec.Struct, frozen=True):
@@ -56,16 +56,28 @@ class Witnesses:
             return
         if witness.cluster_id != link.cluster_id:
             raise OtherPast(f"etcd {link.cluster_id:x} answers now, it was {witness.cluster_id:x}")
-        reply = await link.call(  # fails when ``after`` is compacted, or still to come
-            RANGE,
-            rpc.RangeRequest(key=to_bytes(witness.key) or b"\0", revision=after, keys_only=True),
-        )
-        changed = reply.kvs[0].mod_revision if reply.kvs else 0
+        try:
+            changed = await self._changed(link, witness.key, after)
+        except OtherPast:  # ``after`` is still to come
+            raise
+        except HistoryLost:  # ``after`` is compacted; then the present must do
+            changed = await self._changed(link, witness.key, 0)
+            if known and changed != witness.changed and changed <= witness.at:
+                raise OtherPast(_told(witness, changed)) from None
+            raise
         if known and changed != witness.changed:
-            raise OtherPast(
-                f"{witness.key} changed at revision {witness.changed}, now etcd says {changed}"
-            )
+            raise OtherPast(_told(witness, changed))
+
+    async def _changed(self, link: Link, key: str, at: int) -> int:
+        """Which revision changed the key last, as of a revision (0: now)."""
+        request = rpc.RangeRequest(key=to_bytes(key) or b"\0", revision=at, keys_only=True)
+        reply = await link.call(RANGE, request)
+        return reply.kvs[0].mod_revision if reply.kvs else 0
 
     def _add(self, prefix: str, witness: Witness) -> None:
         """Keep the last two: the newest may be of a batch that its reader did not finish with."""
         self._of[prefix] = (*self._of.get(prefix, ())[-1:], witness)
+
+
+def _told(witness: Witness, changed: int) -> str:
+    return f"{witness.key} changed at revision {witness.changed}, now etcd says {changed}"
