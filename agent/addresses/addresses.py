@@ -41,6 +41,7 @@ class Addresses:
     def __init__(self, maps: Maps, me: Me, clusters: Clusters, *, host_routes: int) -> None:
         self.held: Mapping[str, str] = {}
         """Clusters that are left out, and why."""
+        self._held_ids: frozenset[int] = frozenset()
         self.refused: dict[tuple[str, str], str] = {}
         """By cluster and address: why its fact has no entry."""
         self.routes: frozenset[Route] = frozenset()
@@ -56,6 +57,8 @@ class Addresses:
         books = {IPCACHE: self._ipcache, TUNNEL: self._tunnel, NODES: self._trusted}
         self.nodes = Nodes(books, me, self._reroute)
         self._maps = maps
+        self._ranges: frozenset[Route] = frozenset()
+        """Routes to what nodes announce."""
         self._cidrs: frozenset[str] = frozenset()
         self._cover = Cover()
         self._unchecked: deque[Iterator[bytes]] = deque()
@@ -203,12 +206,13 @@ class Addresses:
         if not self._host_routes_changed or self._unchecked:
             return False
         self._host_routes_changed = False
-        before, self.routes = self.routes, frozenset((*self._ranges(), *self.host_routes))
+        before, self.routes = self.routes, self._ranges.union(self.host_routes)
         return self.routes != before
 
     def _review_ranges(self) -> None:
         self._hold(self.nodes.held())
-        cidrs = frozenset(route.cidr for route in self._ranges())
+        self._ranges = frozenset(self._announced())
+        cidrs = frozenset(route.cidr for route in self._ranges)
         self._host_routes_changed = True
         gained, lost, self._cidrs = cidrs - self._cidrs, self._cidrs - cidrs, cidrs
         if gained or lost:
@@ -222,10 +226,10 @@ class Addresses:
 
     def _hold(self, held: Mapping[str, str]) -> None:
         freed = self.held.keys() - held.keys()
-        changed = held.keys() != self.held.keys()
         self.held = held
-        if changed:
-            ids = frozenset(self._clusters.id_of(cluster) for cluster in held)
+        ids = frozenset(self._clusters.id_of(cluster) for cluster in held)
+        if ids != self._held_ids:
+            self._held_ids = ids
             for book in self._books:
                 book.hold(ids)
             self._check(map(address_key, self.host_routes.addresses()))
@@ -242,18 +246,21 @@ class Addresses:
         inside = Cover([cidr])
         return (key for key in self._ipcache.all_keys() if inside.covers(_address(key)))
 
-    def _ranges(self) -> Iterator[Route]:
-        """One route for each announced range; of several nodes the first by name."""
+    def _announced(self) -> Iterator[Route]:
+        """One route for each announced range, and for each overlay address outside of them all; of
+        several nodes the first by name. A node without an IPv4 underlay address leads nowhere."""
         best: dict[str, tuple[int, str, Route]] = {}
-        for node in self.nodes.remote():
-            if node.cluster not in self.held:
-                for cidr in node.cidrs:
-                    found = (
-                        node.cluster_id,
-                        node.name,
-                        Route(cidr, node.underlay4, node.cluster),
-                    )
-                    best[cidr] = min(found, best.get(cidr, found))
+        nodes = [node for node in self.nodes.remote() if node.cluster not in self.held]
+        reachable = [node for node in nodes if node.underlay4]
+        for node in reachable:
+            for cidr in node.cidrs:
+                _offer(best, node, cidr)
+        cover = Cover(best)
+        for node in reachable:
+            for address in node.overlay:
+                raw = packed(address)
+                if not cover.covers(raw):
+                    _offer(best, node, f"{address}/{len(raw) * 8}")
         return (route for _, _, route in best.values())
 
     # -- writing ----------------------------------------------------------------------------------
@@ -323,6 +330,11 @@ class Addresses:
         """By name in ``bpf.datapath.Maps``: entries that the map should have."""
         names = (NODES, TUNNEL, IPCACHE)
         return {name: len(book) for name, book in zip(names, self._books, strict=True)}
+
+
+def _offer(best: dict[str, tuple[int, str, Route]], node: NodeInfo, cidr: str) -> None:
+    found = (node.cluster_id, node.name, Route(cidr, node.underlay4, node.cluster))
+    best[cidr] = min(found, best.get(cidr, found))
 
 
 def _address(key: bytes) -> bytes:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from bpf.errors import BpfError, MapFullError
 from bpf.maps import BpfMap
 
-_TAIL: Final = Struct(">HB")
+_TAIL: Final = Struct(">HH")
 """Claimant and generation, after the value."""
 
 UNSURE: Final = b""
@@ -92,7 +92,7 @@ class Book:
         return self._compare(key, before)
 
     def _renewed(self, who: int, old: bytes, new: bytes) -> None:
-        if old[-1] != new[-1]:
+        if _generation(old) != _generation(new):
             self._doubtful[who] -= 1
 
     def _contest(self, key: bytes, who: int, first: bytes, new: bytes) -> None:
@@ -126,7 +126,7 @@ class Book:
         if old is None:
             return False
         self._counts[who] -= 1
-        if old[-1] != self._generations.get(who, 0):
+        if _generation(old) != self._generations.get(who, 0):
             self._doubtful[who] -= 1
         return self._compare(key, before)
 
@@ -214,7 +214,7 @@ class Book:
     def doubt(self, who: int) -> None:
         """Every claim may be out of date until it is made again."""
         if self._counts.get(who):
-            self._generations[who] = (self._generations.get(who, 0) + 1) & 0xFF
+            self._generations[who] = (self._generations.get(who, 0) + 1) & 0xFFFF
             self._doubtful[who] = self._counts[who]
 
     def confirm(self, who: int) -> list[bytes]:
@@ -222,7 +222,8 @@ class Book:
         if not self._doubtful.get(who):
             return []
         generation = self._generations.get(who, 0)
-        gone = [key for key in self.keys_of({who}) if self._claim(key, who)[-1] != generation]
+        keys = self.keys_of({who})
+        gone = [key for key in keys if _generation(self._claim(key, who)) != generation]
         for key in gone:
             self.release(key, who)
         return gone
@@ -334,4 +335,8 @@ def _forget(pending: dict[bytes, bytes | None], keys: Iterable[bytes]) -> None:
 
 
 def _who(claim: bytes) -> int:
-    return claim[-3] << 8 | claim[-2]
+    return claim[-4] << 8 | claim[-3]
+
+
+def _generation(claim: bytes) -> int:
+    return claim[-2] << 8 | claim[-1]

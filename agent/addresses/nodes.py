@@ -106,4 +106,4 @@ _NOBODY = NodeInfo("", "", 0, "", "", (), (), (), (), ())
 
 
 def _ranges(node: NodeInfo | None) -> tuple[object, ...]:
-    return () if node is None else (node.cidrs, node.underlay4, node.addresses)
+    return () if node is None else (node.cidrs, node.underlay4, node.addresses, node.overlay)

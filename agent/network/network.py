@@ -51,8 +51,9 @@ class Network:
         self._facts = Facts()
         self._known = False
         self._asked: frozenset[str] = frozenset()
-        """Every destination asked for since the start: what of it is no longer wanted goes, also
-        while an unreachable cluster keeps us from telling which other routes are strangers."""
+        """Every destination asked for since the last complete comparison: what of it is no longer
+        wanted goes, also while an unreachable cluster keeps us from telling which other routes
+        are strangers."""
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
         """Set when somewhere new is to be reached: that does not wait for things to settle."""
@@ -62,8 +63,11 @@ class Network:
 
     @property
     def caught_up(self) -> bool:
-        """Whether a comparison has been made with what is wanted now, if anything is."""
-        return not self._known or self._compared is self._facts
+        """Whether a comparison has been made with every destination that is wanted now."""
+        if not self._known:
+            return True
+        compared = self._compared
+        return compared is not None and self._facts.destinations <= compared.destinations
 
     def want(self, facts: Facts) -> None:
         """The mesh asks for this now. Until the first call no route of ours is removed."""
@@ -86,6 +90,8 @@ class Network:
                     reconcile, self._place, facts, self._attach, disposable=self._asked
                 )
                 self._compared = facts
+                if facts is not None and facts.complete and not done.troubles:
+                    self._asked = facts.destinations | self._facts.destinations
                 self._tell(done)
                 self.on_round()
                 await self._due()
