@@ -1,33 +1,46 @@
-"""The end of a cluster's copy: everything under its prefixes, canaries first."""
+"""Steps that must succeed in the end; the removal of a cluster's copy is made of them."""
 
 import asyncio
-
-import structlog
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from clustermesh.kvstoremesh import places
 from kvstore.backoff import Backoff
 from kvstore.client import DeleteOp, Store, StoreError
-from kvstore.watch import ending
+from kvstore.watch import Report, ending
 
-log = structlog.get_logger()
 BATCH = 128  # deletions in a transaction: readers get them in slices that they can digest
 
 
-async def clear(store: Store, cluster: str, *, backoff: Backoff) -> None:
+async def insist(
+    store: Store, step: Callable[[], Awaitable[object]], *, backoff: Backoff, report: Report
+) -> None:
+    """Do the step until the store lets it succeed; a new connection is tried at once."""
+    backoff.reset()
+    while True:
+        met = store.connections
+        try:
+            await step()
+        except StoreError as error:
+            wait = next(backoff)
+            report(f"{error}; trying again in {wait:.1f} s")
+            try:
+                async with asyncio.timeout(wait):
+                    await store.connected(beyond=met)
+            except TimeoutError:
+                continue
+        else:
+            report(None)
+            return
+
+
+async def clear(store: Store, cluster: str, *, backoff: Backoff, report: Report) -> None:
     """Remove what the cache holds of a cluster, in the order of contract kvstore 5.5.
 
-    What fails is tried again until it is done. Nothing of another cluster is touched.
+    Nothing of another cluster is touched.
     """
     for prefix in places.owned(cluster):
-        while True:
-            try:
-                await _remove(store, prefix)
-            except StoreError as error:
-                wait = next(backoff)
-                log.warning("removal of a copy interrupted", reason=str(error), retry_in=wait)
-                await asyncio.sleep(wait)
-            else:
-                break
+        await insist(store, partial(_remove, store, prefix), backoff=backoff, report=report)
 
 
 async def _remove(store: Store, prefix: str) -> None:

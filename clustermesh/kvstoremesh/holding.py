@@ -41,6 +41,7 @@ class Holding:
         self.whole: set[Kind] = set()
         """Kinds whose canary is in the cache, or on its way."""
         self._cache = cache
+        self._report = report
         settings = PublishSettings(lease_ttl=sizes.lease_ttl, signs=places.SIGNS)
         self.publisher = Publisher(cache, settings, report=report)
         self.copies: Mapping[Kind, Copy] = {
@@ -58,7 +59,7 @@ class Holding:
         canaries, *data = places.owned(self.cluster)
         if not leaving and await self._cache.get(config) is None:
             # the rest of a removal that was cut short: nobody may read it as the copy of today
-            await clear(self._cache, self.cluster, backoff=Backoff())
+            await clear(self._cache, self.cluster, backoff=Backoff(), report=self._report)
         found = await self.publisher.adopt([config], [*data, canaries])
         for kind, copy in self.copies.items():
             copy.adopt(found)

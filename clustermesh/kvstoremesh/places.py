@@ -85,6 +85,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TRUE: Final = msgspec.Raw(b"true")
 _FORCED: Final = {"syncedCanaries": _TRUE, "cached": _TRUE}
 _CAPABILITIES: Final = "capabilities"
+_NULL: Final = b"null"
 
 
 def announced(value: bytes) -> bytes:
@@ -99,7 +100,7 @@ def announced(value: bytes) -> bytes:
         capabilities: Mapping[str, msgspec.Raw] = {}
         for name, content in members.items():
             if name.lower() == _CAPABILITIES:
-                capabilities = _members.decode(content) if content != b"null" else {}
+                capabilities = _members.decode(content) if bytes(content) != _NULL else {}
             else:
                 config[name] = content
     except msgspec.MsgspecError as error:
@@ -109,20 +110,26 @@ def announced(value: bytes) -> bytes:
     return msgspec.json.encode({**config, _CAPABILITIES: {**_FORCED, **rest}})
 
 
-def copied_clusters(values: Mapping[str, bytes], canaries: Mapping[str, bytes]) -> frozenset[str]:
-    """The clusters of which a copy is there, from the keys under ``SIGNS``.
+def copied_clusters(signs: Mapping[str, bytes]) -> frozenset[str]:
+    """The clusters of which there is a copy, from the keys under ``SIGNS``.
 
     Configs that are not marked as cached belong to the own cluster or to somebody's mistake.
     """
+    configs, canaries = SIGNS
     found = set()
-    for key, value in values.items():
-        try:
-            if keys.decode_config(value).capabilities.cached:
-                found.add(key.removeprefix(SIGNS[0]))
-        except BadFact:
-            continue
-    for key in canaries:
-        name, _, rest = key.removeprefix(SIGNS[1]).partition("/")
-        if rest.startswith(f"cilium/{Layout.CACHE}/"):
-            found.add(name)
+    for key, value in signs.items():
+        if key.startswith(configs):
+            if _is_cached(value):
+                found.add(key.removeprefix(configs))
+        else:
+            name, _, rest = key.removeprefix(canaries).partition("/")
+            if rest.startswith(f"cilium/{Layout.CACHE}/"):
+                found.add(name)
     return frozenset(found)
+
+
+def _is_cached(config: bytes) -> bool:
+    try:
+        return keys.decode_config(config).capabilities.cached
+    except BadFact:
+        return False

@@ -1,13 +1,14 @@
 """One remote cluster and its copy, from the day its file appears until the copy is gone."""
 
 import asyncio
+from functools import partial
 
 import msgspec
 import structlog
 
 from clustermesh.kvstoremesh import places
 from clustermesh.kvstoremesh.copy import Copy
-from clustermesh.kvstoremesh.drain import clear
+from clustermesh.kvstoremesh.drain import clear, insist
 from clustermesh.kvstoremesh.holding import Holding, Sizes
 from clustermesh.kvstoremesh.places import Route
 from clustermesh.local import AnyKind
@@ -21,7 +22,7 @@ from clustermesh.remotes.session import Follow, Opener, Role, Session, Waits
 from clustermesh.remotes.supervision import keep_connected
 from clustermesh.status import RemoteStatus
 from kvstore.backoff import Backoff
-from kvstore.client import Reader, Store, StoreError
+from kvstore.client import Reader, Store
 from kvstore.watch import ending, follow
 
 log = structlog.get_logger()
@@ -60,9 +61,7 @@ class Remote:
         self.holding = self._empty()
 
     def _empty(self) -> Holding:
-        def report(sentence: str | None) -> None:
-            self.progress.note("cache", sentence)
-
+        report = partial(self.progress.note, "cache")
         return Holding(self.cluster, self._cache, self._tuning.sizes, report=report)
 
     # -- asked by the owner of the directory ----------------------------------------------------
@@ -105,7 +104,9 @@ class Remote:
         while True:
             await self._copy()
             if self._tuning.drain:
-                await clear(self._cache, self.cluster, backoff=self._insistence())
+                backoff = self._insistence()
+                report = partial(self.progress.note, "cache")
+                await clear(self._cache, self.cluster, backoff=backoff, report=report)
                 log.info("copy removed", cluster=self.cluster)
             self.progress.note("drain", None)
             self._ids.release(self.cluster)
@@ -132,16 +133,12 @@ class Remote:
                 helper.cancel()
 
     async def _adopt(self) -> None:
-        backoff = self._insistence()
-        while True:
-            try:
-                await self.holding.adopt(leaving=self.removed)
-                break
-            except StoreError as error:
-                wait = next(backoff)
-                self.progress.note("cache", f"{error}; trying again in {wait:.1f} s")
-                await asyncio.sleep(wait)
-        self.progress.note("cache", None)
+        await insist(
+            self._cache,
+            lambda: self.holding.adopt(leaving=self.removed),
+            backoff=self._insistence(),
+            report=partial(self.progress.note, "cache"),
+        )
         if self.holding.cluster_id:
             try:
                 self._ids.reserve(self.cluster, self.holding.cluster_id)

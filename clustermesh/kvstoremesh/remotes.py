@@ -8,13 +8,15 @@ import msgspec
 import structlog
 
 from clustermesh.kvstoremesh import places
+from clustermesh.kvstoremesh.drain import insist
 from clustermesh.kvstoremesh.remote import Remote, Tuning
 from clustermesh.remotes import directory
 from clustermesh.remotes.directory import RemoteFile
 from clustermesh.remotes.handshake import Ids, Me
 from clustermesh.remotes.session import Opener
 from clustermesh.status import RemoteStatus
-from kvstore.client import Store, StoreError
+from kvstore.backoff import Backoff
+from kvstore.client import Store
 from kvstore.watch import ending
 
 log = structlog.get_logger()
@@ -25,7 +27,6 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
 
     directory: Path
     scan_interval: float = 30.0
-    retry: float = 1.0
 
 
 class Remotes:
@@ -88,21 +89,17 @@ class Remotes:
 
     async def _copied(self) -> frozenset[str]:
         """The clusters of which there is a copy from an earlier life."""
-        while True:
-            try:
-                configs, canaries = [await self._under(prefix) for prefix in places.SIGNS]
-            except StoreError as error:
-                self._report(f"the own etcd cannot be read: {error}")
-                await asyncio.sleep(self._places.retry)
-            else:
-                return places.copied_clusters(configs, canaries) - {self._me.cluster}
+        signs: dict[str, bytes] = {}
 
-    async def _under(self, prefix: str) -> dict[str, bytes]:
-        found: dict[str, bytes] = {}
-        async with ending(self._cache.pages(prefix)) as pages:
-            async for page in pages:
-                found |= {entry.key: entry.value for entry in page.entries}
-        return found
+        async def read() -> None:
+            signs.clear()
+            for prefix in places.SIGNS:
+                async with ending(self._cache.pages(prefix)) as pages:
+                    async for page in pages:
+                        signs.update((entry.key, entry.value) for entry in page.entries)
+
+        await insist(self._cache, read, backoff=Backoff(), report=self._report)
+        return places.copied_clusters(signs) - {self._me.cluster}
 
     def _presumed(self, copied: Iterable[str], problem: str) -> directory.Remotes:
         """While the configuration cannot be read: those that were configured the last time.

@@ -67,7 +67,9 @@ class World:
             groups = [self.clusters]
         for group in groups:
             etcd = stack.enter_context(running_etcd(options=LARGE))
-            store = await stack.enter_async_context(open_etcd(etcd.config("root", qps=1e5)))
+            store = await stack.enter_async_context(
+                open_etcd(etcd.config("root", qps=1e5, request_timeout=120.0))
+            )
             self.keys += await fill.fill(store, group, self.layout)
             for cluster in group:
                 self.etcds[cluster.name], self.stores[cluster.name] = etcd, store
@@ -108,7 +110,7 @@ async def complete(cache: Store, names: Sequence[str]) -> None:
 async def reference(pairs: dict[str, bytes]) -> tuple[float, float, float]:
     """Wall, own CPU and etcd's CPU for writing these keys and doing nothing else."""
     with running_etcd(options=LARGE) as etcd:
-        async with open_etcd(etcd.config("root", qps=1e5)) as store:
+        async with open_etcd(etcd.config("root", qps=1e5, request_timeout=120.0)) as store:
             await store.connected(beyond=0)
             lease = await store.grant(900)
             ops = [PutOp(key, value, lease) for key, value in pairs.items()]
@@ -222,7 +224,9 @@ async def main() -> None:
             await world.open(stack)
             target = stack.enter_context(running_etcd(options=LARGE))
             replica = stack.enter_context(Replica(folder / "mesh", target))
-            cache = await stack.enter_async_context(open_etcd(target.config("root", qps=1e5)))
+            cache = await stack.enter_async_context(
+                open_etcd(target.config("root", qps=1e5, request_timeout=120.0))
+            )
             await cache.connected(beyond=0)
             for cluster in world.clusters:
                 replica.configure(cluster.name, world.etcds[cluster.name])
