@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from agent import api, datapath_metrics, metrics
+from agent.audit.addresses import Here
+from agent.audit.auditor import Auditor, AuditSettings, Standing
 from agent.checkpoint import Checkpoint
 from agent.dataplane import Dataplane
 from agent.explain import explain
@@ -121,6 +123,20 @@ class Agent:
             waits=waits,
             report=self._board.reporter(CONFIGURATION),
         )
+        self._auditor = Auditor(
+            Here(*self._me),
+            datapath.maps,
+            AuditSettings(
+                own=settings.etcd_config,
+                remotes=settings.clustermesh_config,
+                every_service=settings.kube_proxy_replacement,
+                table_size=settings.table_size,
+                interval=settings.audit_interval,
+            ),
+            opener=open_etcd,
+            standing=self._standing,
+            rewrite=self._dataplane.rewrite,
+        )
         names = Names(
             self._dataplane,
             self._pod_of,
@@ -153,6 +169,7 @@ class Agent:
             tasks.create_task(self._prober.run(), name="probes")
             tasks.create_task(self._closer.run(), name="sockets")
             tasks.create_task(self._settle(), name="settle")
+            tasks.create_task(self._auditor.run(), name="audit")
             tasks.create_task(serve(self._surface(), sockets), name="http")
             log.info("started", node=self._me.node, cluster=self._me.cluster, version=VERSION)
 
@@ -279,6 +296,23 @@ class Agent:
             fact = await self._remotes.fact(cluster, Kind.IPS, address)
         return fact if isinstance(fact, IPEntry) else None
 
+    def _standing(self) -> Standing:
+        """What an audit has to know of us."""
+        unready = "" if self._board.ready else "the agent is not ready"
+        if not self._own.fresh:
+            unready = "what the agent knows of its own cluster is not complete"
+        remotes = self._remotes.statuses(self._dataplane.count)
+        return Standing(
+            unready=unready,
+            absent={
+                it.name: it.held or it.status or "not ready"
+                for it in remotes
+                if it.held or not it.ready
+            },
+            ids={it.name: it.config.cluster_id for it in remotes},
+            unreachable=self._prober.silent,
+        )
+
     # -- what we say of ourselves ---------------------------------------------------------------
 
     def _surface(self) -> Surface:
@@ -298,8 +332,10 @@ class Agent:
                     self._prober.statuses,
                 ),
                 "/v1/monitor": api.monitor(self._monitor.lines),
+                "/v1/audit": api.audit(self._auditor.audit),
                 "/v1/explain": explain.answer(self._dataplane.explainer, self._everybody),
             },
+            actions={"/v1/audit": api.audit(self._auditor.repair)},
         )
 
     def _everybody(self) -> list[RemoteStatus]:
@@ -329,8 +365,11 @@ class Agent:
                 *dataplane.trouble(),
                 *self._prober.trouble(),
                 *self._closer.sentences(),
+                *self._auditor.trouble(),
             ),
             refusals=tuple(dataplane.refusals),
+            audited=self._auditor.last.at if self._auditor.last else 0.0,
+            differences=len(self._auditor.last.differences) if self._auditor.last else 0,
         )
 
 

@@ -1,12 +1,14 @@
 """What the agent answers over HTTP beyond what every process does (``clustermesh.http``)."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
 import msgspec
 
+from agent.audit.auditor import Impossible
 from agent.probes.prober import ProbeStatus
+from clustermesh.audit import AuditReport
 from clustermesh.flows import Filter
 from clustermesh.http import Answer, Query, Refused
 from clustermesh.status import (
@@ -85,6 +87,18 @@ def monitor(lines: Callable[[Filter], AsyncIterator[bytes]]) -> Answer:
             return lines(Filter.of(query))
         except ValueError as error:
             raise Refused(400, str(error)) from None
+
+    return answer
+
+
+def audit(run: Callable[[], Awaitable[AuditReport]]) -> Answer:
+    """GET /v1/audit compares the maps with the etcds, POST /v1/audit mends what differs."""
+
+    async def answer(_: Query) -> AuditReport:
+        try:
+            return await run()
+        except Impossible as error:
+            raise Refused(503, f"no audit is possible now: {error}") from None
 
     return answer
 

@@ -281,6 +281,11 @@ class Dataplane:
         """Something that was waited for has come: look again."""
         self._wake.set()
 
+    def rewrite(self, services: Iterable[str]) -> None:
+        """Write these services anew, whatever the maps are thought to hold."""
+        self._services.rewrite(services)
+        self._wake.set()
+
     def settle(self) -> None:
         """Everything that can be written now, without a loop: for tools and tests."""
         while self._work(lambda: 0.0) or self._services.programs.writer.busy:

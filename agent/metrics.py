@@ -100,6 +100,8 @@ def _node(status: AgentStatus) -> "Iterator[Metric]":
     yield gauge("global_services", "Global services known", status.num_global_services)
     yield gauge("troubles", "Sentences of trouble in the status", len(status.trouble))
     yield gauge("refusals", "Objects that are refused at present", len(status.refusals))
+    yield gauge("audit_differences", "Entries that differ from the etcds", status.differences)
+    yield gauge("audit_timestamp_seconds", "When that was last looked at", status.audited)
     writes = CounterMetricFamily(PREFIX + "map_writes", "Entries written to maps or removed")
     writes.add_metric([], status.map_writes)
     yield writes

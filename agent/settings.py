@@ -94,6 +94,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     checkpoint_interval: Annotated[
         float, seconds("least time between two writes of the checkpoint", ge=0.01)
     ] = 2.0
+    audit_interval: Annotated[
+        float, seconds("how often the maps are compared with the etcds; 0: only when asked", ge=0)
+    ] = 300.0
     probe_port: Annotated[int, about("TCP port asked on remote nodes", ge=1, le=65535)] = 4240
     probe_interval: Annotated[float, seconds("how often a remote cluster is asked", ge=0.1)] = 1.0
     probe_timeout: Annotated[float, seconds("how long a node may take to answer", ge=0.05)] = 0.75

@@ -92,6 +92,10 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     map_writes: int = 0
     written: bool = True
     last_round: str = ""
+    audited: float = 0.0
+    """When the maps were last compared with the etcds, Unix seconds; 0 for never."""
+    differences: int = 0
+    """Entries that were not as the etcds say then."""
     trouble: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
 

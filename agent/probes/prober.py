@@ -99,6 +99,11 @@ class Prober:
         """Every remote cluster that has nodes to ask, by name."""
         return [self._probes[cluster].status() for cluster in sorted(self._probes)]
 
+    @property
+    def silent(self) -> frozenset[str]:
+        """Clusters of which no node answers."""
+        return self._silent
+
     def trouble(self) -> list[str]:
         """A sentence for each silent cluster."""
         return [

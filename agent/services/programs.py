@@ -9,6 +9,8 @@ in part.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
+import msgspec
+
 from agent.services.adopt import Adopted, Keys, adopt, with_shares
 from agent.services.backends import BackendKey, Backends
 from agent.services.compose import compose
@@ -107,6 +109,14 @@ class Programs:
         named = {number for program in programs if program for number in program.backends}
         fresh = self._backends.fresh(named)
         self.writer.begin(Round(names, turns, fresh, list(plan(turns, fresh))))
+
+    def distrust(self, places: Iterable[Place]) -> None:
+        """The maps may not hold what we think: the next turns write all of these frontends."""
+        for place in places:
+            program = self._programs.get(place)
+            if program is not None:
+                self._programs[place] = msgspec.structs.replace(program, whole=False)
+                self._backends.distrust(BackendEntry(it, b"") for it in program.backends)
 
     def _program_at(self, place: Place) -> Program | None:
         """What the maps hold, looked at in full the first time."""

@@ -155,6 +155,12 @@ class Services:
             self._touch([name])
         self.programs.sweep()
 
+    def rewrite(self, names: Iterable[str]) -> None:
+        """Write these services anew, whatever the maps are thought to hold."""
+        for name in names:
+            self.programs.distrust(self._ownership.claims(name))
+            self._touch([name])
+
     def _touch(self, names: Iterable[str]) -> None:
         self._dirty.update(dict.fromkeys(names))
 

@@ -30,9 +30,18 @@ class _UnixConnection(http.client.HTTPConnection):
 
 def fetch(url: str, path: str, kind: type[T], *, timeout: float = TIMEOUT) -> T:
     """GET a path and decode its JSON; raises ``NoAnswer``."""
-    code, body = get(url, path, timeout=timeout)
+    return _decoded(url, path, kind, get(url, path, timeout=timeout))
+
+
+def post(url: str, path: str, kind: type[T], *, timeout: float = TIMEOUT) -> T:
+    """POST to a path and decode the answer's JSON; raises ``NoAnswer``."""
+    return _decoded(url, path, kind, get(url, path, timeout=timeout, method="POST"))
+
+
+def _decoded(url: str, path: str, kind: type[T], answer: tuple[int, bytes]) -> T:
+    code, body = answer
     if code != http.client.OK:
-        raise NoAnswer(f"{url}{path} answers {code}")
+        raise NoAnswer(f"{url}{path} answers {code}{_reason(body)}")
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as error:
@@ -41,11 +50,19 @@ def fetch(url: str, path: str, kind: type[T], *, timeout: float = TIMEOUT) -> T:
         ) from error
 
 
-def get(url: str, path: str, *, timeout: float = TIMEOUT) -> tuple[int, bytes]:
+def _reason(body: bytes) -> str:
+    """What a refusal says, after a colon."""
+    try:
+        return f": {msgspec.json.decode(body, type=dict[str, str])['error']}"
+    except (msgspec.MsgspecError, KeyError):
+        return ""
+
+
+def get(url: str, path: str, *, timeout: float = TIMEOUT, method: str = "GET") -> tuple[int, bytes]:
     """GET a path: HTTP status and body; raises ``NoAnswer``."""
     connection = _connection(url, timeout)
     try:
-        connection.request("GET", path)
+        connection.request(method, path)
         response = connection.getresponse()
         return response.status, response.read()
     except (OSError, http.client.HTTPException) as error:

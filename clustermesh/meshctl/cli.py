@@ -2,7 +2,7 @@
 
 import typer
 
-from clustermesh.meshctl import bpf, connect, explain, lab, lists, monitor, status
+from clustermesh.meshctl import audit, bpf, connect, explain, lab, lists, monitor, status
 from clustermesh.meshctl.output import Format, Output, say, show_json
 from clustermesh.version import VERSION
 
@@ -23,6 +23,7 @@ app.command("connect")(connect.connect)
 app.command("disconnect")(connect.disconnect)
 app.command("status")(status.status)
 app.command("monitor")(monitor.monitor)
+app.command("audit")(audit.audit)
 app.add_typer(explain.app, name="explain")
 app.add_typer(explain.app, name="describe", help="The same as explain.")
 app.add_typer(lists.service_app, name="service")
