@@ -131,6 +131,8 @@ class _Builder:
             self._paths.control_plane_cgroup(self._mount, cluster.name).mkdir(parents=True)
             self._start(f"{cluster.name}/etcd", files.etcd())
             self._start(f"{cluster.name}/apiserver", files.apiserver())
+            if self._topology.kvstoremesh:
+                self._start(f"{cluster.name}/kvstoremesh", files.kvstoremesh())
 
     def _nodes(self) -> None:
         for order, cluster in enumerate(self._topology.clusters, 1):
@@ -210,6 +212,8 @@ def apis(paths: Paths, state: State, clusters: Collection[str]) -> dict[str, lis
         if cluster in found and processes.alive(process):
             if rest == ["apiserver"]:
                 found[cluster].append(f"unix:{paths.apiserver_socket(cluster)}")
+            elif rest == ["kvstoremesh"]:
+                found[cluster].append(f"unix:{paths.kvstoremesh_socket(cluster)}")
             elif rest[-1] == "agent":
                 found[cluster].append(f"unix:{paths.agent_socket(cluster, rest[0])}")
     return found

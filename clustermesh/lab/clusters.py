@@ -18,6 +18,7 @@ from clustermesh.meshctl import meshfile
 from clustermesh.pki import MESH_DOMAIN, Authority, write_private
 
 USERS_RECHECK = "0.2"
+KVSTOREMESH_DRAIN_WAIT = "2s"
 PYTHON = (sys.executable, "-P", "-m")
 
 
@@ -35,12 +36,14 @@ class ClusterFiles:
     def write(self, pods: Iterable[Pod]) -> None:
         """Everything; the directories as well."""
         name = self.cluster.name
-        for directory in (self._pki, self.paths.manifests(name), self.paths.remotes(name)):
+        remotes = (self.paths.remotes(name), self.paths.agent_remotes(name))
+        for directory in (self._pki, self.paths.manifests(name), *remotes):
             directory.mkdir(parents=True, exist_ok=True)
         self._certificates()
         self._client("admin", f"https://127.0.0.1:{ETCD_PORT}")
         control_plane = _host(self._addresses.control_plane(name))
-        self._client("agent", f"https://{control_plane}:{ETCD_PORT}")
+        for user in ("agent", "local"):
+            self._client(user, f"https://{control_plane}:{ETCD_PORT}")
         write_private(self.paths.users(name), b"users: []\n")
         pods = list(pods)
         self.write_manifests(manifests.standing(self.topology, self.cluster))
@@ -96,6 +99,19 @@ class ClusterFiles:
             *self.topology.apiserver_flags,
         )
 
+    def kvstoremesh(self) -> tuple[str, ...]:
+        name = self.cluster.name
+        return self._in_control_plane(
+            *(*PYTHON, "clustermesh.kvstoremesh.main"),
+            *("--cluster-name", name, "--cluster-id", str(self.cluster.id)),
+            *("--etcd-config", str(self._client_file("admin"))),
+            *("--clustermesh-config", str(self.paths.remotes(name))),
+            *("--api-socket", str(self.paths.kvstoremesh_socket(name))),
+            *("--drain-wait", KVSTOREMESH_DRAIN_WAIT),
+            *("--max-connected-clusters", str(self.topology.max_connected_clusters)),
+            *self.topology.kvstoremesh_flags,
+        )
+
     def agent(self, number: int) -> tuple[str, ...]:
         name, node = self.cluster.name, f"node-{number}"
         cgroup = self.paths.node_cgroup(self._cgroup, name, node)
@@ -104,7 +120,7 @@ class ClusterFiles:
             *("--cluster-name", name, "--cluster-id", str(self.cluster.id)),
             *("--node-name", node, "--node-ip", self._addresses.node(name, number)),
             *("--etcd-config", str(self._client_file("agent"))),
-            *("--clustermesh-config", str(self.paths.remotes(name))),
+            *("--clustermesh-config", str(self._agent_remotes())),
             *("--state-dir", str(self.paths.node(name, node) / "state")),
             *("--bpf-root", str(self.paths.bpf(name, node))),
             *("--cgroup-root", str(cgroup), "--kube-proxy-replacement"),
@@ -134,6 +150,8 @@ class ClusterFiles:
             ca_cert=self._pki / "ca.crt",
             ca_key=self._pki / "ca.key",
             config_dir=self.paths.remotes(name),
+            agent_config_dir=self._agent_remotes() if self.topology.kvstoremesh else None,
+            cache_client=self._client_file("local") if self.topology.kvstoremesh else None,
             users_file=self.paths.users(name),
             apiserver=f"unix:{self.paths.apiserver_socket(name)}",
             nodes=tuple(
@@ -153,7 +171,7 @@ class ClusterFiles:
         families = self._addresses.families()
         ips = [self._addresses.control_plane(name, family) for family in families]
         authority.server(ips).write(pki / "server.crt", pki / "server.key")
-        for user in ("admin", "agent"):
+        for user in ("admin", "agent", "local"):
             pair = authority.client(f"{user}-{name}")
             pair.write(pki / f"{user}.crt", pki / f"{user}.key")
 
@@ -167,6 +185,11 @@ class ClusterFiles:
                 "key-file": str(self._pki / f"{user}.key"),
             },
         )
+
+    def _agent_remotes(self) -> Path:
+        name = self.cluster.name
+        behind = self.topology.kvstoremesh
+        return self.paths.agent_remotes(name) if behind else self.paths.remotes(name)
 
     def _client_file(self, user: str) -> Path:
         return self.paths.cluster(self.cluster.name) / f"etcd-{user}.yaml"

@@ -65,6 +65,13 @@ class Paths:
         """The directory with one etcd client file per remote cluster."""
         return self.cluster(cluster) / "clustermesh"
 
+    def agent_remotes(self, cluster: str) -> Path:
+        """The same for the agents, where a kvstoremesh stands between them and the remotes."""
+        return self.cluster(cluster) / "clustermesh-agents"
+
+    def kvstoremesh_socket(self, cluster: str) -> Path:
+        return self.cluster(cluster) / "kvstoremesh.sock"
+
     def users(self, cluster: str) -> Path:
         return self.cluster(cluster) / "users.yaml"
 

@@ -85,7 +85,7 @@ class Cluster(
 class Topology(
     msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True
 ):
-    """A whole lab. ``agent_flags`` and ``apiserver_flags`` are passed on as they stand."""
+    """A whole lab. The flags of each program are passed on as they stand."""
 
     clusters: tuple[Cluster, ...]
     underlay: str = "172.30.0.0/16"
@@ -96,6 +96,9 @@ class Topology(
     max_connected_clusters: int = 255
     agent_flags: tuple[str, ...] = ()
     apiserver_flags: tuple[str, ...] = ()
+    kvstoremesh: bool = False
+    """One in each cluster, and agents that read remote clusters from the own etcd."""
+    kvstoremesh_flags: tuple[str, ...] = ()
 
     def cluster(self, name: str) -> Cluster:
         for cluster in self.clusters:

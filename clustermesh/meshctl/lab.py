@@ -49,6 +49,9 @@ def up(
     clusters: Annotated[int, typer.Option(help="How many clusters.")] = 2,
     nodes: Annotated[int, typer.Option(help="How many nodes in each.")] = 2,
     ipv6: Annotated[bool, typer.Option("--ipv6", help="IPv6 beside IPv4.")] = False,  # noqa: FBT002  # typer makes it a flag
+    kvstoremesh: Annotated[  # noqa: FBT002  # typer makes it a flag
+        bool, typer.Option("--kvstoremesh", help="A cache of remote clusters in each cluster.")
+    ] = False,
     flavour: Annotated[Flavour, typer.Option(help="Whose objects describe it.")] = Flavour.CORE,
     topology: File = None,
     timeout: Annotated[float, typer.Option(help="Seconds until all must be ready.")] = (
@@ -57,6 +60,8 @@ def up(
 ) -> None:
     """Build a lab and wait until it is ready. Ctrl-C removes what was made."""
     wanted = chosen_topology(topology, clusters, nodes, flavour, ipv6=ipv6)
+    if kvstoremesh:
+        wanted = msgspec.structs.replace(wanted, kvstoremesh=True)
     paths = paths_of(name)
     with Progress() as progress, terminable():
         state = build.up(paths, wanted, progress, timeout=timeout)

@@ -34,6 +34,8 @@ class Cluster(
     ca_cert: Path
     ca_key: Path
     config_dir: Path
+    agent_config_dir: Path | None = None
+    cache_client: Path | None = None
     users_file: Path
     apiserver: str = ""
     nodes: tuple[Node, ...] = ()

@@ -42,6 +42,12 @@ class Peering(NamedTuple):
         return self.reader.config_dir / self.source.name
 
     @property
+    def agent_config(self) -> Path | None:
+        """The file by which agents read the copy that a kvstoremesh makes, where there is one."""
+        directory = self.reader.agent_config_dir
+        return None if directory is None else directory / self.source.name
+
+    @property
     def ca(self) -> Path:
         return self._beside("-ca.crt")
 
@@ -102,11 +108,27 @@ def making(peering: Peering) -> Iterator[Change]:
             f"{reader}: follows {source} ({peering.config})",
             lambda: write_private(peering.config, client_file(peering)),
         )
+    if (
+        (cached := peering.agent_config) is not None
+        and (client := peering.reader.cache_client) is not None
+        and _content(cached) != _content(client)
+    ):
+        yield Change(
+            1,
+            f"{reader}: its agents read the copy of {source} ({cached})",
+            partial(_copy, client, cached),
+        )
 
 
 def unmaking(peering: Peering) -> Iterator[Change]:
     """What is left of a peering: the client file first, so that agents drain before anything."""
     reader, source = peering.reader.name, peering.source.name
+    if (cached := peering.agent_config) is not None and cached.exists():
+        yield Change(
+            0,
+            f"{reader}: its agents read the copy of {source} no more ({cached})",
+            partial(cached.unlink, missing_ok=True),
+        )
     if peering.config.exists():
         yield Change(
             0,
@@ -157,6 +179,10 @@ def _users(path: Path) -> list[dict[str, Any]]:
 
 def _write_users(path: Path, users: Sequence[dict[str, Any]]) -> None:
     write_private(path, yaml.safe_dump({"users": list(users)}, sort_keys=False).encode())
+
+
+def _copy(source: Path, target: Path) -> None:
+    write_private(target, source.read_bytes())
 
 
 def _content(path: Path) -> bytes:
