@@ -60,13 +60,14 @@ class Witnesses:
             changed = await self._changed(link, witness.key, after)
         except OtherPast:  # ``after`` is still to come
             raise
-        except HistoryLost:  # ``after`` is compacted; then the present must do
-            changed = await self._changed(link, witness.key, 0)
-            if known and changed != witness.changed and changed <= witness.at:
-                raise OtherPast(_told(witness, changed)) from None
+        except HistoryLost as error:  # ``after`` is compacted; then the present must do
+            if known and await self._changed(link, witness.key, 0) != witness.changed:
+                raise OtherPast(f"{error}, and nothing shows that it was ours") from None
             raise
         if known and changed != witness.changed:
-            raise OtherPast(_told(witness, changed))
+            raise OtherPast(
+                f"{witness.key} changed at revision {witness.changed}, now etcd says {changed}"
+            )
 
     async def _changed(self, link: Link, key: str, at: int) -> int:
         """Which revision changed the key last, as of a revision (0: now)."""
@@ -77,7 +78,3 @@ class Witnesses:
     def _add(self, prefix: str, witness: Witness) -> None:
         """Keep the last two: the newest may be of a batch that its reader did not finish with."""
         self._of[prefix] = (*self._of.get(prefix, ())[-1:], witness)
-
-
-def _told(witness: Witness, changed: int) -> str:
-    return f"{witness.key} changed at revision {witness.changed}, now etcd says {changed}"

@@ -63,8 +63,8 @@ async def test_compacted_while_the_follower_was_away(etcd34: Etcd) -> None:
             proxy.heal()
             await scene.flowing()
             await scene.converge()
-            assert scene.synced == 2, "the past was lost, so everything was listed again"
-            assert any("compacted" in sentence for sentence in scene.reports)
+            assert scene.synced >= 2, "the past was lost, so everything was listed again"
+            assert any("been compacted" in sentence for sentence in scene.reports)
     after = await history(etcd34.config(), after=before.until)
     before.changes += after.changes
     before.until = after.until
@@ -158,7 +158,7 @@ async def test_three_members_killed_in_turn() -> None:
                 await scene.flowing()
                 member.start()
                 await member.ready()
-                await asyncio.sleep(1)
+                await scene.flowing()
             await scene.converge()
             assert scene.synced == 1, "another member continues the same history"
         await judge(scene, history(config))

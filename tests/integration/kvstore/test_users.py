@@ -11,7 +11,7 @@ from kvstore.etcd import open_etcd
 from kvstore.users import User, ensure_auth, keep_peers, load_users
 from kvstore.watch import ending
 from tests.support.etcd import BINARIES, WHEEL, Etcd, running_etcd
-from tests.support.store_contract import everything
+from tests.support.store_contract import everything, first_changes
 
 OWN = "paris"
 LOGIN = {"username": "root", "password": "s3cret"}
@@ -185,7 +185,7 @@ async def test_a_password_works_and_outlives_its_tokens() -> None:
                 etcd.ctl("auth", "enable")  # every token is invalid now
                 assert await store.get("a") is not None
                 last = await store.commit([PutOp("a", b"2")])
-                assert (await anext(batches)).revision == last
+                assert (await first_changes(batches, 1))[0].revision == last
             assert store.connections == 1, "a new token, not a new connection"
 
 
