@@ -33,23 +33,11 @@ def test_missing_programs_are_named_with_their_packages(monkeypatch, tmp_path: P
         preflight.check()
 
 
-def test_one_who_is_not_root_is_told_so(tmp_path: Path):
-    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    if not readable_by_others(Path(sys.executable).resolve()):
-        nobody = (
-            "setpriv",
-            "--reuid=65534",
-            "--inh-caps=+dac_read_search",
-            "--ambient-caps=+dac_read_search",
-        )
-    done = subprocess.run([*nobody, *UP], capture_output=True, text=True, cwd="/")
+def test_one_who_is_not_root_is_told_so():
+    """A user namespace without a mapping: nobody by number, and still able to read the project."""
+    done = subprocess.run(["unshare", "--user", *UP], capture_output=True, text=True, cwd="/")
     assert done.returncode == 1
     assert done.stderr == (
         "meshctl: the lab needs root, for network namespaces, cgroups and eBPF."
         " Run it again as root: sudo meshctl lab up\n"
     )
-
-
-def readable_by_others(path: Path) -> bool:
-    """Whether somebody who is not root could run this Python at all."""
-    return all(folder.stat().st_mode & 0o001 for folder in path.parents)
