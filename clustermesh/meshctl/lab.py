@@ -25,9 +25,11 @@ from clustermesh.lab.topology import (
     load_topology,
 )
 from clustermesh.meshctl.errors import Exit, MeshctlError
+from clustermesh.meshctl.generate import generate
 from clustermesh.meshctl.output import Format, Output, Progress, columns, say, show_json
 
 app = typer.Typer(help="A real mesh of network namespaces on this machine.", no_args_is_help=True)
+app.command()(generate)
 
 Name = Annotated[str, typer.Option("--name", help="Which lab, when there are several.")]
 File = Annotated[Path | None, typer.Option("--topology", help="Build what this YAML file says.")]

@@ -1,0 +1,99 @@
+"""``meshctl lab generate``: fill etcds with clusters that do not exist, and keep them in motion."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from clustermesh.keys import Layout
+from clustermesh.lab.generate import fill
+from clustermesh.lab.generate.churn import Rates, story
+from clustermesh.lab.generate.world import Cluster, Shape, clusters
+from clustermesh.meshctl.errors import Exit, MeshctlError
+from clustermesh.meshctl.output import say
+from kvstore.client import Store, StoreError
+from kvstore.config import ConfigError, EtcdConfig
+
+FAST = 100_000.0  # operations per second: the generator has no rate limit
+
+
+def generate(
+    etcds: Annotated[
+        list[Path],
+        typer.Argument(help="Client files of the etcds to fill.", show_default=False),
+    ],
+    layout: Annotated[
+        Layout, typer.Option(help="state: a cluster in each etcd; cache: spread over them.")
+    ] = Layout.STATE,
+    clusters_: Annotated[int, typer.Option("--clusters", help="How many clusters.")] = 4,
+    nodes: Annotated[int, typer.Option(help="Nodes of a cluster.")] = 250,
+    identities: Annotated[int, typer.Option(help="Identities of a cluster.")] = 2_000,
+    endpoints: Annotated[int, typer.Option(help="Pods of a cluster.")] = 25_000,
+    services: Annotated[int, typer.Option(help="Global services of a cluster.")] = 500,
+    first_id: Annotated[int, typer.Option(help="Id of the first cluster.")] = 2,
+    ipv6: Annotated[bool, typer.Option("--ipv6", help="IPv6 beside IPv4.")] = False,  # noqa: FBT002  # typer makes it a flag
+    rate: Annotated[float, typer.Option(help="Changes per second afterwards; 0: none.")] = 0.0,
+    seconds: Annotated[float, typer.Option(help="How long to go on changing.")] = 60.0,
+    seed: Annotated[int, typer.Option(help="The same seed tells the same story.")] = 1,
+) -> None:
+    """Fill etcds with generated clusters for measurements, then change them at a rate.
+
+    What is there under other names is left alone. In the state layout an etcd holds one cluster.
+    """
+    try:
+        shape = Shape(
+            clusters=clusters_,
+            nodes=nodes,
+            identities=identities,
+            endpoints=endpoints,
+            services=services,
+            first_id=first_id,
+            ipv6=ipv6,
+        )
+        configs = [EtcdConfig.load(path) for path in etcds]
+    except (ConfigError, ValueError) as error:
+        raise MeshctlError(f"{error}.", Exit.USAGE) from error
+    world = clusters(shape)
+    if layout is Layout.STATE and len(configs) != len(world):
+        raise MeshctlError(
+            f"in the state layout each of the {len(world)} clusters needs an etcd of its own;"
+            f" {len(configs)} are named.",
+            Exit.USAGE,
+        )
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            asyncio.run(_generate(world, configs, layout, rate=rate, seconds=seconds, seed=seed))
+        except* StoreError as group:
+            first = group.exceptions[0]
+            raise MeshctlError(f"an etcd cannot be written: {first}.") from first
+
+
+async def _generate(
+    world: Sequence[Cluster],
+    configs: Sequence[EtcdConfig],
+    layout: Layout,
+    *,
+    rate: float,
+    seconds: float,
+    seed: int,
+) -> None:
+    from kvstore.etcd import open_etcd  # brings gRPC along: 0.1 s that other commands save
+
+    async with AsyncExitStack() as stack:
+        stores: list[Store] = [
+            await stack.enter_async_context(open_etcd(msgspec.structs.replace(config, qps=FAST)))
+            for config in configs
+        ]
+        place = {cluster.name: stores[at % len(stores)] for at, cluster in enumerate(world)}
+        for cluster in world:
+            written = await fill.fill(place[cluster.name], [cluster], layout)
+            say(f"{cluster.name} (id {cluster.id}): {written} keys")
+        if rate > 0:
+            changes = story(world, Rates().scaled(rate), seed=seed)
+            done = await fill.churn(place, changes, layout, seconds=seconds)
+            say(f"{done} changes in {seconds:g} s")
