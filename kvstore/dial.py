@@ -9,19 +9,13 @@ from random import Random
 import msgspec
 
 from kvstore.backoff import Backoff
+from kvstore.channel import Address, dial
 from kvstore.client import Denied, StoreError, Unavailable
 from kvstore.config import Endpoint, EtcdConfig
 from kvstore.stream import Watches
-from kvstore.wire import Link, dial
+from kvstore.wire import Link
 
 Report = Callable[[str | None], None]
-
-
-class Address(msgspec.Struct, frozen=True):
-    """Where to dial, and the name the server must prove to have if that is not the address."""
-
-    endpoint: Endpoint
-    server_name: str | None = None
 
 
 def addresses(config: EtcdConfig, random: Random) -> list[Address]:

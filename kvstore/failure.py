@@ -2,8 +2,7 @@
 
 import re
 
-import grpc
-
+from kvstore._grpc import grpc
 from kvstore.client import (
     Conflict,
     Denied,

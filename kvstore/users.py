@@ -10,11 +10,12 @@ import msgspec
 import yaml
 
 from kvstore._proto import etcd_pb2 as rpc
+from kvstore.channel import dial
 from kvstore.client import Conflict, StoreError, Unavailable
 from kvstore.config import ConfigError, EtcdConfig
 from kvstore.dial import addresses
 from kvstore.lists import after_prefix, to_bytes
-from kvstore.wire import Link, Method, dial
+from kvstore.wire import Link, Method
 
 PEER_ROLE = "remote"
 

@@ -10,11 +10,12 @@ import msgspec
 from kvstore.backoff import Backoff
 from kvstore.client import Batch, Denied, HistoryLost, OtherPast, Reader, StoreError
 from kvstore.events import Change, Delete, Event, Put, Synced
+from kvstore.gate import Belief, Dated, Gate
 from kvstore.pace import Pace
 
+__all__ = ["Connected", "Dated", "FollowSettings", "Gate", "Report", "ending", "follow"]
+
 T = TypeVar("T")
-_NEVER = 1 << 63
-"""Beyond any revision."""
 Report = Callable[[str | None], None]
 
 
@@ -34,25 +35,6 @@ class FollowSettings(msgspec.Struct, frozen=True, kw_only=True):
     held: its writers need a moment to notice and to write again what it lacks."""
     slice_events: int = 1_000
     """No more events than this are handed on at once, except that a revision is never cut."""
-
-
-class Gate(Protocol):
-    """May deletions be believed now?"""
-
-    def open(self) -> bool: ...
-
-    async def wait(self) -> None:
-        """Return when it is open."""
-        ...
-
-
-@runtime_checkable
-class Dated(Protocol):
-    """A gate that knows which past deletions not to believe, although it is open again."""
-
-    def since(self) -> int:
-        """The revision of the sign of life that opened it; 0 when it was never closed."""
-        ...
 
 
 @runtime_checkable
@@ -121,11 +103,9 @@ class _Follower:
     ) -> None:
         self.store = store
         self.prefix = prefix
-        self.gate = gate
+        self.belief = Belief(gate, doubt=settings.doubt)
         self.canary = canary
         self.size = settings.slice_events
-        self.doubt = settings.doubt
-        self.doubt_until = 0.0
         self._report = report
         self._troubled = True
         self.known: set[str] = set()
@@ -133,7 +113,6 @@ class _Follower:
         self.holding = False
         self.past: int | None = None
         """The connection on which the past that we know was last seen to be the store's own."""
-        self._dated = gate if isinstance(gate, Dated) else None  # slow to find out
         self._connected = store if isinstance(store, Connected) else None
         self._pace = Pace()
 
@@ -146,7 +125,7 @@ class _Follower:
         """The past cannot be continued."""
         self.seen = None
         if doubting:
-            self.doubt_until = asyncio.get_running_loop().time() + self.doubt
+            self.belief.begin_doubt()
 
     def goes_on(self) -> None:
         """Say that it does."""
@@ -201,7 +180,7 @@ class _Follower:
             complete = await self._is_complete(revision)
         if self.past is not None and {connection, self._connection()} != {self.past}:
             self.forget(doubting=True)  # the past was verified on another connection than this
-        self.holding = not self._believes()
+        self.holding = not self.belief.holds()
         if not self.holding:
             for gone in _slices(sorted(stale), self.size):
                 began = self._pace.begin()
@@ -213,7 +192,7 @@ class _Follower:
 
     def _believed(self, batch: Batch) -> Iterator[Sequence[Change]]:
         """The batch in slices, without the deletions that are held or say nothing new."""
-        since = self._since()
+        since = self.belief.since()
         told: list[Change] = []
         for event in batch.events:
             if isinstance(event, Put):
@@ -231,29 +210,7 @@ class _Follower:
         """The next batch; None when deletions were held and may be believed again."""
         if not self.holding:
             return await anext(batches)
-        return await _unless(_awaited(batches), self._until_believed())
-
-    def _since(self) -> int:
-        """From which revision on deletions are told.
-
-        What happened while the gate was closed may be read when it is open again: keys of a writer
-        that could not renew its leases, and that has written them again since.
-        """
-        if not self._believes():
-            return _NEVER
-        return self._dated.since() if self._dated else 0
-
-    def _believes(self) -> bool:
-        """Is what a full list does not hold gone?"""
-        now = asyncio.get_running_loop().time()
-        return now >= self.doubt_until and (self.gate is None or self.gate.open())
-
-    async def _until_believed(self) -> None:
-        while not self._believes():
-            now = asyncio.get_running_loop().time()
-            await asyncio.sleep(max(0.0, self.doubt_until - now))
-            if self.gate is not None:
-                await self.gate.wait()
+        return await _unless(_awaited(batches), self.belief.wait())
 
     def _connection(self) -> int:
         return self._connected.connections if self._connected else 0

@@ -1,23 +1,15 @@
 """gRPC's edge: one connection to one etcd, typed, and guarded against another etcd's answers."""
 
 import asyncio
-import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-# gRPC's C core writes to stderr on its own; every failure reaches us as a status anyway. Its fork
-# handlers are for programs that go on using a channel in the child, which we never do.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-
-import grpc
-
 from kvstore import failure
+from kvstore._grpc import grpc
 from kvstore._proto import etcd_pb2 as rpc
 from kvstore.client import Denied, OtherPast, StoreError, Unavailable
-from kvstore.config import Endpoint, EtcdConfig
+from kvstore.config import EtcdConfig
 
 
 class Request(Protocol):
@@ -66,16 +58,6 @@ AUTHENTICATE = Method(
 )
 
 _Metadata = tuple[tuple[str, str], ...]
-
-
-class Target(Protocol):
-    """Where to dial: an address, and the name the server must prove to have."""
-
-    @property
-    def endpoint(self) -> Endpoint: ...
-
-    @property
-    def server_name(self) -> str | None: ...
 
 
 class Link:
@@ -313,56 +295,3 @@ class Stream(Generic[Q, R]):
                 details=await self._call.details(),
             )
         return self._link.failed(error)
-
-
-async def dial(target: Target, config: EtcdConfig) -> Link:
-    """A new connection, certificates read now; raises ``Unavailable`` or ``Denied``."""
-    options = _options(config, target.server_name)
-    if target.endpoint.secure:
-        credentials = await asyncio.to_thread(_credentials, config)
-        channel = grpc.aio.secure_channel(target.endpoint.text, credentials, options=options)
-    else:
-        channel = grpc.aio.insecure_channel(target.endpoint.text, options=options)
-    link = Link(channel, name=str(target.endpoint), config=config)
-    try:
-        await link.greet()
-    except BaseException:
-        await link.close()
-        raise
-    return link
-
-
-def _credentials(config: EtcdConfig) -> _Grpc:
-    def read(path: str | None) -> bytes | None:
-        try:
-            return None if path is None else Path(path).read_bytes()
-        except OSError as error:
-            raise Unavailable(f"{path} cannot be read: {error.strerror}") from None
-
-    return grpc.ssl_channel_credentials(
-        read(config.trusted_ca_file), read(config.key_file), read(config.cert_file)
-    )
-
-
-def _options(config: EtcdConfig, server_name: str | None) -> Sequence[tuple[str, object]]:
-    options: list[tuple[str, object]] = [
-        (
-            "grpc.use_local_subchannel_pool",
-            1,
-        ),  # or a "new" channel may quietly reuse an old connection
-        ("grpc.enable_retries", 0),
-        ("grpc.enable_http_proxy", 0),
-        ("grpc.keepalive_time_ms", int(config.keepalive_time * 1000)),
-        ("grpc.keepalive_timeout_ms", int(config.keepalive_timeout * 1000)),
-        # the time within which a keepalive ping must be answered; on its own it would be a minute
-        ("grpc.http2.ping_timeout_ms", int(config.keepalive_timeout * 1000)),
-        ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.max_receive_message_length", config.max_message_bytes),
-        ("grpc.max_send_message_length", -1),
-    ]
-    if server_name is not None:
-        options += [
-            ("grpc.ssl_target_name_override", server_name),
-            ("grpc.default_authority", server_name),
-        ]
-    return options

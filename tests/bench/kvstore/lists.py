@@ -22,9 +22,9 @@ import msgspec
 
 from kvstore import wire
 from kvstore._proto import etcd_pb2 as rpc
+from kvstore.channel import Address, dial
 from kvstore.client import PutOp
 from kvstore.config import EtcdConfig, parse
-from kvstore.dial import Address
 from kvstore.etcd import open_etcd
 from kvstore.events import Put, Synced
 from kvstore.watch import ending, follow
@@ -81,7 +81,7 @@ async def fill(endpoint: str, count: int) -> None:
 
 async def floor(endpoint: str, count: int) -> object:
     """The same pages, the next one under way, and nothing made of them."""
-    link = await wire.dial(Address(settings(endpoint).endpoints[0]), settings(endpoint))
+    link = await dial(Address(settings(endpoint).endpoints[0]), settings(endpoint))
     raw = link._channel.unary_unary(
         wire.RANGE.path, request_serializer=rpc.RangeRequest.SerializeToString
     )

@@ -23,9 +23,9 @@ import msgspec
 
 from kvstore import wire
 from kvstore._proto import etcd_pb2 as rpc
+from kvstore.channel import Address, dial
 from kvstore.client import PutOp
 from kvstore.config import EtcdConfig
-from kvstore.dial import Address
 from kvstore.etcd import open_etcd
 from kvstore.events import Put
 from kvstore.watch import ending, follow
@@ -74,7 +74,7 @@ async def write(endpoint: str, batch: int, rate: float, seconds: float) -> None:
 
 
 async def floor(endpoint: str, lags: list[float]) -> int:
-    link = await wire.dial(Address(settings(endpoint).endpoints[0]), settings(endpoint))
+    link = await dial(Address(settings(endpoint).endpoints[0]), settings(endpoint))
     call = link._channel.stream_stream(
         wire.WATCH.path, request_serializer=rpc.WatchRequest.SerializeToString
     )()

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from kvstore import wire
 from kvstore._proto import etcd_pb2 as rpc
+from kvstore.channel import Address, dial
 from kvstore.client import PutOp
 from kvstore.config import EtcdConfig
-from kvstore.dial import Address
 from kvstore.etcd import open_etcd
 from kvstore.publish import Publisher
 from tests.support.etcd import running_etcd
@@ -39,7 +39,7 @@ def settings(endpoint: str) -> EtcdConfig:
 
 
 async def floor(endpoint: str, count: int) -> None:
-    link = await wire.dial(Address(settings(endpoint).endpoints[0]), settings(endpoint))
+    link = await dial(Address(settings(endpoint).endpoints[0]), settings(endpoint))
     raw = link._channel.unary_unary(
         wire.TXN.path,
         request_serializer=rpc.TxnRequest.SerializeToString,

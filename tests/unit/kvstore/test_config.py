@@ -5,8 +5,9 @@ from random import Random
 
 import pytest
 
+from kvstore.channel import Address
 from kvstore.config import ConfigError, Endpoint, EtcdConfig, parse
-from kvstore.dial import Address, addresses
+from kvstore.dial import addresses
 
 REAL = b"""
 endpoints:
