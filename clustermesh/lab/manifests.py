@@ -159,7 +159,7 @@ def _node(addresses: Addresses, cluster: Cluster, number: int) -> Manifest:
     families = addresses.families()
     internal = [addresses.node(cluster.name, number, family) for family in families]
     overlay = [addresses.overlay(cluster.name, number, family) for family in families]
-    cidrs = [addresses.pod_cidr(cluster.name, number, family) for family in families]
+    cidrs = addresses.announced(cluster.name, number)
     name = f"node-{number}"
     meta: Manifest = {"name": name, "labels": {"kubernetes.io/hostname": name}}
     if cluster.flavour is Flavour.CILIUM:
@@ -175,7 +175,7 @@ def _node(addresses: Addresses, cluster: Cluster, number: int) -> Manifest:
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {**meta, "annotations": {OVERLAY_ANNOTATION: ",".join(overlay)}},
-        "spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs},
+        "spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs} if cidrs else {},
         "status": {
             "addresses": [
                 *({"type": "InternalIP", "address": ip} for ip in internal),

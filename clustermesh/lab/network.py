@@ -4,7 +4,7 @@ The CNI is the plainest there is: every pod hangs on a point-to-point link with 
 a gateway that exists only as a neighbour entry; nodes of one cluster have routes to each other.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from clustermesh.lab import host
 from clustermesh.lab.manifests import Pod
@@ -14,10 +14,14 @@ from clustermesh.lab.topology import (
     POD_GATEWAY6,
     Addresses,
     Cluster,
+    PodNetwork,
     Topology,
 )
 
 BRIDGE = "br0"
+POD_TABLES = 100
+TO_POD, FROM_POD = 512, 1536
+"""Where a VPC CNI has its rules: behind ours, before the main table."""
 GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"
 
 QUIET = {
@@ -92,10 +96,46 @@ class Network:
             ],
         )
         host.ip(netns, ["link set eth0 up", *_pod_commands(pod.ips)])
+        for netns, commands in self._reached(pod):
+            host.ip(netns, [f"{what} add {rest}" for what, rest in commands])
 
     def remove_pod(self, pod: Pod) -> None:
         """Deleting the namespace deletes the link and with it the node's route."""
+        for netns, commands in self._reached(pod):
+            host.ip(netns, [f"{what} del {rest}" for what, rest in commands])
         host.delete_netns(self._paths.pod_netns(pod.cluster, pod.name))
+
+    def _reached(self, pod: Pod) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+        """What a pod's network asks for beside its link: by namespace, rules and routes."""
+        cluster = self._topology.cluster(pod.cluster)
+        if cluster.network is PodNetwork.VPC:
+            netns = self._paths.node_netns(pod.cluster, pod.node_name)
+            yield netns, self._around_main(pod, cluster)
+        if self._addresses.lender(pod.cluster, pod.node, pod.slot) != pod.node:
+            for other in range(1, cluster.nodes + 1):
+                if other != pod.node:
+                    netns = self._paths.node_netns(pod.cluster, f"node-{other}")
+                    yield netns, [("route", self._via(pod, ip)) for ip in pod.ips]
+
+    def _around_main(self, pod: Pod, cluster: Cluster) -> list[tuple[str, str]]:
+        """From the pod only its own table counts: the siblings' pods, and nothing else."""
+        table, commands = POD_TABLES + pod.slot, []
+        for ip in pod.ips:
+            commands += [
+                ("rule", f"pref {TO_POD} to {ip} lookup main"),
+                ("rule", f"pref {FROM_POD} from {ip} lookup {table}"),
+            ]
+        for family in self._addresses.families():
+            commands.append(("route", f"unreachable {_default(family)} table {table}"))
+            for other in range(1, cluster.nodes + 1):
+                if other != pod.node:
+                    cidr = self._addresses.pod_cidr(pod.cluster, other, family)
+                    gateway = self._addresses.node(pod.cluster, other, family)
+                    commands.append(("route", f"{cidr} via {gateway} dev eth0 table {table}"))
+        return commands
+
+    def _via(self, pod: Pod, ip: str) -> str:
+        return f"{ip} via {self._addresses.node(pod.cluster, pod.node, 6 if ':' in ip else 4)}"
 
     def _plug(self, netns: str, port: str, ips: Iterable[str]) -> None:
         underlay, mtu = self._paths.underlay_netns, self._topology.mtu
@@ -125,6 +165,10 @@ def _pod_commands(ips: Iterable[str]) -> list[str]:
             commands.append(f"route add {gateway} dev eth0 scope link")
         commands.append(f"route add default via {gateway} dev eth0")
     return commands
+
+
+def _default(family: int) -> str:
+    return "::/0" if family == 6 else "0.0.0.0/0"
 
 
 def _host_bits(family: int) -> int:

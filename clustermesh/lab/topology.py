@@ -35,6 +35,17 @@ class Flavour(StrEnum):
     CILIUM = "cilium"
 
 
+class PodNetwork(StrEnum):
+    """How the stand-in CNI gives pods their addresses and routes."""
+
+    RANGES = "ranges"
+    """Each node announces the range that all its pods are in."""
+    VPC = "vpc"
+    """Nodes announce none; two rules for each pod lead around the main table (VPC CNI's shape)."""
+    BORROWED = "borrowed"
+    """Every other pod has an address of the next node's range (Calico's shape)."""
+
+
 class Workload(
     msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True
 ):
@@ -68,6 +79,7 @@ class Cluster(
     pod_cidr: str = ""
     service_cidr: str = ""
     flavour: Flavour = Flavour.CORE
+    network: PodNetwork = PodNetwork.RANGES
     workloads: tuple[Workload, ...] = (
         Workload(name="rebel-base", replicas=2),
         Workload(name="client", replicas=2),
@@ -222,8 +234,24 @@ class Addresses:
         return str(ipaddress.ip_network(self.pod_cidr(cluster, node, family))[1])
 
     def pod(self, cluster: str, node: int, slot: int, family: int = 4) -> str:
-        """``slot`` counts the pods of a node from 0; their addresses begin at .10."""
-        return str(ipaddress.ip_network(self.pod_cidr(cluster, node, family))[10 + slot])
+        """``slot`` counts the pods of a node from 0; their addresses begin at .10, borrowed ones
+        at .110 of the range that they are taken from.
+        """
+        owner = self.lender(cluster, node, slot)
+        first = 10 if owner == node else 110
+        return str(ipaddress.ip_network(self.pod_cidr(cluster, owner, family))[first + slot])
+
+    def lender(self, cluster: str, node: int, slot: int) -> int:
+        """The node whose range the pod's address is in."""
+        spec = self.topology.cluster(cluster)
+        borrows = spec.network is PodNetwork.BORROWED and slot % 2 == 0
+        return node % spec.nodes + 1 if borrows else node
+
+    def announced(self, cluster: str, node: int) -> list[str]:
+        """Pod ranges that the node's object names."""
+        if self.topology.cluster(cluster).network is PodNetwork.VPC:
+            return []
+        return [self.pod_cidr(cluster, node, family) for family in self.families()]
 
     def service(self, cluster: str, service: int, family: int = 4) -> str:
         """``service`` counts the services of a cluster from 0; their addresses begin at .10."""
