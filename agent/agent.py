@@ -18,7 +18,8 @@ from agent.audit.addresses import Here
 from agent.audit.auditor import Auditor, AuditSettings, Standing
 from agent.checkpoint import Checkpoint
 from agent.dataplane import Dataplane
-from agent.explain import explain
+from agent.explain import explain, premises
+from agent.explain.diagnose import Diagnoser
 from agent.facts import LocalKind, Me
 from agent.monitor.monitor import Monitor
 from agent.monitor.names import Names
@@ -148,6 +149,14 @@ class Agent:
             names,
             node=f"{self._me.cluster}/{self._me.node}",
             beat=settings.monitor_beat,
+        )
+        self._diagnoser = Diagnoser(
+            self._me,
+            settings.clustermesh_config,
+            opener=open_etcd,
+            statuses=lambda: self._remotes.statuses(self._dataplane.count),
+            held=self._dataplane.explainer.held,
+            heartbeat_limit=settings.heartbeat_limit,
         )
         self._fresh = asyncio.Event()
 
@@ -334,8 +343,15 @@ class Agent:
                 "/v1/monitor": api.monitor(self._monitor.lines),
                 "/v1/audit": api.audit(self._auditor.audit),
                 "/v1/explain": explain.answer(self._dataplane.explainer, self._everybody),
+                "/v1/troubleshoot": self._diagnoser.troubleshoot,
+                "/v1/premises": premises.answer(
+                    self._me, self._dataplane.nodes, self._dataplane.explainer.local_services
+                ),
             },
-            actions={"/v1/audit": api.audit(self._auditor.repair)},
+            actions={
+                "/v1/audit": api.audit(self._auditor.repair),
+                "/v1/reach": self._diagnoser.reach,
+            },
         )
 
     def _everybody(self) -> list[RemoteStatus]:

@@ -73,6 +73,16 @@ class Explainer:
             frontends=tuple(self._frontends(name, service)),
         )
 
+    def held(self) -> Mapping[str, str]:
+        """Clusters whose backends are not used now, and why."""
+        return self._services.held
+
+    def local_services(self) -> Iterator[LocalService]:
+        """Every service of the own cluster."""
+        for name in self._services.facts.names():
+            if (found := self._services.facts.local(name)) is not None:
+                yield found
+
     def _tellers(self, name: str, remotes: Mapping[str, RemoteStatus]) -> Iterator[Teller]:
         offered = {offer.cluster: offer.size for offer in self._services.facts.offers(name)}
         others = sorted({*self._clusters.expected(), *offered} - {self._me.cluster})

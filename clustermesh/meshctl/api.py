@@ -2,7 +2,7 @@
 
 import http.client
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -91,6 +91,23 @@ def lines(url: str, path: str, *, timeout: float) -> Iterator[bytes]:
         raise NoAnswer(f"{url} does not answer ({reason})") from error
     finally:
         connection.close()
+
+
+def ask(
+    url: str, path: str, body: Mapping[str, str], kind: type[T], *, timeout: float = TIMEOUT
+) -> T:
+    """POST a question that changes nothing, but is not for everybody; raises ``NoAnswer``."""
+    connection = _connection(url, timeout)
+    try:
+        connection.request("POST", path, msgspec.json.encode(body))
+        response = connection.getresponse()
+        code, answer = response.status, response.read()
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise NoAnswer(f"{url} does not answer ({reason})") from error
+    finally:
+        connection.close()
+    return _decoded(url, path, kind, (code, answer))
 
 
 def ready(url: str, *, timeout: float = TIMEOUT) -> bool:

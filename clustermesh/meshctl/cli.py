@@ -2,7 +2,18 @@
 
 import typer
 
-from clustermesh.meshctl import audit, bpf, connect, explain, lab, lists, monitor, status
+from clustermesh.meshctl import (
+    audit,
+    bpf,
+    connect,
+    explain,
+    lab,
+    lists,
+    monitor,
+    plan,
+    status,
+    troubleshoot,
+)
 from clustermesh.meshctl.output import Format, Output, say, show_json
 from clustermesh.version import VERSION
 
@@ -21,7 +32,9 @@ app = typer.Typer(
 )
 app.command("connect")(connect.connect)
 app.command("disconnect")(connect.disconnect)
+app.command("plan")(plan.plan)
 app.command("status")(status.status)
+app.command("troubleshoot")(troubleshoot.troubleshoot)
 app.command("monitor")(monitor.monitor)
 app.command("audit")(audit.audit)
 app.add_typer(explain.app, name="explain")

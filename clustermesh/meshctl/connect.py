@@ -6,7 +6,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 import typer
 
-from clustermesh.meshctl import watch
+from clustermesh.meshctl import plan, watch
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.meshfile import Mesh
@@ -55,8 +55,15 @@ def connect(
     dry_run: DryRun = False,  # noqa: FBT002  # typer makes it a flag
     output: Output = Format.TABLE,
 ) -> None:
-    """Let clusters follow each other, and wait until every node has what the others publish."""
-    _command(CONNECT, open_mesh(mesh), clusters, None if dry_run else timeout, output)
+    """Let clusters follow each other, and wait until every node has what the others publish.
+
+    With --dry-run it is `meshctl plan`: it says what would change, and checks both sides.
+    """
+    opened = open_mesh(mesh)
+    if dry_run:
+        plan.show(plan.make(opened, clusters), output)
+    else:
+        _command(CONNECT, opened, clusters, timeout, output)
 
 
 def disconnect(

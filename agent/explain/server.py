@@ -1,0 +1,202 @@
+"""How far one gets towards an etcd server, step by step: name, TCP, TLS. Blocking; for a thread.
+
+The first step that fails is the cause; nothing after it is tried. Codes are for programs and never
+change their meaning.
+"""
+
+import ipaddress
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from cryptography import x509
+
+from clustermesh.findings import Finding, Result
+
+TIMEOUT: Final = 3.0
+ANSWER: Final = 0.5
+"""Seconds within which a server that refuses a client certificate says so."""
+
+_EXPIRED, _NOT_YET, _WRONG_NAME, _WRONG_IP = 10, 9, 62, 64
+"""OpenSSL's verification codes."""
+
+
+class Server(NamedTuple):
+    """Where to go, and who must be there. No ``authority``: plain TCP."""
+
+    host: str
+    port: int
+    name: str
+    authority: str = ""
+    certificate: str = ""
+    key: str = ""
+
+    @property
+    def where(self) -> str:
+        told = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{told}:{self.port}"
+
+
+class Stopped(Exception):
+    """A step failed: the finding is the cause."""
+
+    def __init__(self, code: str, seen: str, fix: str) -> None:
+        super().__init__(seen)
+        self.code, self.seen, self.fix = code, seen, fix
+
+
+def steps(server: Server) -> Iterator[Finding]:
+    """A finding for each step, the failed one last."""
+    try:
+        address = _resolve(server)
+        yield _ok("DNS", server, f"{server.host} is {address}")
+        with _connect(server, address) as plain:
+            yield _ok("TCP", server, "accepts connections")
+            if server.authority:
+                yield _ok("TLS", server, _handshake(server, plain))
+    except Stopped as end:
+        yield Finding(
+            code=end.code, result=Result.FAILED, where=server.where, seen=end.seen, fix=end.fix
+        )
+
+
+def walk(server: Server) -> list[Finding]:
+    """All steps; blocks for some seconds at most."""
+    return list(steps(server))
+
+
+def _ok(code: str, server: Server, seen: str) -> Finding:
+    return Finding(code=code, result=Result.OK, where=server.where, seen=seen)
+
+
+def _resolve(server: Server) -> str:
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(server.host))
+    try:
+        found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Stopped(
+            "DNS_FAILED",
+            f"the name {server.host} has no address here: {error.strerror or error}",
+            "give the endpoint an address under cilium-host-aliases, or put the name into the DNS",
+        ) from None
+    return str(found[0][4][0])
+
+
+def _connect(server: Server, address: str) -> socket.socket:
+    try:
+        return socket.create_connection((address, server.port), timeout=TIMEOUT)
+    except ConnectionRefusedError:
+        raise Stopped(
+            "TCP_REFUSED",
+            f"{address} refuses TCP port {server.port}: nobody listens there",
+            "start the peer's etcd (clustermesh-apiserver), or correct the endpoint's port",
+        ) from None
+    except TimeoutError:
+        raise Stopped(
+            "TCP_TIMEOUT",
+            f"{address} does not answer on TCP port {server.port} within {TIMEOUT:g} s",
+            "look for a firewall between this node and the peer's control plane, or a dead host",
+        ) from None
+    except OSError as error:
+        raise Stopped(
+            "TCP_UNREACHABLE",
+            f"{address} cannot be reached: {error.strerror or error}",
+            "give this node a route to the peer's control plane, or correct the endpoint",
+        ) from None
+
+
+def _handshake(server: Server, plain: socket.socket) -> str:
+    context = _context(server)
+    try:
+        with context.wrap_socket(plain, server_hostname=server.name) as secure:
+            if server.certificate:
+                _listen(secure)
+            return _who(secure)
+    except ssl.SSLCertVerificationError as error:
+        raise _untrusted(server, error) from None
+    except ssl.SSLError as error:
+        if not server.certificate and "certificate" in _reason(error):
+            return "it is who it should be, and asks for a client certificate"
+        raise Stopped(
+            "TLS_REFUSED",
+            f"the server ends the TLS handshake: {_reason(error)}",
+            "the server does not take the client certificate: issue it anew by the peer's CA"
+            " (meshctl connect does), and see that the server trusts that CA",
+        ) from None
+    except OSError as error:
+        raise Stopped(
+            "TLS_BROKEN",
+            f"the connection ends within the TLS handshake: {error.strerror or error}",
+            "see whether an etcd with TLS listens there, and no proxy in front of it",
+        ) from None
+
+
+def _context(server: Server) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cadata=server.authority)
+    except (ssl.SSLError, ValueError) as error:
+        raise Stopped(
+            "CA_UNREADABLE",
+            f"the CA certificate cannot be read: {_reason(error)}",
+            "give the peer's CA certificate as PEM (meshctl connect writes it)",
+        ) from None
+    context.set_alpn_protocols(["h2"])
+    if server.certificate:
+        try:
+            context.load_cert_chain(server.certificate, server.key)
+        except (OSError, ssl.SSLError) as error:
+            raise Stopped(
+                "CLIENT_CERT_UNREADABLE",
+                f"{server.certificate} and {server.key} are no pair that can be used:"
+                f" {_reason(error)}",
+                "issue the client certificate anew (meshctl connect does)",
+            ) from None
+    return context
+
+
+def _listen(secure: ssl.SSLSocket) -> None:
+    """TLS 1.3 refuses a client after its handshake: hear whether the server goes on."""
+    secure.settimeout(ANSWER)
+    with suppress(TimeoutError):
+        secure.recv(1)
+
+
+def _who(secure: ssl.SSLSocket) -> str:
+    found = x509.load_der_x509_certificate(secure.getpeercert(binary_form=True) or b"")
+    until = found.not_valid_after_utc
+    return f"{found.subject.rfc4514_string()}, valid until {until:%Y-%m-%d}"
+
+
+def _untrusted(server: Server, error: ssl.SSLCertVerificationError) -> Stopped:
+    said = error.verify_message
+    if error.verify_code == _EXPIRED:
+        return Stopped(
+            "TLS_EXPIRED",
+            f"a certificate of the server has expired: {said}",
+            "renew the server's certificate, or its CA; compare the clocks of both hosts",
+        )
+    if error.verify_code == _NOT_YET:
+        return Stopped(
+            "TLS_NOT_YET_VALID",
+            f"a certificate of the server is not valid yet: {said}",
+            "compare the clocks of both hosts",
+        )
+    if error.verify_code in (_WRONG_NAME, _WRONG_IP):
+        return Stopped(
+            "TLS_WRONG_NAME",
+            f"the server's certificate is not for {server.name}: {said}",
+            f"issue the server's certificate for {server.name}, or correct the endpoint's name",
+        )
+    return Stopped(
+        "TLS_WRONG_CA",
+        f"the server's certificate is not vouched for by the CA that is trusted here: {said}",
+        "take over the peer's present CA certificate (meshctl connect does)",
+    )
+
+
+def _reason(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+    return str(reason).replace("_", " ").lower()

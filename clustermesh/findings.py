@@ -1,0 +1,60 @@
+"""What checks find: a verdict with a stable code, what was seen, why that matters, how to mend it.
+
+GET /v1/troubleshoot, GET /v1/premises and POST /v1/reach of an agent, and ``meshctl plan``.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Result(StrEnum):
+    """``SKIPPED``: an earlier check failed, so this one could say nothing."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """``code`` never changes its meaning. ``fix`` is empty when there is nothing to mend."""
+
+    code: str
+    result: Result
+    where: str
+    seen: str
+    fix: str = ""
+
+
+class Diagnosis(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """One remote cluster seen from one node: its stages in order, the first failure last."""
+
+    cluster: str
+    node: str
+    remote: str
+    findings: tuple[Finding, ...]
+
+
+class Reach(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """What POST /v1/reach asks: can this server be reached from here, and is it who it should be?
+
+    ``authority`` is the PEM text of the certificates that may vouch for it.
+    """
+
+    endpoints: tuple[str, ...]
+    host_aliases: dict[str, tuple[str, ...]] = {}
+    authority: str
+
+
+class Premises(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """GET /v1/premises: what a node's cluster brings into a mesh. Ranges and addresses as text."""
+
+    cluster: str
+    cluster_id: int
+    node: str
+    version: str
+    max_clusters: int
+    pod_ranges: tuple[str, ...] = ()
+    node_addresses: tuple[str, ...] = ()
+    service_addresses: tuple[str, ...] = ()

@@ -1,0 +1,176 @@
+"""``meshctl plan``: what connecting would change and what may keep it from working. Reads only."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import msgspec
+import typer
+from cryptography import x509
+
+from clustermesh.findings import Diagnosis, Finding, Premises, Reach, Result
+from clustermesh.meshctl import api, premises
+from clustermesh.meshctl.context import MeshOption, open_mesh
+from clustermesh.meshctl.errors import Exit, MeshctlError
+from clustermesh.meshctl.meshfile import Cluster, Mesh, full_name
+from clustermesh.meshctl.output import Format, Output, say, show_json
+from clustermesh.meshctl.peering import Peering, making, peerings
+from clustermesh.meshctl.premises import Side
+from clustermesh.meshctl.troubleshoot import rows
+from clustermesh.pki import Authority, CertificateError
+from clustermesh.status import ApiserverStatus
+
+PATIENCE = 20.0
+SOON = timedelta(days=30)
+
+Clusters = Annotated[list[str], typer.Argument(help="Two or more clusters.", show_default=False)]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """What would be changed, and every check's finding."""
+
+    changes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def failures(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.result is Result.FAILED]
+
+
+def plan(clusters: Clusters, mesh: MeshOption = None, output: Output = Format.TABLE) -> None:
+    """Say what connecting clusters would change, and check both sides. Changes nothing.
+
+    Exit code 3 when a check fails.
+    """
+    show(make(open_mesh(mesh), clusters), output)
+
+
+def show(made: Plan, output: Format) -> None:
+    """Print a plan; ``MeshctlError`` when a check failed."""
+    if output is Format.JSON:
+        show_json(made)
+    else:
+        say("\n".join(render(made)))
+    if made.failures:
+        more = f" (and {len(made.failures) - 1} more)" if len(made.failures) > 1 else ""
+        first = made.failures[0]
+        raise MeshctlError(f"{first.code}: {first.where}: {first.seen}{more}", Exit.NOT_READY)
+
+
+def render(made: Plan) -> Iterator[str]:
+    """What would change, then every check."""
+    yield "would change:" if made.changes else "nothing to change on disk"
+    yield from (f"  {change}" for change in made.changes)
+    yield ""
+    yield from rows(made.findings)
+
+
+def make(mesh: Mesh, names: Sequence[str]) -> Plan:
+    """Read both sides, and of third members what may be in the way."""
+    wanted = peerings(mesh, names)
+    sides = {cluster.name: _side(cluster) for cluster in mesh.clusters}
+    chosen = [sides[name] for name in names]
+    third = [side for name, side in sides.items() if name not in names]
+    findings = list(premises.judge(mesh, chosen, third))
+    trusted = []
+    for cluster in (side.cluster for side in chosen):
+        finding = authority(cluster)
+        findings.append(finding)
+        if finding.result is not Result.FAILED:
+            trusted.append(cluster.name)
+    usable = [peering for peering in wanted if peering.source.name in trusted]
+    for peering in usable:
+        findings += _reached(peering, sides[peering.reader.name])
+    return Plan(
+        changes=tuple(change.what for peering in usable for change in making(peering)),
+        findings=tuple(findings),
+    )
+
+
+def _side(cluster: Cluster) -> Side:
+    return Side(
+        cluster,
+        _asked(cluster.apiserver, "/v1/status", ApiserverStatus),
+        {full_name(cluster, n): _asked(n.agent, "/v1/premises", Premises) for n in cluster.nodes},
+    )
+
+
+def _asked(url: str, path: str, kind: type[api.T]) -> api.T | str:
+    try:
+        return api.fetch(url, path, kind)
+    except api.NoAnswer as error:
+        return str(error)
+
+
+def authority(cluster: Cluster, *, now: datetime | None = None) -> Finding:
+    """Whether the cluster's CA can sign a certificate that will be taken."""
+    where = str(cluster.ca_cert)
+    fix = "give the mesh file the CA that signs the certificates of the cluster's etcd"
+    try:
+        pem = Authority.load(cluster.ca_cert, cluster.ca_key).certificate
+    except CertificateError as error:
+        return Finding(
+            code="CA_UNUSABLE", result=Result.FAILED, where=where, seen=str(error), fix=fix
+        )
+    until = x509.load_pem_x509_certificate(pem).not_valid_after_utc
+    left = until - (now or datetime.now(UTC))
+    seen, fix = f"valid until {until:%Y-%m-%d}", "make a new CA and let both be trusted for a time"
+    if left <= timedelta():
+        return Finding(
+            code="CA_EXPIRED", result=Result.FAILED, where=where, seen=f"expired: {seen}", fix=fix
+        )
+    if left < SOON:
+        return Finding(code="CA_EXPIRES", result=Result.WARNING, where=where, seen=seen, fix=fix)
+    return Finding(code="CA", result=Result.OK, where=where, seen=seen)
+
+
+def _reached(peering: Peering, reader: Side) -> Iterator[Finding]:
+    """The way to the source's etcd, tried by every agent of the reader that answers.
+
+    Where the two are connected already, with the reader's own certificate and to the end.
+    """
+    connected = not list(making(peering))
+    for node in peering.reader.nodes:
+        name = full_name(peering.reader, node)
+        if not isinstance(reader.nodes[name], Premises):
+            continue
+        where = f"{name} to {peering.source.name}"
+        try:
+            found = (_authorised if connected else _reachable)(node.agent, peering.source)
+        except api.NoAnswer as error:
+            yield Finding(
+                code="REACH_UNKNOWN", result=Result.FAILED, where=where, seen=str(error),
+                fix="run meshctl where the agent's unix socket is: only there it is answered",
+            )  # fmt: skip
+            continue
+        code = "ETCD_AUTHORISED" if connected else "ETCD_REACHED"
+        yield from _summary(found, where, code)
+
+
+def _reachable(agent: str, source: Cluster) -> Sequence[Finding]:
+    asked = Reach(
+        endpoints=source.endpoints,
+        host_aliases=source.host_aliases,
+        authority=source.ca_cert.read_text(encoding="ascii"),
+    )
+    body = {"reach": msgspec.json.encode(asked).decode()}
+    return api.ask(agent, "/v1/reach", body, tuple[Finding, ...], timeout=PATIENCE)
+
+
+def _authorised(agent: str, source: Cluster) -> Sequence[Finding]:
+    path = f"/v1/troubleshoot?cluster={source.name}"
+    (found,) = api.fetch(agent, path, tuple[Diagnosis], timeout=PATIENCE)
+    return found.findings
+
+
+def _summary(found: Sequence[Finding], where: str, code: str) -> Iterator[Finding]:
+    """What is not well; or one line, when the way leads to its end."""
+    bad = [one for one in found if one.result in (Result.FAILED, Result.WARNING)]
+    for one in bad:
+        yield msgspec.structs.replace(one, where=f"{where}, {one.where}")
+    if (
+        found
+        and found[-1].result is Result.OK
+        and not any(one.result is Result.FAILED for one in bad)
+    ):
+        yield msgspec.structs.replace(found[-1], code=code, where=where)

@@ -1,0 +1,195 @@
+"""A remote cluster tried stage by stage: each fault is provoked and named by its cause."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from agent.explain.diagnose import Diagnoser
+from clustermesh import keys
+from clustermesh.findings import Finding, Reach, Result
+from clustermesh.http import Refused
+from clustermesh.keys import Kind, Layout
+from clustermesh.model import Capabilities
+from clustermesh.status import RemoteStatus
+from kvstore.client import Denied, Unavailable
+from tests.support.remote_world import ME, Peer, opener
+
+READY = RemoteStatus(name="paris", ready=True, connected=True, heartbeat_age=3.0, num_nodes=1)
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Somebody listens there; what an etcd would answer comes from memory."""
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        yield made.getsockname()[1]
+
+
+class Scene:
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder
+        self.peer = Peer("paris", 7)
+        self.status: RemoteStatus | None = READY
+        self.held: dict[str, str] = {}
+        self.write(f"endpoints: ['http://127.0.0.1:{port}']\n")
+        self.diagnoser = Diagnoser(
+            ME,
+            folder,
+            opener=opener({"127.0.0.1": self.peer.store}),
+            statuses=lambda: [self.status] if self.status else [],
+            held=lambda: self.held,
+            heartbeat_limit=120.0,
+        )
+
+    def write(self, text: str) -> None:
+        (self.folder / "paris").write_text(text)
+
+    async def found(self) -> list[Finding]:
+        (diagnosis,) = await self.diagnoser.troubleshoot({"cluster": "paris"})
+        assert (diagnosis.cluster, diagnosis.node, diagnosis.remote) == ("home", "node-a", "paris")
+        findings = list(diagnosis.findings)
+        assert all(bool(one.fix) is (one.result is not Result.OK) for one in findings)
+        return findings
+
+    async def bad(self) -> list[str]:
+        return [one.code for one in await self.found() if one.result is not Result.OK]
+
+
+async def test_what_works_is_ok_to_the_end(tmp_path: Path, port: int) -> None:
+    scene = Scene(tmp_path, port)
+    await scene.peer.open_shop()
+    codes = [one.code for one in await scene.found()]
+    assert codes == ["FILE", "DNS", "TCP", "CONFIG", "HEARTBEAT", "CANARIES", "SYNCED"]
+    assert await scene.bad() == []
+
+
+async def test_a_file_that_cannot_be_read_is_the_cause(tmp_path: Path, port: int) -> None:
+    scene = Scene(tmp_path, port)
+    scene.write("endpoints: 7\n")
+    assert await scene.bad() == ["FILE_UNREADABLE"]
+
+
+async def test_a_closed_port_is_the_cause_and_ends_the_row(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        closed = probe.getsockname()[1]
+    scene = Scene(tmp_path, closed)
+    assert [one.code for one in await scene.found()] == ["FILE", "DNS", "TCP_REFUSED"]
+
+
+async def test_one_endpoint_that_works_is_enough(tmp_path: Path, port: int) -> None:
+    scene = Scene(tmp_path, port)
+    await scene.peer.open_shop()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        closed = probe.getsockname()[1]
+    scene.write(f"endpoints: ['http://127.0.0.1:{port}', 'http://127.0.0.1:{closed}']\n")
+    bad = [one for one in await scene.found() if one.result is not Result.OK]
+    assert [(one.code, one.result) for one in bad] == [("TCP_REFUSED", Result.WARNING)]
+
+
+async def test_files_that_are_not_there_are_named(tmp_path: Path, port: int) -> None:
+    scene = Scene(tmp_path, port)
+    scene.write(
+        f"endpoints: ['https://127.0.0.1:{port}']\ntrusted-ca-file: nowhere.crt\n"
+        "cert-file: gone.crt\nkey-file: gone.key\n"
+    )
+    assert await scene.bad() == ["CLIENT_CERT_UNREADABLE", "CA_UNREADABLE"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (Denied("etcdserver: permission denied"), "ETCD_DENIED"),
+        (Unavailable("no leader"), "ETCD_UNAVAILABLE"),
+    ],
+)
+async def test_an_etcd_that_refuses_is_told_from_one_that_is_sick(
+    tmp_path: Path, port: int, failure: Any, code: str
+) -> None:
+    scene = Scene(tmp_path, port)
+    scene.peer.store.outage(failure)
+    assert await scene.bad() == [code]
+
+
+async def test_a_cluster_of_another_name_or_id_is_refused(tmp_path: Path, port: int) -> None:
+    scene = Scene(tmp_path, port)
+    assert await scene.bad() == ["CONFIG_REFUSED"]
+    scene.peer.number = 300
+    await scene.peer.describe()
+    (failed,) = [one for one in await scene.found() if one.result is Result.FAILED]
+    assert "expected 1 to 255" in failed.seen
+
+
+async def test_a_peer_that_nobody_keeps_is_told_by_its_heartbeat(tmp_path: Path, port: int) -> None:
+    scene = Scene(tmp_path, port)
+    await scene.peer.describe()
+    await scene.peer.canaries()
+    assert await scene.bad() == ["HEARTBEAT_MISSING"]
+    await scene.peer.beat("1")
+    scene.status = msgspec.structs.replace(READY, heartbeat_age=500.0)
+    assert await scene.bad() == ["HEARTBEAT_STALE"]
+
+
+async def test_a_missing_canary_is_named(tmp_path: Path, port: int) -> None:
+    scene = Scene(tmp_path, port)
+    await scene.peer.open_shop()
+    await scene.peer.delete(keys.canary(Kind.SERVICES, Layout.STATE, "paris"))
+    bad = [one for one in await scene.found() if one.result is not Result.OK]
+    assert [one.code for one in bad] == ["CANARY_MISSING"]
+    assert "services" in bad[0].seen
+
+
+async def test_without_canaries_none_is_missed(tmp_path: Path, port: int) -> None:
+    scene = Scene(tmp_path, port)
+    await scene.peer.describe(capabilities=Capabilities(max_connected_clusters=255))
+    await scene.peer.beat("1")
+    assert await scene.bad() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"ready": False, "status": "still reading"}, "NOT_SYNCED"),
+        ({"refused_values": 3}, "VALUES_REFUSED"),
+        ({"held": "its heartbeat is old"}, "DELETIONS_HELD"),
+    ],
+)
+async def test_what_the_agent_itself_has_met_is_told(
+    tmp_path: Path, port: int, changes: dict[str, Any], code: str
+) -> None:
+    scene = Scene(tmp_path, port)
+    await scene.peer.open_shop()
+    scene.status = msgspec.structs.replace(READY, **changes)
+    assert await scene.bad() == [code]
+
+
+async def test_a_cluster_that_is_held_out_is_told(tmp_path: Path, port: int) -> None:
+    scene = Scene(tmp_path, port)
+    await scene.peer.open_shop()
+    scene.held = {"paris": "its pod range overlaps another's"}
+    assert await scene.bad() == ["NOT_USED"]
+
+
+@pytest.mark.parametrize("query", [{"cluster": "lyon"}, {"name": "paris"}])
+async def test_a_query_for_nobody_is_refused(
+    tmp_path: Path, port: int, query: dict[str, str]
+) -> None:
+    scene = Scene(tmp_path, port)
+    with pytest.raises(Refused):
+        await scene.diagnoser.troubleshoot(query)
+
+
+async def test_a_server_that_is_not_configured_can_be_tried(tmp_path: Path, port: int) -> None:
+    scene = Scene(tmp_path, port)
+    asked = Reach(endpoints=(f"http://127.0.0.1:{port}",), authority="")
+    found = await scene.diagnoser.reach({"reach": msgspec.json.encode(asked).decode()})
+    assert [one.code for one in found] == ["DNS", "TCP"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"endpoints": ["ftp://x"], "authority": ""}'])
+async def test_a_question_that_is_none_is_refused(tmp_path: Path, port: int, text: str) -> None:
+    scene = Scene(tmp_path, port)
+    with pytest.raises(Refused):
+        await scene.diagnoser.reach({"reach": text})
