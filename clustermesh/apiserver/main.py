@@ -13,6 +13,7 @@ from clustermesh.apiserver import metrics, order, start
 from clustermesh.apiserver.access import Access
 from clustermesh.apiserver.announce import Announcement
 from clustermesh.apiserver.heartbeat import Heart
+from clustermesh.apiserver.imports import ImportSide
 from clustermesh.apiserver.measured import Measured
 from clustermesh.apiserver.numbering import FileNumbers
 from clustermesh.apiserver.publication import Publication
@@ -25,6 +26,7 @@ from clustermesh.gojson import encode
 from clustermesh.health import Board, Condition
 from clustermesh.logs import get_logger
 from clustermesh.settings import load
+from clustermesh.sources.objects import ObjectKind
 from clustermesh.status import ApiserverStatus
 from clustermesh.version import VERSION
 from kvstore.config import EtcdConfig
@@ -124,7 +126,7 @@ class Apiserver:
             exporter,
             publisher,
             board,
-            kinds=supply.source.kinds,
+            kinds=supply.source.kinds - {ObjectKind.SERVICE_IMPORT},
             recorder=numbers if isinstance(numbers, FileNumbers) else None,
         )
         if numbers is not None:
@@ -136,6 +138,11 @@ class Apiserver:
             cluster=settings.cluster_name,
             value=encode(cluster_config(supply.export)),
             report=board.reporter("cluster-config"),
+        )
+        importing = (
+            ImportSide(settings, exporter.picture, publication, supply.imports, board)
+            if supply.imports
+            else None
         )
         self._report = Report(
             settings,
@@ -149,16 +156,21 @@ class Apiserver:
             measured=self._measured,
             kinds=order.kinds(supply.export),
             started=self._started,
+            imports=importing,
         )
         self._registry.register(metrics.State(self._report.reading))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(publisher.run(), name="publisher")
             tasks.create_task(publication.run(), name="publication")
             tasks.create_task(publication.review(), name="refusals")
-            tasks.create_task(supply.source.run(publication), name="source")
+            sink = importing.sink if importing else publication
+            tasks.create_task(supply.source.run(sink), name="source")
+            if importing:
+                tasks.create_task(importing.run(), name="imports")
             await order.first_sync(publication, publisher, announcement, supply.export, board)
             self._report.first_sync_done()
             self._store.bootstrapped()
+            tasks.create_task(self._tidy(publication, publisher, supply, importing), name="tidy")
             gc.freeze()  # what is held now stays for long: never to be searched for garbage
             tasks.create_task(heart.run(publication.alive), name="heartbeat")
             tasks.create_task(announcement.watch(self._store), name="cluster-config")
@@ -166,6 +178,18 @@ class Apiserver:
                 announcement.recheck(self._store, every=settings.config_recheck),
                 name="cluster-config recheck",
             )
+
+    async def _tidy(
+        self,
+        publication: Publication,
+        publisher: Publisher,
+        supply: Supply,
+        importing: ImportSide | None,
+    ) -> None:
+        """What an earlier life imported from a cluster is no leftover before that has spoken."""
+        if importing is not None:
+            await importing.settled()
+        await order.tidy(publication, publisher, supply.export)
 
     def _status(self) -> ApiserverStatus:
         """GET /v1/status, also before there is anything to report."""

@@ -44,11 +44,7 @@ async def first_sync(
     board: Board,
     now: Callable[[], float] = time.time,
 ) -> None:
-    """Contract kvstore 5.3 and 10. Returns when everything is in etcd.
-
-    What an earlier life left behind goes last, when everything that exists has been put again under
-    our own leases: nothing that still exists is ever deleted (contract kvstore, trap 28).
-    """
+    """Contract kvstore 5.3 and 10. Returns when everything is in etcd."""
     announcement.write()
     await publisher.flushed()
     await publication.alive()
@@ -59,6 +55,14 @@ async def first_sync(
     await publisher.flushed()
     board.ok(CONDITION)
     log.info("first synchronisation done")
+
+
+async def tidy(publication: Publication, publisher: Publisher, settings: ExportSettings) -> None:
+    """Remove what an earlier life left behind.
+
+    It goes last, when everything that exists has been put again under our own leases: nothing that
+    still exists is ever deleted (contract kvstore, trap 28).
+    """
     await publication.alive()
     swept = await publisher.sweep(owned(settings))
     if swept:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from clustermesh.apiserver.heartbeat import Heart
+from clustermesh.apiserver.imports import ImportSide
 from clustermesh.apiserver.measured import Measured, scope
 from clustermesh.apiserver.metrics import Reading, Requests
 from clustermesh.apiserver.publication import Publication
@@ -50,6 +51,7 @@ class Report:
         measured: Measured,
         kinds: Iterable[Kind],
         started: float,
+        imports: ImportSide | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -64,6 +66,7 @@ class Report:
         self._scopes = tuple(f"{kind}/v1" for kind in kinds)
         self._now = now
         self._started = started
+        self._imports = imports
         self._synced_at = 0.0
 
     def first_sync_done(self) -> None:
@@ -72,6 +75,7 @@ class Report:
 
     def status(self) -> ApiserverStatus:
         """GET /v1/status."""
+        imports = self._imports
         return ApiserverStatus(
             cluster=self._settings.cluster_name,
             cluster_id=self._settings.cluster_id,
@@ -84,8 +88,10 @@ class Report:
             keys=self._keys(),
             pending=sum(1 for _ in self._queued()),
             heartbeat=self._heart.last,
-            trouble=self._board.trouble(),
+            trouble=(*self._board.trouble(), *(imports.trouble() if imports else ())),
             refusals=self._publication.refusals.listed(),
+            imports=imports.statuses() if imports else (),
+            remotes=imports.remotes() if imports else (),
         )
 
     def reading(self) -> Reading:

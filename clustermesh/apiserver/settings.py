@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from clustermesh.mcs import pool
 from clustermesh.settings import about, seconds, text
 
 SUMMARY = "Publishes a cluster's nodes, identities, addresses and services into its etcd."
@@ -53,7 +54,23 @@ class Settings(
     first_address_is_overlay: Annotated[
         bool, about("flavour core: the CNI has the first address of a node's pod range")
     ] = False
-    mcs_api: Annotated[bool, about("export ServiceExport objects (MCS-API)")] = False
+    mcs_api: Annotated[
+        bool, about("MCS-API: export ServiceExports, and import what other clusters export")
+    ] = False
+    clustermesh_config: Annotated[
+        Path | None,
+        about("MCS-API: directory of the other clusters' etcd client files, named after them"),
+    ] = None
+    clustermesh_config_recheck: Annotated[
+        float, seconds("how often that directory is read when nothing tells of a change", ge=0.05)
+    ] = 30.0
+    clusterset_cidrs: Annotated[
+        str,
+        about(
+            "MCS-API, --source directory: addresses of imported services, at most one range of "
+            "each family, with commas; clients are led on at connect, so nothing routes them"
+        ),
+    ] = "198.19.0.0/16"
     endpoint_slices: Annotated[
         Literal["services-only", "services-and-endpointslices", "endpointslices-only"],
         about("how services travel to other clusters"),
@@ -112,3 +129,7 @@ class Settings(
             )
         if self.source == "directory" and self.manifests is None:
             raise ValueError("--manifests is required with --source=directory")
+        try:
+            pool.parse(self.clusterset_cidrs)
+        except ValueError as error:
+            raise ValueError(f"--clusterset-cidrs: {error}") from None

@@ -6,15 +6,21 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from clustermesh.apiserver.imports import Makes, Report, Unread
 from clustermesh.apiserver.numbering import FileNumbers, Numbering
 from clustermesh.apiserver.settings import Settings
 from clustermesh.export import ExportSettings, Flavour, SliceExport
 from clustermesh.keys import identity_range
+from clustermesh.mcs import pool
+from clustermesh.mcs.embedded import Embedded
+from clustermesh.mcs.imports import Imports
+from clustermesh.mcs.pool import Pool
 from clustermesh.process import Fault
 from clustermesh.sources.objects import ObjectKind
-from clustermesh.sources.port import Source
+from clustermesh.sources.port import Source, SourceSink
 
-Report = Callable[[str | None], None]
+IMPORTED = frozenset({ObjectKind.SERVICE_IMPORT})
+NOTHING: frozenset[ObjectKind] = frozenset()
 SIGNS_OF_CILIUM = frozenset({ObjectKind.CILIUM_NODE, ObjectKind.CILIUM_ENDPOINT})
 
 
@@ -22,13 +28,15 @@ class Supply(msgspec.Struct, frozen=True, kw_only=True):
     """A source, how its objects are exported, and how identities of flavour core are numbered.
 
     ``numbering`` is called once by who publishes, before the source runs: it may read a record, or
-    take part in the election of who writes one. None where the objects carry numbers.
+    take part in the election of who writes one. None where the objects carry numbers. ``imports``
+    is None unless services of other clusters are imported.
     """
 
     name: str
     source: Source
     export: ExportSettings
     numbering: Callable[[], Numbering] | None = None
+    imports: Makes | None = None
 
 
 @asynccontextmanager
@@ -37,6 +45,7 @@ async def opened(settings: Settings, report: Report) -> AsyncIterator[Supply]:
     if settings.source == "directory":
         yield await _directory(settings)
         return
+    from clustermesh.mcs.kubernetes import Writer
     from clustermesh.sources.kubernetes.access import Credentials
     from clustermesh.sources.kubernetes.failures import CredentialsError
     from clustermesh.sources.kubernetes.resources import Flavour as Served
@@ -56,13 +65,27 @@ async def opened(settings: Settings, report: Report) -> AsyncIterator[Supply]:
         raise Fault(f"{error}; see --kubeconfig and --kube-context") from None
     async with open_kubernetes(choice, report, credentials) as source:
         export = exporting(settings, Flavour(source.flavour))
-        wanted = source.only(export.kinds)
+        wanted = source.only(export.kinds | (IMPORTED if settings.mcs_api else NOTHING))
         numbers = identity_range(export.cluster_id, export.max_clusters)
+
+        def writing(imports: Imports, inner: SourceSink, unread: Unread, report: Report) -> Writer:
+            api, lease = wanted.elected("clustermesh-imports")
+            return Writer(
+                imports,
+                inner,
+                kinds=wanted.kinds,
+                api=api,
+                lease=lease,
+                unread=unread,
+                report=report,
+            )
+
         yield Supply(
             name="kubernetes",
             source=wanted,
             export=export,
             numbering=_for_core(export, lambda: wanted.numbered(numbers)),
+            imports=writing if settings.mcs_api else None,
         )
 
 
@@ -79,11 +102,16 @@ async def _directory(settings: Settings) -> Supply:
     else:
         flavour = Flavour(settings.flavour)
     export = exporting(settings, flavour)
+
+    def embedding(imports: Imports, inner: SourceSink, _: Unread, __: Report) -> Embedded:
+        return Embedded(imports, inner, Pool(pool.parse(settings.clusterset_cidrs)))
+
     return Supply(
         name=f"directory {place}",
         source=DirectorySource(DirectorySettings(path=place), export.kinds),
         export=export,
         numbering=_for_core(export, lambda: FileNumbers(settings.state_dir, export)),
+        imports=embedding if settings.mcs_api else None,
     )
 
 

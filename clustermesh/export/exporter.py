@@ -25,8 +25,9 @@ class Exporter:
     def __init__(self, settings: ExportSettings, numbers: Numbers | None = None) -> None:
         """``numbers`` is needed for flavour core."""
         self._kinds = settings.kinds
-        self._picture = Picture()
-        self._builder = Builder(settings, self._picture, numbers)
+        self.picture = Picture()
+        """The objects as they are now."""
+        self._builder = Builder(settings, self.picture, numbers)
         self._claims: Claims[Ref] = Claims()
         self._notes: dict[Ref, tuple[str, ...]] = {}
         self._undecided: dict[str, set[Ref]] = {}
@@ -38,9 +39,9 @@ class Exporter:
         touched: dict[Ref, None] = {}
         for change in changes:
             names = (
-                self._picture.put(change.object)
+                self.picture.put(change.object)
                 if isinstance(change, Upsert)
-                else self._picture.drop(change.ref)
+                else self.picture.drop(change.ref)
             )
             touched.update(dict.fromkeys(names))
         return self._rebuild(touched)
@@ -58,7 +59,7 @@ class Exporter:
 
     def known(self) -> Mapping[Ref, KubernetesObject]:
         """The objects as they are now."""
-        return self._picture.objects
+        return self.picture.objects
 
     def has_identity(self, number: int) -> bool:
         """Whether anything refers to the identity: its number must not be given away."""

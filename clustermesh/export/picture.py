@@ -22,7 +22,11 @@ from clustermesh.sources.objects import (
     ref,
 )
 
-UNITS = frozenset(ObjectKind) - {ObjectKind.NAMESPACE, ObjectKind.SERVICE_EXPORT}
+UNITS = frozenset(ObjectKind) - {
+    ObjectKind.NAMESPACE,
+    ObjectKind.SERVICE_EXPORT,
+    ObjectKind.SERVICE_IMPORT,
+}
 """Kinds whose objects claim keys; an object's name is what it claims them under."""
 
 
@@ -137,6 +141,7 @@ def slimmed(object_: KubernetesObject) -> KubernetesObject:
     kept = Meta(
         name=meta.name,
         namespace=sys.intern(meta.namespace),
+        uid=meta.uid if isinstance(object_, Service) else "",
         creation_timestamp=meta.creation_timestamp if isinstance(object_, ServiceExport) else "",
         labels=None if endpoint else meta.labels,
         annotations=None if endpoint else meta.annotations,

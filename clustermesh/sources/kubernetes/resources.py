@@ -76,6 +76,12 @@ def group_path(group: str, version: str) -> str:
     return f"/apis/{group}/{version}" if group else f"/api/{version}"
 
 
+EXPORTS = Resource(
+    ObjectKind.SERVICE_EXPORT, "serviceexports", ("v1beta1", "v1alpha1"), optional=True
+)
+IMPORTS = Resource(
+    ObjectKind.SERVICE_IMPORT, "serviceimports", ("v1beta1", "v1alpha1"), optional=True
+)
 _SHARED = (
     Resource(ObjectKind.NAMESPACE, "namespaces"),
     Resource(ObjectKind.SERVICE, "services"),
@@ -84,7 +90,8 @@ _SHARED = (
         "endpointslices",
         labels=f"endpointslice.kubernetes.io/managed-by!={MESH_MANAGED}",
     ),
-    Resource(ObjectKind.SERVICE_EXPORT, "serviceexports", ("v1beta1", "v1alpha1"), optional=True),
+    EXPORTS,
+    IMPORTS,
 )
 _CILIUM = (
     Resource(ObjectKind.CILIUM_NODE, "ciliumnodes", ("v2",)),

@@ -59,9 +59,10 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True):
     refused_wait: float = 30.0
     """Before asking again for what is forbidden or not served."""
 
-    def lease(self) -> LeaseSettings:
-        """Of the replica that numbers identities."""
+    def lease(self, name: str = "clustermesh-identities") -> LeaseSettings:
+        """Of the replica that numbers identities, or does something else that one has to do."""
         return LeaseSettings(
+            name=name,
             namespace=self.namespace or _pod_namespace(),
             holder=self.holder,
             duration=self.lease_duration,

@@ -54,6 +54,10 @@ class KubernetesSource:
         self._numbers = Numbers(self._api, numbers, self._lease)
         return self._numbers
 
+    def elected(self, name: str) -> tuple[Api, Lease]:
+        """The API server for one who writes to it, and the lease by which it is the only one."""
+        return self._api, Lease(self._api, self._settings.lease(name))
+
     @property
     def kinds(self) -> frozenset[ObjectKind]:
         """What it follows."""

@@ -12,6 +12,7 @@ class Meta(Wire, frozen=True, gc=False):
 
     name: str = ""
     namespace: str = ""
+    uid: str = ""
     resource_version: str = ""
     creation_timestamp: str = ""
     labels: dict[str, str] | None = None

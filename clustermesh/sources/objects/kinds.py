@@ -15,7 +15,12 @@ from clustermesh.sources.objects.cilium import (
 )
 from clustermesh.sources.objects.core import Namespace, Node, Pod
 from clustermesh.sources.objects.mesh import MeshIdentity
-from clustermesh.sources.objects.services import EndpointSlice, Service, ServiceExport
+from clustermesh.sources.objects.services import (
+    EndpointSlice,
+    Service,
+    ServiceExport,
+    ServiceImport,
+)
 
 
 class ObjectKind(StrEnum):
@@ -27,6 +32,7 @@ class ObjectKind(StrEnum):
     SERVICE = "Service"
     ENDPOINT_SLICE = "EndpointSlice"
     SERVICE_EXPORT = "ServiceExport"
+    SERVICE_IMPORT = "ServiceImport"
     CILIUM_NODE = "CiliumNode"
     CILIUM_IDENTITY = "CiliumIdentity"
     CILIUM_ENDPOINT = "CiliumEndpoint"
@@ -41,6 +47,7 @@ KubernetesObject = (
     | Service
     | EndpointSlice
     | ServiceExport
+    | ServiceImport
     | CiliumNode
     | CiliumIdentity
     | CiliumEndpoint
@@ -55,6 +62,7 @@ TYPES: Mapping[ObjectKind, type[KubernetesObject]] = {
     ObjectKind.SERVICE: Service,
     ObjectKind.ENDPOINT_SLICE: EndpointSlice,
     ObjectKind.SERVICE_EXPORT: ServiceExport,
+    ObjectKind.SERVICE_IMPORT: ServiceImport,
     ObjectKind.CILIUM_NODE: CiliumNode,
     ObjectKind.CILIUM_IDENTITY: CiliumIdentity,
     ObjectKind.CILIUM_ENDPOINT: CiliumEndpoint,
@@ -79,6 +87,7 @@ GROUPS: Mapping[ObjectKind, str] = {
     ObjectKind.SERVICE: "",
     ObjectKind.ENDPOINT_SLICE: "discovery.k8s.io",
     ObjectKind.SERVICE_EXPORT: "multicluster.x-k8s.io",
+    ObjectKind.SERVICE_IMPORT: "multicluster.x-k8s.io",
     ObjectKind.CILIUM_NODE: "cilium.io",
     ObjectKind.CILIUM_IDENTITY: "cilium.io",
     ObjectKind.CILIUM_ENDPOINT: "cilium.io",

@@ -131,8 +131,59 @@ class ServiceExportSpec(Wire, frozen=True, gc=False):
     exported_annotations: dict[str, str] = msgspec.field(default_factory=dict)
 
 
+class Condition(Wire, frozen=True, gc=False):
+    """metav1.Condition."""
+
+    type: str
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str | None = None
+    observed_generation: int = 0
+
+
+class ServiceExportStatus(Wire, frozen=True, gc=False):
+    """What is said of an export."""
+
+    conditions: tuple[Condition, ...] = ()
+
+
 class ServiceExport(Wire, frozen=True, gc=False):
     """multicluster.x-k8s.io/v1alpha1 (and v1beta1) ServiceExport."""
 
     metadata: Meta
     spec: ServiceExportSpec = ServiceExportSpec()
+    status: ServiceExportStatus = ServiceExportStatus()
+
+
+class ServiceImportSpec(Wire, frozen=True, gc=False):
+    """The service that the clusters of a mesh have in common."""
+
+    type: str = ""
+    ports: tuple[ServicePort, ...] = ()
+    ips: tuple[str, ...] = ()
+    session_affinity: str = "None"
+    session_affinity_config: SessionAffinityConfig | None = None
+    ip_families: tuple[str, ...] = ()
+    internal_traffic_policy: str | None = None
+    traffic_distribution: str | None = None
+
+
+class ExportingCluster(Wire, frozen=True, gc=False):
+    """A cluster that exports a service."""
+
+    cluster: str = ""
+
+
+class ServiceImportStatus(Wire, frozen=True, gc=False):
+    """Who exports it."""
+
+    clusters: tuple[ExportingCluster, ...] = ()
+
+
+class ServiceImport(Wire, frozen=True, gc=False):
+    """multicluster.x-k8s.io/v1alpha1 (and v1beta1) ServiceImport."""
+
+    metadata: Meta
+    spec: ServiceImportSpec = ServiceImportSpec()
+    status: ServiceImportStatus = ServiceImportStatus()

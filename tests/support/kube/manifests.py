@@ -104,8 +104,13 @@ def service_export(name: str, *, space: str = "default") -> Manifest:
     return _object("multicluster.x-k8s.io/v1alpha1", "ServiceExport", name, space=space)
 
 
-def crd(group: str, version: str, kind: str, plural: str, *, namespaced: bool) -> Manifest:
-    """The least that a server takes for a CustomResourceDefinition: any content goes."""
+def crd(
+    group: str, version: str, kind: str, plural: str, *, namespaced: bool, status: bool = False
+) -> Manifest:
+    """The least that a server takes for a CustomResourceDefinition: any content goes.
+
+    ``status``: it is written at its own path.
+    """
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     return _object(
         "apiextensions.k8s.io/v1",
@@ -121,6 +126,7 @@ def crd(group: str, version: str, kind: str, plural: str, *, namespaced: bool) -
                     "served": True,
                     "storage": True,
                     "schema": {"openAPIV3Schema": schema},
+                    **({"subresources": {"status": {}}} if status else {}),
                 }
             ],
         },

@@ -1,5 +1,6 @@
 """The chart: what it renders to is whole, and says to the programs what they understand."""
 
+import itertools
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ from clustermesh.apiserver.settings import Settings as ApiserverSettings
 from clustermesh.export import ExportSettings
 from clustermesh.export import Flavour as Exported
 from clustermesh.settings import load
-from clustermesh.sources.kubernetes.resources import RECORDS, RESOURCES, Flavour
+from clustermesh.sources.kubernetes.resources import IMPORTS, RECORDS, RESOURCES, Flavour
 from clustermesh.sources.objects import ObjectKind
 from kvstore.config import EtcdConfig
 from kvstore.users import User
@@ -104,7 +105,10 @@ def test_the_programs_take_the_arguments_they_are_given(case: str) -> None:
         assert settings.cluster_name == "paris"
         named = {each.split("=")[0].removeprefix("--") for each in container["args"]}
         for field in msgspec.structs.fields(known[program]):
-            if field.encode_name in {"etcd-config", "clustermesh-config"}:
+            remote = field.encode_name == "clustermesh-config" and (
+                program == "clustermesh-agent" or "mcs-api" in named
+            )
+            if field.encode_name == "etcd-config" or remote:
                 assert field.encode_name in named
 
 
@@ -145,18 +149,26 @@ def test_the_role_allows_what_is_followed_and_no_more(case: str) -> None:
         for resource in RESOURCES[flavour]
         if resource.kind in exported(flavour, mcs_api=chosen.get("mcsApi", False))
     }
+    imports = chosen.get("mcsApi", False)
+    group = IMPORTS.group
+    statuses = {(group, "serviceexports/status"), (group, "serviceimports/status")}
+    if imports:
+        wanted |= {(group, IMPORTS.plural), *statuses}
     if Flavour.CORE in flavours:
         wanted.add((RECORDS.group, RECORDS.plural))
     role = objects(case)["ClusterRole", "clustermesh-apiserver"]
-    granted = {
-        (group, resource): set(rule["verbs"])
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-    }
+    granted: dict[tuple[str, str], set[str]] = {}
+    for rule in role["rules"]:
+        for where in itertools.product(rule["apiGroups"], rule["resources"]):
+            granted.setdefault(where, set()).update(rule["verbs"])
     assert granted.keys() == wanted
+    written = {IMPORTS.plural, "services", "endpointslices"} if imports else set()
     for resource, verbs in granted.items():
+        if resource in statuses:
+            assert verbs == {"patch"}
+            continue
         writes = {"get", "create", "delete"} if resource[1] == RECORDS.plural else set()
+        writes |= {"create", "patch", "delete"} if resource[1] in written else set()
         assert verbs == {"list", "watch"} | writes
 
 

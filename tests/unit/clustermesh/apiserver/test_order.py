@@ -54,6 +54,7 @@ class World:
         await order.first_sync(
             self.publication, self.publisher, self.announcement, SETTINGS, self.board
         )
+        await order.tidy(self.publication, self.publisher, SETTINGS)
         await self.heart.run(self.publication.alive)
 
     def synced(self) -> None:
