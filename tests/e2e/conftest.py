@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import host
-from tests.e2e.world import MESHCTL, NAME, World
+from tests.e2e.world import MESHCTL, NAME, TOOK, World
 
 BEFORE: dict[str, dict[str, str]] = {}
 NOTHING: dict[str, list[str]] = {"namespaces": [], "cgroups": [], "mounts": [], "files": []}
@@ -63,3 +63,11 @@ def mesh(lab: World) -> World:
     """The lab with every process running, connected and synced."""
     lab.healthy()
     return lab
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Nothing fails for being slow here; what was waited for is told with its time."""
+    if TOOK:
+        terminalreporter.section("times")
+        for line in TOOK:
+            terminalreporter.line(line)

@@ -27,6 +27,9 @@ DEADLINE = (
 
 Answer = dict[str, Any]
 
+TOOK: list[str] = []
+"""How long what was waited for took: the run prints it at its end."""
+
 
 class World:
     """One running lab."""
@@ -212,7 +215,7 @@ def eventually(what: str, probe: Callable[[], Any], *, deadline: float = DEADLIN
         answer = probe()
         took = time.monotonic() - began
         if answer:
-            print(f"{what}: {took:.2f} s")
+            TOOK.append(f"{what}: {took:.2f} s")
             return answer
         assert took < deadline, f"{what}: not within {deadline:g} s; last answer {answer!r}"
         time.sleep(0.05)
