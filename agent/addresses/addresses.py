@@ -110,16 +110,14 @@ class Addresses:
             if first:
                 self._check_those_of(cluster)
         elif kind is Kind.IPS:
-            self._check(self._ipcache.confirm(self._claimant(cluster)))
+            self._ipcache.confirm(self._claimant(cluster))
 
     def drain(self, cluster: str, cluster_id: int) -> None:
         """The cluster has nothing any more."""
         self.nodes.drain(cluster)
         if cluster_id:
             for book in self._books:
-                gone = book.drain(cluster_id)
-                if book is self._ipcache:
-                    self._check(gone)
+                book.drain(cluster_id)
         for key in [key for key in self.refused if key[0] == cluster]:
             del self.refused[key]
 
@@ -199,6 +197,7 @@ class Addresses:
 
     def review(self) -> bool:
         """Draw the conclusions from what nodes announce; whether the routes are new."""
+        self._let_go()
         if self.nodes.ranges_changed:
             self.nodes.ranges_changed = False
             self._review_ranges()
@@ -208,6 +207,13 @@ class Addresses:
         self._host_routes_changed = False
         before, self.routes = self.routes, self._ranges.union(self.host_routes)
         return self.routes != before
+
+    def _let_go(self) -> None:
+        for book in self._books:
+            if book.leaving:
+                gone = book.let_go(SLICE)
+                if book is self._ipcache:
+                    self._check(gone)
 
     def _review_ranges(self) -> None:
         self._hold(self.nodes.held())
@@ -272,7 +278,7 @@ class Addresses:
             self.nodes.ranges_changed
             or bool(self._unchecked)
             or self._host_routes_changed
-            or any(book.puts for book in self._books)
+            or any(book.puts or book.leaving for book in self._books)
         )
 
     @property

@@ -37,6 +37,11 @@ class Claim(NamedTuple):
     value: bytes
 
 
+class _Leaving(NamedTuple):
+    keys: Iterator[bytes]
+    stale_only: bool
+
+
 class Book:
     """Claims on the keys of one map, and the entries that follow from them.
 
@@ -56,6 +61,10 @@ class Book:
         self._generations: dict[int, int] = {}
         self._doubtful: dict[int, int] = {}
         """By claimant: claims of an earlier generation."""
+        self._leaving: dict[int, _Leaving] = {}
+        """By claimant: claims that are to be let go, some at a time."""
+        self._gone: list[bytes] = []
+        """Keys of claims that had to be let go at once."""
         self._held: AbstractSet[int] = frozenset()
         self._found: dict[bytes, bytes] = {}
         """Entries of an earlier run that nobody has claimed yet."""
@@ -76,6 +85,8 @@ class Book:
 
     def claim(self, key: bytes, who: int, value: bytes) -> bool:
         """``who`` wants the key to have this value. Whether that changes what is wanted."""
+        if self._leaving and who in self._leaving and not self._leaving[who].stale_only:
+            self._let_all_go(who)
         new = value + _TAIL.pack(who, self._generations.get(who, 0))
         old = self._claims.get(key)
         if old == new:
@@ -213,37 +224,58 @@ class Book:
 
     def doubt(self, who: int) -> None:
         """Every claim may be out of date until it is made again."""
+        self._let_all_go(who)
         if self._counts.get(who):
             self._generations[who] = (self._generations.get(who, 0) + 1) & 0xFFFF
             self._doubtful[who] = self._counts[who]
 
-    def confirm(self, who: int) -> list[bytes]:
-        """A full list has been told: claims that were not made again are released. Their keys."""
-        if not self._doubtful.get(who):
-            return []
-        generation = self._generations.get(who, 0)
-        keys = self.keys_of({who})
-        gone = [key for key in keys if _generation(self._claim(key, who)) != generation]
-        for key in gone:
-            self.release(key, who)
-        return gone
+    def confirm(self, who: int) -> None:
+        """A full list has been told: claims that were not made again are to be let go."""
+        if self._doubtful.get(who):
+            self._leave(who, self.keys_of({who}), stale_only=True)
 
-    def _claim(self, key: bytes, who: int) -> bytes:
-        first = self._claims[key]
-        return first if _who(first) == who else self._others[key][who]
-
-    def drain(self, cluster_id: int) -> list[bytes]:
-        """The cluster wants nothing any more, and what an earlier run left of it goes. The keys
-        that it had claimed."""
-        gone: list[bytes] = []
+    def drain(self, cluster_id: int) -> None:
+        """The cluster wants nothing any more, and what an earlier run left of it goes."""
         for who in (claimant(cluster_id, rank=rank) for rank in (0, 1)):
             if self._counts.get(who):
-                keys = self.keys_of({who})
-                for key in keys:
-                    self.release(key, who)
-                gone += keys
+                self._leave(who, self.keys_of({who}), stale_only=False)
         self.prune(cluster_id)
-        return gone
+
+    def _leave(self, who: int, keys: Iterable[bytes], *, stale_only: bool) -> None:
+        self._let_all_go(who)
+        self._leaving[who] = _Leaving(iter(keys), stale_only=stale_only)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether there are claims to be let go."""
+        return bool(self._leaving or self._gone)
+
+    def let_go(self, most: int) -> list[bytes]:
+        """Release some of the claims that are to be let go; keys for which that changed what is
+        wanted. A large cluster's last hour must not hold up the others."""
+        gone, self._gone = self._gone, []
+        who = next(iter(self._leaving), None)
+        return gone if who is None else gone + self._let_some_go(who, most)
+
+    def _let_some_go(self, who: int, most: int) -> list[bytes]:
+        leaving = self._leaving[who]
+        keys = list(islice(leaving.keys, most))
+        if len(keys) < most:
+            del self._leaving[who]
+        if leaving.stale_only:
+            keys = [key for key in keys if self._is_stale(key, who)]
+        return [key for key in keys if self.release(key, who)]
+
+    def _is_stale(self, key: bytes, who: int) -> bool:
+        """Whether the claim has not been made again since it was doubted."""
+        first = self._claims.get(key, b"")
+        claim = first if first and _who(first) == who else self._others.get(key, {}).get(who, b"")
+        return bool(claim) and _generation(claim) != self._generations.get(who, 0)
+
+    def _let_all_go(self, who: int) -> None:
+        """Before anything else is said about them."""
+        while who in self._leaving:
+            self._gone += self._let_some_go(who, len(self._claims) + 1)
 
     def hold(self, cluster_ids: AbstractSet[int]) -> None:
         """Claims of exactly these clusters are left out of account."""

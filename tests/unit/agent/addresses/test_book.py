@@ -25,6 +25,13 @@ def who(cluster_id: int, rank: int = 1) -> int:
     return claimant(cluster_id, rank=rank)
 
 
+def let_go(book: Book, most: int = 1) -> list[bytes]:
+    gone = []
+    while book.leaving:
+        gone += book.let_go(most)
+    return gone
+
+
 def flush(book: Book) -> None:
     while book.puts or book.drops:
         book.write(100)
@@ -119,11 +126,13 @@ def test_a_full_list_sweeps_what_it_does_not_repeat() -> None:
     flush(book)
     book.doubt(who(2))
     book.claim(OTHER, who(2), value("b"))
-    assert book.confirm(who(2)) == [KEY]
+    book.confirm(who(2))
+    assert let_go(book) == [KEY]
     flush(book)
     assert held_by(target) == {KEY: value("c"), OTHER: value("b")}
     assert book.count(who(2)) == 1
-    assert book.confirm(who(2)) == []
+    book.confirm(who(2))
+    assert not book.leaving
 
 
 def test_two_outages_in_a_row_still_sweep() -> None:
@@ -134,7 +143,47 @@ def test_two_outages_in_a_row_still_sweep() -> None:
     book.claim(KEY, who(2), value("b"))
     book.doubt(who(2))
     book.claim(OTHER, who(2), value("b"))
-    assert book.confirm(who(2)) == [KEY]
+    book.confirm(who(2))
+    assert let_go(book) == [KEY]
+
+
+def test_what_is_told_again_while_others_are_let_go_stays() -> None:
+    target = a_map()
+    book = Book(target, OWN)
+    for key in (KEY, OTHER):
+        book.claim(key, who(2), value("b"))
+    book.doubt(who(2))
+    book.confirm(who(2))
+    assert book.let_go(1) == [KEY]
+    book.claim(OTHER, who(2), value("b"))
+    assert let_go(book) == []
+    flush(book)
+    assert held_by(target) == {OTHER: value("b")}
+
+
+def test_a_second_outage_first_ends_what_the_first_began() -> None:
+    book = Book(a_map(), OWN)
+    for key in (KEY, OTHER):
+        book.claim(key, who(2), value("b"))
+    book.doubt(who(2))
+    book.confirm(who(2))
+    book.claim(OTHER, who(2), value("b"))
+    book.doubt(who(2))
+    assert [book.wanted(KEY), book.wanted(OTHER)] == [None, value("b")]
+    assert let_go(book) == [KEY]
+
+
+def test_a_cluster_that_comes_back_while_it_leaves_keeps_what_it_says_now() -> None:
+    target = a_map()
+    book = Book(target, OWN)
+    for key in (KEY, OTHER):
+        book.claim(key, who(2), value("b"))
+    flush(book)
+    book.drain(2)
+    book.claim(OTHER, who(2), value("x"))
+    assert let_go(book) == [KEY, OTHER]
+    flush(book)
+    assert held_by(target) == {OTHER: value("x")}
 
 
 def test_entries_of_an_earlier_run_are_recognised_whoever_claims_them() -> None:
@@ -172,7 +221,8 @@ def test_draining_takes_claims_and_leftovers() -> None:
     book.claim(KEY, who(2), value("b"))
     book.claim(OTHER, who(3), value("c"))
     flush(book)
-    assert book.drain(2) == [KEY]
+    book.drain(2)
+    assert let_go(book) == [KEY]
     flush(book)
     assert held_by(target) == {OTHER: value("c")}
 
