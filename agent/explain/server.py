@@ -51,7 +51,8 @@ def steps(server: Server) -> Iterator[Finding]:
     """A finding for each step, the failed one last."""
     try:
         address = _resolve(server)
-        yield _ok("DNS", server, f"{server.host} is {address}")
+        told = f"{server.host} is {address}" if address != server.host else "needs no look-up"
+        yield _ok("DNS", server, told)
         with _connect(server, address) as plain:
             yield _ok("TCP", server, "accepts connections")
             if server.authority:

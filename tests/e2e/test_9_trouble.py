@@ -1,0 +1,153 @@
+"""Plan and troubleshoot in a real mesh: each accident is provoked and its cause is named."""
+
+import datetime
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from clustermesh.pki import Authority
+from tests.e2e.world import World, eventually
+
+PEERS = ("cluster-a", "cluster-b")
+NODE = ("--node", "cluster-a/node-1", "--cluster", "cluster-b")
+
+
+def failures(mesh: World, *arguments: str) -> dict[str, dict]:
+    """The failed findings of a command, by code."""
+    done = mesh.meshctl(*arguments, "-o", "json", check=False)
+    told = json.loads(done.stdout)
+    rows = told.get("findings") or [f for one in told["diagnoses"] for f in one["findings"]]
+    failed = {row["code"]: row for row in rows if row["result"] == "failed"}
+    assert bool(failed) is (done.returncode == 3), done.stderr
+    assert all(row["fix"] and row["seen"] for row in failed.values())
+    return failed
+
+
+def plan(mesh: World) -> dict[str, dict]:
+    return failures(mesh, "plan", *PEERS)
+
+
+def troubles(mesh: World) -> dict[str, dict]:
+    return failures(mesh, "troubleshoot", *NODE)
+
+
+@contextmanager
+def changed(path: Path, content: bytes) -> Iterator[None]:
+    before = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+
+
+def test_a_healthy_mesh_passes_every_check(mesh: World):
+    assert plan(mesh) == {}
+    assert troubles(mesh) == {}
+    text = mesh.meshctl("plan", *PEERS).stdout
+    assert "nothing to change on disk" in text
+    assert "ETCD_AUTHORISED" in text
+    assert "works" in mesh.meshctl("troubleshoot").stdout
+
+
+def test_a_plan_for_clusters_that_are_apart_says_what_would_change_and_changes_nothing(
+    mesh: World,
+):
+    mesh.meshctl("disconnect", *PEERS)
+    folder = mesh.paths.remotes("cluster-a")
+    before = sorted(folder.iterdir())
+    text = mesh.meshctl("connect", *PEERS, "--dry-run").stdout
+    assert "cluster-a: follows cluster-b" in text
+    assert "ETCD_REACHED" in text
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_dead_etcd_is_a_port_where_nobody_listens(mesh: World):
+    mesh.lab("kill", "cluster-b/etcd")
+    assert list(troubles(mesh)) == ["TCP_REFUSED"]
+    assert "TCP_REFUSED" in plan(mesh)
+
+
+def test_dead_processes_are_named(mesh: World):
+    mesh.lab("kill", "cluster-b/apiserver", "cluster-a/node-2/agent")
+    assert {"APISERVER_SILENT", "AGENT_SILENT"} <= plan(mesh).keys()
+
+
+def test_a_wrong_authority_is_named_as_such(mesh: World, tmp_path: Path):
+    stranger = Authority.create("stranger").certificate
+    trusted = mesh.paths.remotes("cluster-a") / "cluster-b.etcd-client-ca.crt"
+    with changed(trusted, stranger):
+        assert list(troubles(mesh)) == ["TLS_WRONG_CA"]
+
+
+def test_an_expired_client_certificate_is_named_as_such(mesh: World):
+    pki = mesh.paths.pki("cluster-b")
+    authority = Authority.load(pki / "ca.crt", pki / "ca.key")
+    long_ago = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=400)
+    expired = authority.client("remote-cluster-a", now=long_ago)
+    folder = mesh.paths.remotes("cluster-a")
+    with (
+        changed(folder / "cluster-b.etcd-client.crt", expired.certificate),
+        changed(folder / "cluster-b.etcd-client.key", expired.key),
+    ):
+        assert "CLIENT_CERT_EXPIRED" in troubles(mesh)
+
+
+def test_a_client_of_another_authority_is_refused(mesh: World):
+    other = Authority.create("other").client("remote-cluster-a")
+    folder = mesh.paths.remotes("cluster-a")
+    with (
+        changed(folder / "cluster-b.etcd-client.crt", other.certificate),
+        changed(folder / "cluster-b.etcd-client.key", other.key),
+    ):
+        assert list(troubles(mesh)) == ["TLS_REFUSED"]
+
+
+def test_a_user_without_rights_is_told_from_one_who_cannot_connect(mesh: World):
+    users = mesh.paths.users("cluster-b")
+    with changed(users, yaml.safe_dump({"users": []}).encode()):
+        found = eventually("the user is gone", lambda: troubles(mesh))
+    assert list(found) == ["ETCD_DENIED"]
+    eventually("the user is back", lambda: troubles(mesh) == {})
+
+
+def test_an_endpoint_of_another_cluster_is_named(mesh: World):
+    path = mesh.paths.remotes("cluster-a") / "cluster-b"
+    document = yaml.safe_load(path.read_bytes())
+    document["endpoints"] = ["https://nowhere.invalid:2379"]
+    with changed(path, yaml.safe_dump(document).encode()):
+        assert list(troubles(mesh)) == ["DNS_FAILED"]
+
+
+def test_a_missing_canary_is_named(mesh: World):
+    key = "cilium/synced/cluster-b/cilium/state/nodes/v1"
+    mesh.lab("kill", "cluster-b/apiserver")
+    value = mesh.etcd("cluster-b", "get", "--print-value-only", key).strip()
+    assert value
+    mesh.etcd("cluster-b", "del", key)
+    assert "CANARY_MISSING" in troubles(mesh)
+
+
+def test_an_id_that_is_not_the_mesh_files_is_named(mesh: World, tmp_path: Path):
+    document = yaml.safe_load(mesh.paths.mesh.read_text())
+    document["clusters"][1]["id"] = 77
+    other = tmp_path / "mesh.yaml"
+    other.write_text(yaml.safe_dump(document))
+    assert "ID_MISMATCH" in failures(mesh, "plan", *PEERS, "--mesh", str(other))
+
+
+def test_overlapping_pod_ranges_are_named(mesh: World):
+    node = next(
+        path
+        for path in mesh.paths.manifests("cluster-b").glob("*.yaml")
+        if yaml.safe_load(path.read_text())["kind"] == "Node"
+    )
+    document = yaml.safe_load(node.read_text())
+    text = yaml.safe_dump(document).replace("10.2.", "10.1.")
+    with changed(node, text.encode()):
+        found = eventually("the overlap is seen", lambda: plan(mesh))
+    assert "POD_CIDR_OVERLAP" in found
+    eventually("it is gone", lambda: plan(mesh) == {})
