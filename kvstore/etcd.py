@@ -21,7 +21,7 @@ from kvstore.client import (
 )
 from kvstore.config import EtcdConfig
 from kvstore.dial import Connection, Connector
-from kvstore.limits import Limiter
+from kvstore.limits import Limiter, Waited
 from kvstore.lists import Listing, after_prefix, entry, to_bytes
 from kvstore.stream import Lagging
 from kvstore.wire import GRANT, KEEP_ALIVE, RANGE, REVOKE, TXN, Method, Q, R
@@ -72,6 +72,11 @@ class EtcdStore:
         say).
         """
         self._connector.drop(reason)
+
+    @property
+    def waited(self) -> Waited:
+        """What operations waited because of the rate limit."""
+        return self._limiter.waited
 
     def bootstrapped(self) -> None:
         """The first synchronisation is over; the ordinary rate limit holds from now on."""

@@ -3,13 +3,14 @@
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
-from kvstore.client import Reader
+from kvstore.backoff import Backoff
+from kvstore.client import Denied, Reader, StoreError
 from kvstore.events import Put
-from kvstore.watch import FollowSettings, Report, ending, follow
+from kvstore.watch import FollowSettings, Report, connection_of, ending, pause
 
 KEY = "cilium/.heartbeat"
 
@@ -26,9 +27,10 @@ class HeartbeatSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Heartbeat:
     """The gate of everything that is followed in one etcd. ``run`` is its one task.
 
-    The time counts from the start, so that a peer has the whole limit for its first beat. A
-    heartbeat that is listed again unchanged after a reconnect is not a new one: its producer may be
-    dead. Not before a beat has arrived does a gate that closed open again.
+    The time counts from the start, so that a peer has the whole limit for its first beat, and one
+    that is there already counts as a beat of now. Later only a beat that arrives while we watch is
+    known to be of now: one that was written while we were away may be nearly as old as our
+    absence, and is taken to be.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class Heartbeat:
         self._report = report
         self._beat_at: float | None = None
         self._value: tuple[bytes, int] | None = None
+        self._watching = False
+        self._watched_until = 0.0
         self._since = 0
         self._beat = asyncio.Event()
 
@@ -54,7 +58,7 @@ class Heartbeat:
         return self.age() <= self._settings.limit
 
     def age(self) -> float:
-        """Seconds since the last beat arrived, or since the first question."""
+        """Seconds since the last beat, or since the first question."""
         now = asyncio.get_running_loop().time()
         if self._beat_at is None:
             self._beat_at = now
@@ -76,33 +80,66 @@ class Heartbeat:
             await self._beat.wait()
 
     async def run(self) -> None:
-        """Follow the heartbeat and say when it stops; for ever."""
+        """Watch the heartbeat and say when it stops; for ever."""
         self.age()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._alarm(), name="heartbeat alarm")
-            async with ending(
-                follow(
-                    self._store,
-                    self._settings.key,
-                    settings=self._settings.follow,
-                    report=self._report,
-                )
-            ) as story:
-                async for events in story:
-                    for event in events:
-                        if isinstance(event, Put) and event.key == self._settings.key:
-                            self._arrived((event.value, event.revision))
+            await self._listen()
 
-    def _arrived(self, value: tuple[bytes, int]) -> None:
-        if value == self._value:
-            return
+    async def _listen(self) -> None:
+        key, follow = self._settings.key, self._settings.follow
+        waits = Backoff(first=follow.first_wait, ceiling=follow.ceiling, jitter=follow.jitter)
+        while True:
+            connections = connection_of(self._store)
+            try:
+                async with ending(self._watch()) as marks:
+                    async for _ in marks:
+                        waits.reset()
+            except StoreError as error:
+                if self._watching:
+                    self._watched_until = asyncio.get_running_loop().time()
+                self._watching = False
+                wait = max(next(waits), follow.denied_wait if isinstance(error, Denied) else 0)
+                self._report(f"{key}: {error}; trying again in {wait:.1f} s")
+                await pause(self._store, connections, wait)
+
+    async def _watch(self) -> AsyncIterator[None]:
+        """Look what is there, then watch; yields whenever etcd has said something."""
+        key, revision = self._settings.key, 0
+        async with ending(self._store.pages(key)) as pages:
+            async for page in pages:
+                revision = page.revision
+                for entry in page.entries:
+                    if entry.key == key:
+                        self._found((entry.value, entry.revision))
+        async with ending(self._store.changes(key, after=revision)) as batches:
+            async for batch in batches:
+                if not self._watching:
+                    self._watching = True
+                    self._report(None)
+                for event in batch.events:
+                    if isinstance(event, Put) and event.key == key:
+                        now = asyncio.get_running_loop().time()
+                        self._heard((event.value, event.revision), now)
+                yield
+
+    def _found(self, value: tuple[bytes, int]) -> None:
+        """A beat that was there when we looked."""
+        if self._value is None:
+            self._heard(value, asyncio.get_running_loop().time())
+        elif value != self._value:
+            self._heard(value, self._watched_until)
+
+    def _heard(self, value: tuple[bytes, int], at: float) -> None:
+        silent = not self.fresh
         set_back = self._value is not None and value[1] < self._value[1]
-        if set_back or not self.fresh:
-            self._since = value[1]
         self._value = value
-        self._beat_at = asyncio.get_running_loop().time()
-        self._beat.set()
-        self._beat = asyncio.Event()
+        self._beat_at = max(at, self._beat_at or 0.0)
+        if self.fresh:
+            if silent or set_back:
+                self._since = value[1]
+            self._beat.set()
+            self._beat = asyncio.Event()
 
     async def _alarm(self) -> None:
         """Tell each time that another limit has passed in silence."""
@@ -110,8 +147,9 @@ class Heartbeat:
         while True:
             age = self.age()
             if age > limit:
-                told = f"no heartbeat for {age:.0f} s, more than the limit of {limit:.0f} s"
-                self._on_stale(told)
+                self._on_stale(
+                    f"no heartbeat for {age:.0f} s, more than the limit of {limit:.0f} s"
+                )
                 await self._silence(limit)
             else:
                 await self._silence(limit - age)

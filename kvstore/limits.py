@@ -5,6 +5,28 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
+class Waited:
+    """What operations waited for their turn, in seconds, since the start."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = 0.0
+        self.least = 0.0
+        self.most = 0.0
+
+    def add(self, seconds: float) -> None:
+        """One more has waited."""
+        self.least = min(self.least, seconds) if self.count else seconds
+        self.most = max(self.most, seconds)
+        self.count += 1
+        self.total += seconds
+
+    @property
+    def mean(self) -> float:
+        """Of all; 0 without any."""
+        return self.total / self.count if self.count else 0.0
+
+
 class Limiter:
     """A token bucket with a limit of concurrency; ``async with limiter.turn()`` around one
     operation. First come, first served.
@@ -20,6 +42,7 @@ class Limiter:
         self._filled_at: float | None = None
         self._room = asyncio.Semaphore(inflight or max(1, int(self._rate)))
         self._later_room = asyncio.Semaphore(inflight or max(1, int(rate)))
+        self.waited = Waited()
 
     def bootstrapped(self) -> None:
         """The first synchronisation is over: from now on the ordinary rate holds."""
@@ -37,8 +60,11 @@ class Limiter:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Hold this around one operation."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
         async with self._room:
-            wait = self._reserve(asyncio.get_running_loop().time())
+            wait = self._reserve(clock())
             if wait > 0:
                 await asyncio.sleep(wait)
+            self.waited.add(clock() - began)
             yield

@@ -13,7 +13,17 @@ from kvstore.events import Change, Delete, Event, Put, Synced
 from kvstore.gate import Belief, Dated, Gate
 from kvstore.pace import Pace
 
-__all__ = ["Connected", "Dated", "FollowSettings", "Gate", "Report", "ending", "follow"]
+__all__ = [
+    "Connected",
+    "Dated",
+    "FollowSettings",
+    "Gate",
+    "Report",
+    "connection_of",
+    "ending",
+    "follow",
+    "pause",
+]
 
 T = TypeVar("T")
 Report = Callable[[str | None], None]
@@ -68,7 +78,7 @@ async def follow(
     follower = _Follower(store, prefix, gate, canary, settings, report)
     waits = Backoff(first=settings.first_wait, ceiling=settings.ceiling, jitter=settings.jitter)
     while True:
-        connections = store.connections if isinstance(store, Connected) else 0
+        connections = connection_of(store)
         try:
             async with ending(follower.story()) as story:
                 async for told in story:
@@ -86,7 +96,7 @@ async def follow(
         except StoreError as error:
             wait = next(waits)
             follower.interrupted(f"{error}; trying again in {wait:.1f} s")
-        await _pause(store, connections, wait)
+        await pause(store, connections, wait)
 
 
 class _Follower:
@@ -297,7 +307,12 @@ async def _unless(
     return result
 
 
-async def _pause(store: Reader, connections: int, seconds: float) -> None:
+def connection_of(store: Reader) -> int:
+    """The number of the present connection, 0 for a store that does not count them."""
+    return store.connections if isinstance(store, Connected) else 0
+
+
+async def pause(store: Reader, connections: int, seconds: float) -> None:
     """Wait; not longer than until a lost connection is up again."""
     if not isinstance(store, Connected):
         await asyncio.sleep(seconds)

@@ -255,7 +255,8 @@ def running_etcd(
 def running_members(count: int, binary: Path = DEBIAN) -> Iterator[list[Etcd]]:
     """A cluster of several members."""
     with etcd_folder() as folder:
-        members = [Etcd(folder, binary=binary, name=f"m{at}") for at in range(count)]
+        quick = ["--heartbeat-interval=50", "--election-timeout=300"]
+        members = [Etcd(folder, binary=binary, name=f"m{at}", options=quick) for at in range(count)]
         peers = {member.name: member.peer_port for member in members}
         try:
             for member in members:

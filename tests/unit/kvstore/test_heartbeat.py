@@ -51,6 +51,46 @@ async def test_a_beat_that_is_there_already_counts_once() -> None:
 
 
 @virtual
+async def test_a_beat_of_a_long_absence_is_as_old_as_the_absence() -> None:
+    store = MemoryStore()
+    async with beating(store) as (heartbeat, _):
+        await beat(store, b"1")
+        store.outage()
+        await settle()
+        store.heal()
+        await store.commit([PutOp(KEY, b"2")])
+        store.outage()
+        await asyncio.sleep(1000)
+        store.heal()
+        await settle()
+        assert heartbeat.age() >= 1000
+        assert not heartbeat.fresh
+        await beat(store, b"3")
+        assert heartbeat.fresh
+
+
+@virtual
+async def test_a_beat_of_a_short_absence_counts_from_its_beginning() -> None:
+    store = MemoryStore()
+    async with beating(store) as (heartbeat, _):
+        await asyncio.sleep(100)
+        store.outage()
+        await asyncio.sleep(50)
+        await _write_unseen(store)
+        store.heal()
+        await asyncio.sleep(60)
+        assert heartbeat.fresh
+        assert 50 <= heartbeat.age() <= 111
+
+
+async def _write_unseen(store: MemoryStore) -> None:
+    """Somebody else's connection is not broken."""
+    store._failure, failure = None, store._failure
+    await store.commit([PutOp(KEY, b"unseen")])
+    store._failure = failure
+
+
+@virtual
 async def test_beats_keep_it_fresh_whatever_they_say() -> None:
     store = MemoryStore()
     async with beating(store) as (heartbeat, alarms):
