@@ -12,6 +12,7 @@ from clustermesh import http, logs, process
 from clustermesh.apiserver import metrics, order, start
 from clustermesh.apiserver.access import Access
 from clustermesh.apiserver.announce import Announcement
+from clustermesh.apiserver.heard import Heard
 from clustermesh.apiserver.heartbeat import Heart
 from clustermesh.apiserver.imports import ImportSide
 from clustermesh.apiserver.measured import Measured
@@ -78,6 +79,7 @@ class Apiserver:
         self._board = board
         self._registry: CollectorRegistry = metrics.registry()
         self._measured = Measured(store, self._registry)
+        self._heard = Heard(store, self._registry)
         self._access = Access(
             config,
             cluster=settings.cluster_name,
@@ -173,7 +175,7 @@ class Apiserver:
             tasks.create_task(self._tidy(publication, publisher, supply, importing), name="tidy")
             gc.freeze()  # what is held now stays for long: never to be searched for garbage
             tasks.create_task(heart.run(publication.alive), name="heartbeat")
-            tasks.create_task(announcement.watch(self._store), name="cluster-config")
+            tasks.create_task(announcement.watch(self._heard), name="cluster-config")
             tasks.create_task(
                 announcement.recheck(self._store, every=settings.config_recheck),
                 name="cluster-config recheck",

@@ -35,13 +35,17 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Requests(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests to etcd: how many, how long, and how many there may be in a second."""
+    """Requests to etcd: how many, how long, and how many there may be in a second.
+
+    ``waited`` is what they waited for their turn: least, mean and most seconds.
+    """
 
     succeeded: int
     failed: int
     in_flight: int
     seconds: float
     limit: float
+    waited: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 class State(Collector):
@@ -94,7 +98,7 @@ def _peers_names(reading: Reading) -> Iterable[Metric]:
 
 
 def limiter(requests: Requests, *, prefix: str = PREFIX) -> Iterable[Metric]:
-    """The series of the rate limit; what a request waited is not measured apart."""
+    """The series of the rate limit."""
     done = requests.succeeded + requests.failed
     processed = CounterMetricFamily(
         prefix + "api_limiter_processed_requests",
@@ -110,6 +114,12 @@ def limiter(requests: Requests, *, prefix: str = PREFIX) -> Iterable[Metric]:
     )
     duration.add_metric(["etcd", "mean"], requests.seconds / done if done else 0.0)
     yield duration
+    waiting = gauge(
+        "api_limiter_wait_duration_seconds", "Wait for a request's turn", labels, prefix=prefix
+    )
+    for value, seconds in zip(("min", "mean", "max"), requests.waited, strict=True):
+        waiting.add_metric(["etcd", value], seconds)
+    yield waiting
     flying = gauge(
         "api_limiter_requests_in_flight", "Requests without an answer yet", labels, prefix=prefix
     )

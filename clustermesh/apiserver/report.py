@@ -96,6 +96,7 @@ class Report:
 
     def reading(self) -> Reading:
         """GET /metrics."""
+        waited = self._etcd.waited
         nothing = dict.fromkeys(self._scopes, 0)
         took = self._synced_at - self._started if self._synced_at else 0.0
         return Reading(
@@ -109,6 +110,7 @@ class Report:
                 in_flight=self._measured.in_flight,
                 seconds=self._measured.seconds,
                 limit=self._etcd.config.qps,
+                waited=(waited.least, waited.mean, waited.most),
             ),
             initial_sync=dict.fromkeys(self._scopes, bool(self._synced_at)),
             bootstrap_seconds=took,

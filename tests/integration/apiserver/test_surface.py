@@ -8,10 +8,8 @@ from tests.support.etcd import Etcd, free_port
 from tests.support.vectors import APISERVER
 
 NOT_OURS = {
-    # Go's runtime, and parts that this program does not have.
+    # A framework that this program does not have.
     "cilium_hive_status",
-    "cilium_clustermesh_apiserver_kvstore_events_queue_seconds",
-    "cilium_clustermesh_apiserver_api_limiter_wait_duration_seconds",
 }
 SERIES = re.compile(r"^(cilium_[a-z_]+?)(?:_bucket|_sum|_count)?(?:\{(.*)\})? ")
 
