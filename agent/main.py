@@ -10,6 +10,7 @@ from clustermesh import logs  # before anything imports structlog, which it make
 from agent import preflight
 from agent.agent import Agent
 from agent.settings import PINS, Settings
+from bpf import namespace
 from bpf.datapath import Datapath
 from bpf.datapath import load as load_datapath
 from bpf.errors import BpfError
@@ -60,10 +61,9 @@ def _datapath(settings: Settings) -> Datapath:
 
 
 def _sizes(settings: Settings) -> DatapathSettings:
-    if not settings.map_entries:
-        return DatapathSettings(table_size=settings.table_size)
-    sizes = DatapathSettings.small(settings.map_entries)
-    return replace(sizes, table_size=settings.table_size)
+    room = settings.map_entries
+    sizes = DatapathSettings.small(room) if room else DatapathSettings()
+    return replace(sizes, table_size=settings.table_size, host_netns=namespace.cookie())
 
 
 if __name__ == "__main__":

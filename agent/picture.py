@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 from agent.addresses.addresses import Addresses
 from agent.facts import Me
-from agent.services.compose import frontends
 from agent.services.merge import Verdict, mismatch
 from agent.services.offers import PROTOCOL_NAMES, Condition, Group, Offer
 from agent.services.program import Place
@@ -35,7 +34,7 @@ class Picture:
             if service is not None and self._services.serves(service):
                 found += [
                     self._service(name, service, place, frontend)
-                    for place, frontend in frontends(service).items()
+                    for place, frontend in self._services.frontends(service).items()
                 ]
         return sorted(found, key=lambda status: (status.id, status.frontend))
 

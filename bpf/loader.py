@@ -18,7 +18,7 @@ from bpf.pins import Pins, opened, pin
 from bpf.specs import MAPS, OBJECTS, DatapathSettings, differences
 from bpf.state import State
 
-_CONSTANTS: Final = Struct("=I")  # `settings` in lb.h
+_CONSTANTS: Final = Struct("=I4xQ")  # `settings` in lb.h
 _WITH_CONSTANTS: Final = frozenset({"sock_lb"})
 
 
@@ -93,12 +93,16 @@ def _make_maps(pins: Pins, settings: DatapathSettings, found: Mapping[str, int])
     return made
 
 
+def _constants(settings: DatapathSettings) -> bytes:
+    return _CONSTANTS.pack(settings.table_size, settings.host_netns)
+
+
 def version_of(maps: Mapping[str, int], settings: DatapathSettings) -> str:
     """Names programs by all that decides them: their code, their constants and their maps."""
     digest = hashlib.sha256()
     for name in sorted(OBJECTS):
         digest.update(image(name))
-    digest.update(_CONSTANTS.pack(settings.table_size))
+    digest.update(_constants(settings))
     for name in sorted(maps):
         digest.update(f" {name}={syscalls.map_info(maps[name]).id}".encode())
     return digest.hexdigest()[:16]
@@ -143,7 +147,7 @@ def _make_programs(
             for map_name, fd in maps.items():
                 elf.use_map(map_name, fd)
             if name in _WITH_CONSTANTS:
-                elf.set_constants(_CONSTANTS.pack(settings.table_size))
+                elf.set_constants(_constants(settings))
             elf.load()
             for program in programs:
                 made[program] = os.dup(elf.program_fd(program))

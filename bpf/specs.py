@@ -32,6 +32,9 @@ class DatapathSettings:
     """Bytes of the ring in which a monitor finds events: a power of two, whole pages."""
     table_size: int = 1_021
     """Entries of one selection table: one of TABLE_SIZES."""
+    host_netns: int = 0
+    """Cookie of the host's network namespace (bpf.namespace), where node ports are on the loopback
+    device, too; 0: nowhere."""
     tcx: bool = True
     """False attaches by clsact also where the kernel has TCX (6.6)."""
 

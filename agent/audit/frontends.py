@@ -48,6 +48,15 @@ class At(NamedTuple):
     proto: int
 
 
+KINDS: Final[Mapping[str, int]] = {
+    Scope.CLUSTER_IP: 0,
+    Scope.EXTERNAL_IP: 0x0041,
+    Scope.LOAD_BALANCER: 0x0060,
+    Scope.NODE_PORT: 0x0002,
+}
+"""Flags by the kind of address (contract datapath 1.3): what it is, and that it is routable."""
+
+
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """One frontend as it must be."""
 
@@ -110,7 +119,7 @@ def frontends(
         service = own.services[name]
         if not (service.is_global or given.every_service):
             continue
-        places = [(at, it) for it in service.frontends if (at := _place(it)) is not None]
+        places = list(_places(service, outside=given.every_service))
         places = [(at, it) for at, it in places if at not in found.wanted.keys() | found.places]
         try:
             why = unreadable.get(name) or unreadable.get(service.namespace, "")
@@ -124,7 +133,10 @@ def frontends(
         for at, frontend in places:
             known = _candidates(at, frontend.name, offers)
             known += _others(known, present.get(at, ()) if service.is_global else ())
-            found.wanted[at] = _wanted(at, name, service, known, asked, given)
+            here = asked if frontend.scope == Scope.CLUSTER_IP else asked._replace(only_here=False)
+            wanted = _wanted(at, name, service, known, here, given)
+            flags = wanted.flags | KINDS[frontend.scope]
+            found.wanted[at] = msgspec.structs.replace(wanted, flags=flags)
     return found
 
 
@@ -161,12 +173,22 @@ def _wanted(
     )
 
 
-def _place(frontend: Frontend) -> At | None:
-    """Only cluster addresses are served, and only by protocols that have ports."""
-    proto, address = PROTOCOLS.get(frontend.protocol, 0), packed(frontend.address)
-    if frontend.scope != Scope.CLUSTER_IP or not (proto and address and frontend.port):
-        return None
-    return At(address, frontend.port, proto)
+def _places(service: LocalService, *, outside: bool) -> Iterator[tuple[At, Frontend]]:
+    """Cluster addresses, and in place of kube-proxy those for clients outside of the cluster, by
+    protocols that have ports. A node port's address is the unspecified one of each family."""
+    cluster = [packed(it.address) for it in service.frontends if it.scope == Scope.CLUSTER_IP]
+    for frontend in service.frontends:
+        proto = PROTOCOLS.get(frontend.protocol, 0)
+        guarded = frontend.scope == Scope.LOAD_BALANCER and service.load_balancer_source_ranges
+        if not (proto and frontend.port) or frontend.scope not in KINDS or guarded:
+            continue
+        if frontend.scope == Scope.NODE_PORT:
+            addresses = {bytes(len(it)) for it in cluster}
+        else:
+            addresses = {packed(frontend.address)}
+        for address in addresses if outside or frontend.scope == Scope.CLUSTER_IP else ():
+            if address:
+                yield At(address, frontend.port, proto), frontend
 
 
 # --- who offers what -----------------------------------------------------------------------------

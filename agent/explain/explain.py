@@ -14,7 +14,6 @@ from agent.clusters import Clusters
 from agent.explain import held, rows
 from agent.facts import Me
 from agent.picture import Picture, at
-from agent.services.compose import frontends
 from agent.services.merge import Verdict
 from agent.services.offers import PROTOCOL_NAMES, Condition
 from agent.services.program import Place
@@ -109,7 +108,7 @@ class Explainer:
 
     def _frontends(self, name: str, service: LocalService) -> Iterator[FrontendStory]:
         rivals = [reason for rival, reason in self._services.rivalries() if rival == name]
-        for place, frontend in frontends(service).items():
+        for place, frontend in self._services.frontends(service).items():
             yield self._frontend(name, service, place, frontend, rivals)
 
     def _frontend(

@@ -1,7 +1,7 @@
 """From verdicts about backends to the program of a frontend: slots, counters, flags, table."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from agent.services.merge import Backend, Verdict
 from agent.services.offers import PROTOCOLS, Condition
@@ -15,14 +15,41 @@ MOST_SLOTS = 0xFFFF
 """Slot numbers have 16 bits."""
 
 
-def frontends(service: LocalService) -> dict[Place, Frontend]:
-    """Where a service is reached. Headless services, and scopes not served yet, have no place."""
+SCOPE_FLAGS: Final[Mapping[str, ServiceFlag]] = {
+    Scope.CLUSTER_IP: ServiceFlag(0),
+    Scope.EXTERNAL_IP: ServiceFlag.EXTERNAL_IP | ServiceFlag.ROUTABLE,
+    Scope.LOAD_BALANCER: ServiceFlag.LOAD_BALANCER | ServiceFlag.ROUTABLE,
+    Scope.NODE_PORT: ServiceFlag.NODE_PORT,
+}
+"""Contract datapath 1.3. A node port's one entry is not routable: it stands for every node's."""
+
+
+def frontends(service: LocalService, *, outside: bool = False) -> dict[Place, Frontend]:
+    """Where a service is reached; with ``outside`` also at the addresses that are meant for clients
+    outside of the cluster. Headless services have no place.
+
+    An address behind source ranges is left to whoever enforces them.
+    """
     found = {}
     for frontend in service.frontends:
-        address, proto = packed(frontend.address), PROTOCOLS.get(frontend.protocol, 0)
-        if frontend.scope == Scope.CLUSTER_IP and address and proto and frontend.port:
+        proto = PROTOCOLS.get(frontend.protocol, 0)
+        if not proto or not frontend.port or frontend.scope not in SCOPE_FLAGS:
+            continue
+        if frontend.scope != Scope.CLUSTER_IP and not outside:
+            continue
+        if frontend.scope == Scope.LOAD_BALANCER and service.load_balancer_source_ranges:
+            continue
+        for address in _addresses(service, frontend):
             found[Place(address, frontend.port, proto)] = frontend
     return found
+
+
+def _addresses(service: LocalService, frontend: Frontend) -> Iterable[bytes]:
+    """A node port has the unspecified address of each family that the service has."""
+    if frontend.scope != Scope.NODE_PORT:
+        return filter(None, [packed(frontend.address)])
+    own = (packed(it.address) for it in service.frontends if it.scope == Scope.CLUSTER_IP)
+    return {bytes(len(address)) for address in own if address}
 
 
 class Selection(NamedTuple):
@@ -40,6 +67,7 @@ class Selection(NamedTuple):
 def compose(
     number: int,
     service: LocalService,
+    frontend: Frontend,
     verdicts: Sequence[Verdict],
     id_of: Callable[[Backend], int],
     size: int,
@@ -63,7 +91,7 @@ def compose(
         backends=backends,
         count=len(used),
         parked=len(parked),
-        flags=_flags(service),
+        flags=_flags(service, frontend),
         timeout=min(service.session_affinity_seconds, MAX_AFFINITY_TIMEOUT),
         shares=shares({n: q for n, q in zip(chosen.ids, chosen.quotas, strict=True) if q}),
         slots=len(backends),
@@ -89,10 +117,10 @@ def _names(used: Sequence[tuple[Verdict, int]]) -> tuple[bytes, ...]:
     return tuple(backend.address + backend.port.to_bytes(2, "big") for backend in backends)
 
 
-def _flags(service: LocalService) -> int:
-    flags = ServiceFlag(0)
+def _flags(service: LocalService, frontend: Frontend) -> int:
+    flags = SCOPE_FLAGS[frontend.scope]
     if service.session_affinity_seconds:
         flags |= ServiceFlag.SESSION_AFFINITY
-    if service.internal_traffic_policy == "Local":
+    if service.internal_traffic_policy == "Local" and frontend.scope == Scope.CLUSTER_IP:
         flags |= ServiceFlag.INT_LOCAL
     return int(flags)

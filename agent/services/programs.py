@@ -22,7 +22,7 @@ from agent.services.writer import Round, Writer
 from bpf.datapath import Maps
 from bpf.errors import BpfError
 from bpf.layout_lb import unpack_rev_nat
-from clustermesh.local import LocalService
+from clustermesh.local import Frontend, LocalService
 
 LAST_ID: Final = 65_534
 """Of a frontend; 65535 triggers the roll-over (contract datapath 5.4)."""
@@ -76,7 +76,12 @@ class Programs:
     # -- turns --------------------------------------------------------------------------------
 
     def change(
-        self, place: Place, name: str, service: LocalService, verdicts: Sequence[Verdict]
+        self,
+        place: Place,
+        name: str,
+        service: LocalService,
+        frontend: Frontend,
+        verdicts: Sequence[Verdict],
     ) -> Change | None:
         """The turn that makes the frontend what a service wants; None when it is that.
 
@@ -84,7 +89,7 @@ class Programs:
         """
         old = self._program_at(place)
         number = self._ids.of(place)
-        new, chosen = compose(number, service, verdicts, self._id_of, self._table_size)
+        new, chosen = compose(number, service, frontend, verdicts, self._id_of, self._table_size)
         if new == old:
             return None
         self._backends.retain(new)

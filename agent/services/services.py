@@ -229,7 +229,7 @@ class Services:
     def _wanted(self, service: LocalService | None) -> dict[Place, Frontend]:
         if service is None or not self.serves(service):
             return {}
-        return frontends(service)
+        return self.frontends(service)
 
     def _turn(
         self, name: str, service: LocalService, place: Place, frontend: Frontend
@@ -242,7 +242,7 @@ class Services:
         if not settled and not any(verdict.weight for verdict in verdicts):
             self._waiting.add(name)
             return None
-        return self.programs.change(place, name, service, verdicts)
+        return self.programs.change(place, name, service, frontend, verdicts)
 
     def verdicts(
         self, name: str, service: LocalService, place: Place, frontend: Frontend
@@ -252,7 +252,7 @@ class Services:
         offers += self._remnants.at(place, self._clusters)
         offers = [offer for offer in offers if offer.cluster not in self.held]
         found = merge.candidates(frontend, place.proto, len(place.address), offers)
-        return merge.choose(found, self.facts.consumer(service, name), self._unreachable)
+        return merge.choose(found, self.facts.consumer(service, name, frontend), self._unreachable)
 
     def _ended(self, round_: Round, error: BpfError | None) -> None:
         """A round is over. What failed in company must show that it can be written alone."""
@@ -275,6 +275,10 @@ class Services:
             self._touch(round_.names)
 
     # -- asked ------------------------------------------------------------------------------------
+
+    def frontends(self, service: LocalService) -> dict[Place, Frontend]:
+        """Where a service that we serve is reached: in place of kube-proxy, at every address."""
+        return frontends(service, outside=self._every_service)
 
     def serves(self, service: LocalService) -> bool:
         """Whether the service's frontends are ours to write."""

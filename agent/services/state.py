@@ -8,7 +8,7 @@ from agent.services.merge import Consumer
 from agent.services.offers import Offer
 from agent.services.policy import PLAIN, BadPolicy, Policy
 from clustermesh.keys import Kind
-from clustermesh.local import LocalService
+from clustermesh.local import Frontend, LocalService, Scope
 from clustermesh.model import ClusterService, EndpointSlice
 
 
@@ -158,12 +158,17 @@ class ServiceFacts:
             yield self._own[name]
         yield from self._offers.get(name, {}).values()
 
-    def consumer(self, service: LocalService, name: str) -> Consumer:
-        """How the own cluster wants to use the service."""
+    def consumer(self, service: LocalService, name: str, frontend: Frontend) -> Consumer:
+        """How the own cluster wants to use the service at this frontend.
+
+        The internal policy is one for the service's own address: who asks in the cluster for an
+        address that is meant for outside gets any backend, as Kubernetes has it.
+        """
+        local = service.internal_traffic_policy == "Local"
         return Consumer(
             is_global=service.is_global,
             affinity=service.affinity,
-            only_here=service.internal_traffic_policy == "Local",
+            only_here=local and frontend.scope == Scope.CLUSTER_IP,
             policy=self._policies.get(name, PLAIN),
         )
 

@@ -6,16 +6,6 @@
 #include "events.h"
 #include "unreachable.h"
 
-enum {
-	IDENTITY_HOST = 1,
-	IDENTITY_WORLD = 2,
-	IDENTITY_REMOTE_NODE = 6,
-	IDENTITY_WORLD_IPV4 = 9,
-	IDENTITY_WORLD_IPV6 = 10,
-	IDENTITY_LAST_RESERVED = 10,
-	IDENTITY_END = 1 << 24,
-};
-
 /* A tunnel key up to, not including, local_ipv4: the kernel then picks the source by route. */
 enum { TUNNEL_KEY_SIZE = offsetof(struct bpf_tunnel_key, local_ipv4), TUNNEL_TTL = 64 };
 

@@ -63,6 +63,7 @@ class Lab:
         flags: int = 0,
         timeout: int = 0,
         table: list[int] | None = None,
+        port: int = PORT,
     ) -> None:
         maps = self.datapath.maps
         v6 = ":" in vip
@@ -73,12 +74,12 @@ class Lab:
         if table is not None:
             tables.swap([pack_rev_nat(rev_nat)], pack_table(table))
         slots = [
-            (ServiceKey(address, PORT, proto, n).pack(), ServiceValue(number, 0, rev_nat).pack())
+            (ServiceKey(address, port, proto, n).pack(), ServiceValue(number, 0, rev_nat).pack())
             for n, number in enumerate(backends, 1)
         ]
-        revnats.put_many([(pack_rev_nat(rev_nat), ReverseNatValue(address, PORT).pack())])
+        revnats.put_many([(pack_rev_nat(rev_nat), ReverseNatValue(address, port).pack())])
         master = ServiceValue(timeout, len(backends), rev_nat, flags)
-        services.put_many([*slots, (ServiceKey(address, PORT, proto).pack(), master.pack())])
+        services.put_many([*slots, (ServiceKey(address, port, proto).pack(), master.pack())])
         maps.affinity_match.put_many(
             [(AffinityMatchKey(number, rev_nat).pack(), b"\0") for number in backends]
         )
@@ -154,11 +155,17 @@ def serving(namespace: str, addresses: list[str]) -> Iterator[None]:
         servers.close()
 
 
-def ask(vip: str, kind: socket.SocketKind, *, family: socket.AddressFamily | None = None) -> str:
+def ask(
+    vip: str,
+    kind: socket.SocketKind,
+    *,
+    family: socket.AddressFamily | None = None,
+    port: int = PORT,
+) -> str:
     """Which backend answers a connected socket."""
     with socket.socket(family or family_of(vip), kind) as client:
         client.settimeout(5)
-        client.connect((vip, PORT))
+        client.connect((vip, port))
         client.sendall(b"who")
         return client.recv(100).decode()
 

@@ -6,6 +6,17 @@
 
 enum { FAMILY_IPV4 = 1, FAMILY_IPV6 = 2 };
 
+/* Identities that mean the same everywhere, and how many fit a VNI: contract 1.15. */
+enum {
+	IDENTITY_HOST = 1,
+	IDENTITY_WORLD = 2,
+	IDENTITY_REMOTE_NODE = 6,
+	IDENTITY_WORLD_IPV4 = 9,
+	IDENTITY_WORLD_IPV6 = 10,
+	IDENTITY_LAST_RESERVED = 10,
+	IDENTITY_END = 1 << 24,
+};
+
 /* --- overlay: contract 1.1 and 1.2 -------------------------------------------------------------- */
 struct tunnel_key {
 	__be32 address[4];
@@ -43,10 +54,12 @@ struct ipcache_value {
 
 /* --- services: contract 1.3 to 1.5 -------------------------------------------------------------- */
 enum {
+	SERVICE_EXTERNAL_IP = 0x0001,
 	SERVICE_SESSION_AFFINITY = 0x0010,
 	SERVICE_TWO_SCOPES = 0x2000,
 };
 enum { SCOPE_EXTERNAL = 0, SCOPE_INTERNAL = 1 };
+enum { NODE_PORT_FIRST = 30000, NODE_PORT_LAST = 32767 };
 enum { AFFINITY_TIMEOUT_MASK = 0xffffff };
 
 struct lb4_key {

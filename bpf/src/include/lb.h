@@ -3,9 +3,12 @@
 #pragma once
 #include "metrics.h"
 
-/* Set before loading: entries of a selection table. */
+/* Set before loading: entries of a selection table; the cookie of the host's network namespace, 0 for none
+ * known. */
 const volatile struct {
 	__u32 table_size;
+	__u32 pad;
+	__u64 host_netns;
 } settings SEC(".rodata") = {.table_size = DEFAULT_TABLE_SIZE};
 
 enum { LB_UNTOUCHED = 0, LB_TRANSLATED = 1 };
@@ -19,6 +22,18 @@ static __always_inline void count_lb(enum reason reason, enum line line)
 static __always_inline __u64 now_seconds(void)
 {
 	return bpf_ktime_get_ns() / NS_PER_SECOND;
+}
+
+static __always_inline int may_be_node_port(__be16 port)
+{
+	__u16 number = bswap16(port);
+
+	return number >= NODE_PORT_FIRST && number <= NODE_PORT_LAST;
+}
+
+static __always_inline int is_on_host(void *ctx)
+{
+	return settings.host_netns && bpf_get_netns_cookie(ctx) == settings.host_netns;
 }
 
 /* One look-up decides: whatever the policy, the agent has expressed it as the shares of this table. */

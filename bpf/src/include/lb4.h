@@ -14,6 +14,44 @@ static __always_inline struct lb_service *lb4_service(struct lb4_key *key)
 	return service;
 }
 
+/* Whether it is an address of a node of our own cluster. */
+static __always_inline int lb4_own_node(__be32 address)
+{
+	struct ipcache_key key = {.prefixlen = IPCACHE_STATIC_BITS + 32,
+				  .family = FAMILY_IPV4,
+				  .address = {address}};
+	struct ipcache_value *known = bpf_map_lookup_elem(&cilium_ipcache, &key);
+	struct cm_state *state = agent_state();
+	struct cm_node *node;
+
+	if (!known || known->identity != IDENTITY_REMOTE_NODE)
+		return known && known->identity == IDENTITY_HOST;
+	node = bpf_map_lookup_elem(&cm_nodes, &address);
+	return node && state && node->cluster_id == state->cluster_id;
+}
+
+static __always_inline int lb4_loopback(void *ctx, __be32 address)
+{
+	return (address & const_bswap32(0xff000000)) == const_bswap32(0x7f000000) && is_on_host(ctx);
+}
+
+/* The service that is meant: by its own address, or by a node's and a node port. Any address may be
+ * written into a Service as an external one, so these count only where they are a node's. Contract 3.7. */
+static __always_inline struct lb_service *lb4_find(void *ctx, struct lb4_key *key)
+{
+	struct lb_service *service = lb4_service(key);
+
+	if (service)
+		return service->flags & SERVICE_EXTERNAL_IP && !lb4_own_node(key->address) ?
+			       NULL :
+			       service;
+	if (!may_be_node_port(key->port) ||
+	    !(lb4_loopback(ctx, key->address) || lb4_own_node(key->address)))
+		return NULL;
+	key->address = 0;
+	return lb4_service(key);
+}
+
 static __always_inline __u32 lb4_pick_slot(struct lb4_key *key, const struct lb_service *service,
 					   __u32 number)
 {
@@ -76,15 +114,15 @@ static __always_inline void lb4_stick(void *ctx, const struct lb_service *servic
 }
 
 /* Remembers what the application asked for; written before the backend can be seen. */
-static __always_inline int lb4_remember(struct bpf_sock_addr *ctx, const struct lb4_key *key,
+static __always_inline int lb4_remember(struct bpf_sock_addr *ctx, __be32 address, __be16 port,
 					const struct lb_service *service,
 					const struct lb4_backend *backend)
 {
 	struct lb4_reverse_sk_key at = {.cookie = bpf_get_socket_cookie(ctx),
 					.address = backend->address,
 					.port = backend->port};
-	struct lb4_reverse_sk_value asked = {.address = key->address,
-					     .port = key->port,
+	struct lb4_reverse_sk_value asked = {.address = address,
+					     .port = port,
 					     .rev_nat = service->rev_nat};
 	struct lb4_reverse_sk_value *known = bpf_map_lookup_elem(&cilium_lb4_reverse_sk, &at);
 
@@ -98,7 +136,7 @@ static __always_inline int lb4_remember(struct bpf_sock_addr *ctx, const struct 
 static __always_inline int lb4_forward(struct bpf_sock_addr *ctx, __be32 *address, __be16 *port)
 {
 	struct lb4_key key = {.address = *address, .port = *port, .proto = ctx->protocol};
-	struct lb_service *service = lb4_service(&key);
+	struct lb_service *service = lb4_find(ctx, &key);
 	struct lb4_backend *backend = NULL;
 	__u32 id = 0;
 	int affine;
@@ -122,7 +160,7 @@ static __always_inline int lb4_forward(struct bpf_sock_addr *ctx, __be32 *addres
 		count_lb(FORWARDED, LINE_STALE_LOCAL);
 		return LB_UNTOUCHED;
 	}
-	if (lb4_remember(ctx, &key, service, backend)) {
+	if (lb4_remember(ctx, *address, *port, service, backend)) {
 		count_lb(LB_REVERSE_FULL, LINE_PLAIN);
 		return -ENOMEM;
 	}
@@ -147,7 +185,7 @@ static __always_inline int lb4_reverse(struct bpf_sock_addr *ctx, __be32 *addres
 		return LB_UNTOUCHED;
 	key.address = asked->address;
 	key.port = asked->port;
-	service = lb4_service(&key);
+	service = lb4_find(ctx, &key);
 	if (!service || service->rev_nat != asked->rev_nat || !service->count) {
 		bpf_map_delete_elem(&cilium_lb4_reverse_sk, &at);
 		count_lb(LB_REVERSE_STALE, LINE_PLAIN);

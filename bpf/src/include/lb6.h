@@ -27,6 +27,39 @@ static __always_inline struct lb_service *lb6_service(struct lb6_key *key)
 	return service;
 }
 
+/* Whether it is an address of this node; the overlay knows other nodes by their IPv4 addresses only. */
+static __always_inline int lb6_own_node(const __be32 address[4])
+{
+	struct ipcache_key key = {.prefixlen = IPCACHE_STATIC_BITS + 128, .family = FAMILY_IPV6};
+	struct ipcache_value *known;
+
+	copy6(key.address, address);
+	known = bpf_map_lookup_elem(&cilium_ipcache, &key);
+	return known && known->identity == IDENTITY_HOST;
+}
+
+static __always_inline int lb6_loopback(void *ctx, const __be32 address[4])
+{
+	return !address[0] && !address[1] && !address[2] && address[3] == const_bswap32(1) &&
+	       is_on_host(ctx);
+}
+
+/* See lb4_find. */
+static __always_inline struct lb_service *lb6_find(void *ctx, struct lb6_key *key)
+{
+	struct lb_service *service = lb6_service(key);
+
+	if (service)
+		return service->flags & SERVICE_EXTERNAL_IP && !lb6_own_node(key->address) ?
+			       NULL :
+			       service;
+	if (!may_be_node_port(key->port) ||
+	    !(lb6_loopback(ctx, key->address) || lb6_own_node(key->address)))
+		return NULL;
+	__builtin_memset(key->address, 0, sizeof(key->address));
+	return lb6_service(key);
+}
+
 static __always_inline __u32 lb6_pick_slot(struct lb6_key *key, const struct lb_service *service,
 					   __u32 number)
 {
@@ -89,18 +122,19 @@ static __always_inline void lb6_stick(void *ctx, const struct lb_service *servic
 }
 
 /* Remembers what the application asked for; written before the backend can be seen. */
-static __always_inline int lb6_remember(struct bpf_sock_addr *ctx, const struct lb6_key *key,
+static __always_inline int lb6_remember(struct bpf_sock_addr *ctx, const __be32 address[4],
+					__be16 port,
 					const struct lb_service *service,
 					const struct lb6_backend *backend)
 {
 	struct lb6_reverse_sk_key at = {.cookie = bpf_get_socket_cookie(ctx),
 					.port = backend->port};
-	struct lb6_reverse_sk_value asked = {.port = key->port,
+	struct lb6_reverse_sk_value asked = {.port = port,
 					     .rev_nat = service->rev_nat};
 	struct lb6_reverse_sk_value *known;
 
 	copy6(at.address, backend->address);
-	copy6(asked.address, key->address);
+	copy6(asked.address, address);
 	known = bpf_map_lookup_elem(&cilium_lb6_reverse_sk, &at);
 	if (known && equal6(known->address, asked.address) && known->port == asked.port &&
 	    known->rev_nat == asked.rev_nat)
@@ -118,7 +152,7 @@ static __always_inline int lb6_forward(struct bpf_sock_addr *ctx, __be32 address
 	int affine;
 
 	copy6(key.address, address);
-	service = lb6_service(&key);
+	service = lb6_find(ctx, &key);
 	if (!service)
 		return LB_UNTOUCHED;
 	if (!service->count)
@@ -138,7 +172,7 @@ static __always_inline int lb6_forward(struct bpf_sock_addr *ctx, __be32 address
 		count_lb(FORWARDED, LINE_STALE_LOCAL);
 		return LB_UNTOUCHED;
 	}
-	if (lb6_remember(ctx, &key, service, backend)) {
+	if (lb6_remember(ctx, address, *port, service, backend)) {
 		count_lb(LB_REVERSE_FULL, LINE_PLAIN);
 		return -ENOMEM;
 	}
@@ -164,7 +198,7 @@ static __always_inline int lb6_reverse(struct bpf_sock_addr *ctx, __be32 address
 		return LB_UNTOUCHED;
 	copy6(key.address, asked->address);
 	key.port = asked->port;
-	service = lb6_service(&key);
+	service = lb6_find(ctx, &key);
 	if (!service || service->rev_nat != asked->rev_nat || !service->count) {
 		bpf_map_delete_elem(&cilium_lb6_reverse_sk, &at);
 		count_lb(LB_REVERSE_STALE, LINE_PLAIN);

@@ -1,9 +1,11 @@
 """A whole agent on a node of its own: real etcds, real kernel, real sockets."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,13 @@ from bpf import syscalls
 from bpf.kernel_maps import KernelMap
 from bpf.layout import SKIP_TUNNEL, IpcacheKey, IpcacheValue
 from bpf.state import State
-from clustermesh import keys
+from clustermesh import keys, local
 from clustermesh.addresses import packed
-from kvstore.client import DeleteOp
-from tests.support.agent_process import Place, agent, own_cluster, place, remote_cluster
+from clustermesh.local import Frontend, LocalBackend, LocalService, NamedPort, Scope
+from kvstore.client import DeleteOp, PutOp
+from tests.support.agent_process import NODE_IP, Place, agent, own_cluster, place, remote_cluster
+from tests.support.bpf import inside
+from tests.support.bpf_services import ask, serving
 from tests.support.etcd import Etcd
 
 pytestmark = [pytest.mark.root, pytest.mark.etcd]
@@ -133,6 +138,25 @@ def test_a_cluster_on_the_same_link_is_reached_without_the_tunnel(
     ipcache.close()
     assert flags[packed("10.7.0.9")] == flags[packed("10.7.0.0")] == SKIP_TUNNEL
     assert flags[packed("10.1.0.9")] == 0
+
+
+def test_a_node_port_answers_on_the_node_and_its_loopback(node: Place, own: Etcd) -> None:
+    service = LocalService(
+        namespace="shop",
+        name="ported",
+        frontends=(
+            Frontend(address="10.96.0.99", port=80, name="http"),
+            Frontend(port=30080, name="http", scope=Scope.NODE_PORT),
+        ),
+        backends=(LocalBackend(address="10.1.0.9", ports=(NamedPort("http", "TCP", 8080),)),),
+    )
+    node.write(own, [PutOp(local.key_of(service), local.encode(service))])
+    node.run("ip", "addr", "add", "10.1.0.9/32", "dev", "lo")
+    with serving(node.name, ["10.1.0.9"]), agent(node, node.arguments(own)) as running:
+        running.until(lambda: used(node, "ported") == {"10.1.0.9:8080"})
+        for address, port in (("10.96.0.99", 80), (NODE_IP, 30080), ("127.0.0.1", 30080)):
+            connect = partial(ask, address, socket.SOCK_STREAM, port=port)
+            assert inside(connect, namespace=node.name, cgroup=node.cgroup) == "10.1.0.9"
 
 
 def test_a_node_alone_is_ready_and_keeps_its_network(node: Place, own: Etcd) -> None:

@@ -1,0 +1,102 @@
+"""Addresses that are meant for clients outside: served in place of kube-proxy only."""
+
+import pytest
+
+from agent.services.compose import frontends
+from agent.services.program import Place
+from bpf.layout_lb import ServiceFlag, ServiceKey, ServiceValue
+from clustermesh.addresses import spelled
+from clustermesh.local import Frontend, LocalBackend, LocalService, NamedPort, Scope
+from tests.support.mesh import Agent
+
+CLUSTER4, CLUSTER6 = "10.96.0.10", "fd00:96::a"
+EXTERNAL, BALANCER = "192.0.2.1", "198.51.100.9"
+
+HTTP = {"port": 80, "name": "http"}
+SERVICE = LocalService(
+    namespace="shop",
+    name="cart",
+    frontends=(
+        Frontend(address=CLUSTER4, **HTTP),
+        Frontend(address=EXTERNAL, scope=Scope.EXTERNAL_IP, **HTTP),
+        Frontend(address=BALANCER, scope=Scope.LOAD_BALANCER, **HTTP),
+        Frontend(port=30080, name="http", scope=Scope.NODE_PORT),
+    ),
+    backends=(
+        LocalBackend(address="10.1.0.5", ports=(NamedPort("http", "TCP", 8080),), node="a1"),
+        LocalBackend(address="10.1.1.5", ports=(NamedPort("http", "TCP", 8080),), node="a2"),
+    ),
+)
+
+
+def replaced(**changes: object) -> LocalService:
+    given = {name: getattr(SERVICE, name) for name in SERVICE.__struct_fields__}
+    return LocalService(**{**given, **changes})
+
+
+def places(service: LocalService, *, outside: bool) -> set[tuple[str, int]]:
+    found = frontends(service, outside=outside)
+    return {(spelled(place.address), place.port) for place in found}
+
+
+def test_beside_kube_proxy_only_the_services_own_address_is_served():
+    assert places(SERVICE, outside=False) == {(CLUSTER4, 80)}
+
+
+def test_in_place_of_kube_proxy_every_address_is():
+    assert places(SERVICE, outside=True) == {
+        (CLUSTER4, 80),
+        (EXTERNAL, 80),
+        (BALANCER, 80),
+        (NOWHERE4, 30080),
+    }
+
+
+NOWHERE4 = spelled(bytes(4))
+
+
+def test_a_node_port_has_an_entry_for_each_family_of_the_service():
+    both = replaced(frontends=(*SERVICE.frontends, Frontend(address=CLUSTER6, **HTTP)))
+    assert {place for place in frontends(both, outside=True) if place.port == 30080} == {
+        Place(bytes(4), 30080, 6),
+        Place(bytes(16), 30080, 6),
+    }
+
+
+def test_what_source_ranges_guard_is_left_to_who_enforces_them():
+    guarded = replaced(load_balancer_source_ranges=("203.0.113.0/24",))
+    assert (BALANCER, 80) not in places(guarded, outside=True)
+    assert (EXTERNAL, 80) in places(guarded, outside=True)
+
+
+def masters(service: LocalService, *, every: bool) -> dict[tuple[str, int], ServiceValue]:
+    agent = Agent(kube_proxy_replacement=every).local(service).synced("cluster-a").settle()
+    found = {}
+    for raw, value in agent.maps.services4.items():
+        key = ServiceKey.unpack(raw)
+        if key.slot == 0:
+            found[spelled(key.address), key.port] = ServiceValue.unpack(value)
+    return found
+
+
+def test_each_kind_of_address_has_its_flags():
+    flags = {
+        place: ServiceFlag(value.flags) for place, value in masters(SERVICE, every=True).items()
+    }
+    assert flags == {
+        (CLUSTER4, 80): ServiceFlag(0),
+        (EXTERNAL, 80): ServiceFlag.EXTERNAL_IP | ServiceFlag.ROUTABLE,
+        (BALANCER, 80): ServiceFlag.LOAD_BALANCER | ServiceFlag.ROUTABLE,
+        (NOWHERE4, 30080): ServiceFlag.NODE_PORT,
+    }
+
+
+def test_without_the_option_a_global_service_has_no_outside_either():
+    assert set(masters(replaced(is_global=True), every=False)) == {(CLUSTER4, 80)}
+
+
+@pytest.mark.parametrize("policy", ["Local", "Cluster"])
+def test_the_internal_policy_is_one_for_the_services_own_address(policy: str):
+    found = masters(replaced(internal_traffic_policy=policy), every=True)
+    assert found[CLUSTER4, 80].count == (1 if policy == "Local" else 2)
+    assert {value.count for place, value in found.items() if place[0] != CLUSTER4} == {2}
