@@ -5,27 +5,25 @@ value followed by who claims it. Nothing else is kept of a claim unless two want
 the better claimant wins, whatever came first, and the other waits.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from itertools import islice
 from struct import Struct
 from typing import Final, NamedTuple
 
-from bpf.errors import BpfError, MapFullError
+from agent.addresses.pending import Pending
 from bpf.maps import BpfMap
 
 _TAIL: Final = Struct(">HH")
 """Claimant and generation, after the value."""
 
-UNSURE: Final = b""
-"""What the map holds after a write that failed: no value, so that it is written again."""
-
-Attribute = Callable[[bytes, bytes], int]
-"""From an entry found in the map to the cluster it is there for; 0: nobody can tell."""
+OF_NODES: Final = 0
+PLAIN: Final = 1
+"""Ranks: what a node says of an address goes before what its cluster's address facts say."""
 
 
 def claimant(cluster_id: int, *, rank: int) -> int:
-    """A number for the facts of one kind of one cluster; ``rank`` 0 goes before 1."""
+    """A number for the facts of one kind of one cluster."""
     return cluster_id << 1 | rank
 
 
@@ -45,12 +43,13 @@ class _Leaving(NamedTuple):
 class Book:
     """Claims on the keys of one map, and the entries that follow from them.
 
-    The own cluster's claims win, then those of lower cluster ids; within a cluster rank 0 before
-    rank 1. One claimant has at most one claim on a key.
+    The own cluster's claims win, then those of lower cluster ids; within a cluster those of
+    nodes. One claimant has at most one claim on a key.
     """
 
     def __init__(self, target: BpfMap, own_id: int) -> None:
-        self._map = target
+        self.pending = Pending(target, self.wanted)
+        """What is to be written."""
         self._own_id = own_id
         self._size = target.value_size
         self._claims: dict[bytes, bytes] = {}
@@ -66,16 +65,6 @@ class Book:
         self._gone: list[bytes] = []
         """Keys of claims that had to be let go at once."""
         self._held: AbstractSet[int] = frozenset()
-        self._found: dict[bytes, bytes] = {}
-        """Entries of an earlier run that nobody has claimed yet."""
-        self._found_of: dict[int, list[bytes]] = {}
-        """By cluster id: keys of entries that an earlier run left because of it."""
-        self._puts: dict[bytes, bytes | None] = {}
-        self._drops: dict[bytes, bytes | None] = {}
-        """Keys to write and to remove, with what the map holds now."""
-        self._no_room: dict[bytes, None] = {}
-        """Keys that the full map refused."""
-        self.writes = 0
 
     # -- claims ----------------------------------------------------------------------------------
 
@@ -159,23 +148,8 @@ class Book:
         wanted = self.wanted(key)
         if wanted == before:
             return False
-        self._plan(key, self._held_by_map(key, before), wanted)
+        self.pending.change(key, before, wanted)
         return True
-
-    def _held_by_map(self, key: bytes, before: bytes | None) -> bytes | None:
-        """What the map holds: what is pending says so; else what was wanted, or was found."""
-        for pending in (self._puts, self._drops):
-            if key in pending:
-                return pending.pop(key)
-        if key in self._no_room:
-            del self._no_room[key]
-            return None
-        return self._found.pop(key, None) if before is None else before
-
-    def _plan(self, key: bytes, held: bytes | None, wanted: bytes | None) -> None:
-        if wanted == held:
-            return
-        (self._drops if wanted is None else self._puts)[key] = held
 
     def wanted(self, key: bytes) -> bytes | None:
         """The value that the key should have; None: it should not be there."""
@@ -236,10 +210,10 @@ class Book:
 
     def drain(self, cluster_id: int) -> None:
         """The cluster wants nothing any more, and what an earlier run left of it goes."""
-        for who in (claimant(cluster_id, rank=rank) for rank in (0, 1)):
+        for who in (claimant(cluster_id, rank=rank) for rank in (OF_NODES, PLAIN)):
             if self._counts.get(who):
                 self._leave(who, self.keys_of({who}), stale_only=False)
-        self.prune(cluster_id)
+        self.pending.prune(cluster_id)
 
     def _leave(self, who: int, keys: Iterable[bytes], *, stale_only: bool) -> None:
         self._let_all_go(who)
@@ -280,90 +254,11 @@ class Book:
     def hold(self, cluster_ids: AbstractSet[int]) -> None:
         """Claims of exactly these clusters are left out of account."""
         changed = cluster_ids ^ self._held
-        keys = self.keys_of({claimant(c, rank=rank) for c in changed for rank in (0, 1)})
+        keys = self.keys_of({claimant(c, rank=rank) for c in changed for rank in (OF_NODES, PLAIN)})
         before = [self.wanted(key) for key in keys]
         self._held = frozenset(cluster_ids)
         for key, value in zip(keys, before, strict=True):
             self._compare(key, value)
-
-    # -- what an earlier run left -----------------------------------------------------------------
-
-    def adopt(self, attribute: Attribute) -> None:
-        """Take over what the map holds, before the first claim."""
-        for key, value in self._map.items():
-            self._found[key] = value
-            self._found_of.setdefault(attribute(key, value), []).append(key)
-
-    def found(self) -> AbstractSet[int]:
-        """Clusters of which an earlier run left something that has not been pruned."""
-        return self._found_of.keys()
-
-    def prune(self, cluster_id: int) -> None:
-        """What is left of the cluster's earlier entries goes, unless somebody has claimed it."""
-        for key in self._found_of.pop(cluster_id, ()):
-            value = self._found.pop(key, None)
-            if value is not None:
-                self._drops[key] = value
-
-    # -- writing ----------------------------------------------------------------------------------
-
-    @property
-    def puts(self) -> int:
-        """Entries to write."""
-        return len(self._puts)
-
-    @property
-    def drops(self) -> int:
-        """Entries to remove."""
-        return len(self._drops)
-
-    @property
-    def refused(self) -> int:
-        """Entries for which the map has no room."""
-        return len(self._no_room)
-
-    def write(self, most: int) -> None:
-        """Write up to ``most`` entries. What the full map refuses waits until something goes."""
-        keys = list(islice(self._puts, most))
-        entries = [(key, value) for key in keys if (value := self.wanted(key)) is not None]
-        try:
-            self._map.put_many(entries)
-        except MapFullError as full:
-            self._write_singly(entries[full.applied :])
-        except BpfError:
-            self._puts.update(dict.fromkeys(keys, UNSURE))
-            raise
-        _forget(self._puts, keys)
-        self.writes += len(entries)
-
-    def _write_singly(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
-        """Known keys can be changed in a full map, too."""
-        for entry in entries:
-            try:
-                self._map.put_many([entry])
-            except MapFullError:
-                self._no_room[entry[0]] = None
-
-    def remove(self, most: int) -> None:
-        """Remove up to ``most`` entries."""
-        keys = list(islice(self._drops, most))
-        try:
-            self._map.drop_many(keys)
-        except BpfError:
-            self._drops.update(dict.fromkeys(keys, UNSURE))
-            raise
-        _forget(self._drops, keys)
-        self.writes += len(keys)
-        for key in list(islice(self._no_room, len(keys))):
-            del self._no_room[key]
-            self._puts[key] = None
-
-
-def _forget(pending: dict[bytes, bytes | None], keys: Iterable[bytes]) -> None:
-    for key in keys:
-        del pending[key]
-    if not pending:
-        pending.clear()  # a dict that was large is slow to walk until it is emptied at once
 
 
 def _who(claim: bytes) -> int:

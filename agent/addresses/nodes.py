@@ -2,16 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from agent.addresses.book import Book, claimant
+from agent.addresses.book import OF_NODES, Book, claimant
 from agent.addresses.entries import IPCACHE, NodeInfo, Place, node_entries
 from agent.addresses.overlaps import Claim, overlaps
 from agent.facts import Change, Me
 from agent.known import Known
 from agent.ownership import Ownership
 from clustermesh.model import Node
-
-_RANK = 0
-"""What a node says of an address goes before what its cluster's address facts say."""
 
 
 class Nodes:
@@ -60,7 +57,7 @@ class Nodes:
         owners = self._owners.setdefault(cluster, Ownership())
         owners.claim(name, new)
         known = self.known.of(cluster)
-        who = claimant((node or before or _NOBODY).cluster_id, rank=_RANK)
+        who = claimant((node or before or _NOBODY).cluster_id, rank=OF_NODES)
         for place in old.keys() | new.keys():
             owner = owners.owner(place)
             book, key = self._books[place[0]], place[1]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from agent.addresses.entries import NodeInfo
 from clustermesh.addresses import packed, spelled
 
 
@@ -34,6 +35,29 @@ class Cover:
             if size == length and number >> spare in prefixes:
                 return True
         return False
+
+
+def announced(nodes: Iterable[NodeInfo]) -> frozenset[Route]:
+    """One route for each announced range, and for each overlay address outside of them all; of
+    several nodes the first by cluster id and name. A node without an IPv4 underlay address leads
+    nowhere."""
+    best: dict[str, tuple[int, str, Route]] = {}
+    reachable = [node for node in nodes if node.underlay4]
+    for node in reachable:
+        for cidr in node.cidrs:
+            _offer(best, node, cidr)
+    cover = Cover(best)
+    for node in reachable:
+        for address in node.overlay:
+            raw = packed(address)
+            if not cover.covers(raw):
+                _offer(best, node, f"{address}/{len(raw) * 8}")
+    return frozenset(route for _, _, route in best.values())
+
+
+def _offer(best: dict[str, tuple[int, str, Route]], node: NodeInfo, cidr: str) -> None:
+    found = (node.cluster_id, node.name, Route(cidr, node.underlay4, node.cluster))
+    best[cidr] = min(found, best.get(cidr, found))
 
 
 class HostRoutes:

@@ -33,9 +33,9 @@ def let_go(book: Book, most: int = 1) -> list[bytes]:
 
 
 def flush(book: Book) -> None:
-    while book.puts or book.drops:
-        book.write(100)
-        book.remove(100)
+    while book.pending.puts or book.pending.drops:
+        book.pending.write(100)
+        book.pending.remove(100)
 
 
 def held_by(target: DictMap) -> dict[bytes, bytes]:
@@ -51,7 +51,7 @@ def test_a_claim_is_written_and_a_release_removes_it() -> None:
     assert book.release(KEY, who(2))
     flush(book)
     assert held_by(target) == {}
-    assert (book.puts, book.drops, len(book)) == (0, 0, 0)
+    assert (book.pending.puts, book.pending.drops, len(book)) == (0, 0, 0)
 
 
 def test_repeating_a_claim_writes_nothing() -> None:
@@ -60,7 +60,7 @@ def test_repeating_a_claim_writes_nothing() -> None:
     book.claim(KEY, who(2), value("b"))
     flush(book)
     assert not book.claim(KEY, who(2), value("b"))
-    assert (book.puts, target.writes) == (0, 1)
+    assert (book.pending.puts, target.writes) == (0, 1)
 
 
 def test_a_change_that_is_taken_back_before_it_was_written_writes_nothing() -> None:
@@ -191,10 +191,10 @@ def test_entries_of_an_earlier_run_are_recognised_whoever_claims_them() -> None:
     target.put_many([(KEY, value("b")), (OTHER, value("c"))])
     before = target.writes
     book = Book(target, OWN)
-    book.adopt(lambda key, _: 2 if key == KEY else 3)
+    book.pending.adopt(lambda key, _: 2 if key == KEY else 3)
     book.claim(KEY, who(2), value("b"))
     book.claim(OTHER, who(7), value("c"))
-    book.prune(3)
+    book.pending.prune(3)
     flush(book)
     assert target.writes == before
     assert held_by(target) == {KEY: value("b"), OTHER: value("c")}
@@ -204,20 +204,20 @@ def test_only_what_nobody_claimed_is_pruned() -> None:
     target = a_map()
     target.put_many([(KEY, value("b")), (OTHER, value("c"))])
     book = Book(target, OWN)
-    book.adopt(lambda *_: 2)
-    assert set(book.found()) == {2}
+    book.pending.adopt(lambda *_: 2)
+    assert set(book.pending.found()) == {2}
     book.claim(KEY, who(2), value("x"))
-    book.prune(2)
+    book.pending.prune(2)
     flush(book)
     assert held_by(target) == {KEY: value("x")}
-    assert set(book.found()) == set()
+    assert set(book.pending.found()) == set()
 
 
 def test_draining_takes_claims_and_leftovers() -> None:
     target = a_map()
     target.put_many([(b"old1", value("b"))])
     book = Book(target, OWN)
-    book.adopt(lambda *_: 2)
+    book.pending.adopt(lambda *_: 2)
     book.claim(KEY, who(2), value("b"))
     book.claim(OTHER, who(3), value("c"))
     flush(book)
@@ -232,17 +232,17 @@ def test_a_full_map_keeps_what_fits_takes_changes_and_the_rest_when_there_is_roo
     book = Book(target, OWN)
     for n in range(4):
         book.claim(b"k%03d" % n, who(2), value("b"))
-    book.write(100)
-    assert (len(held_by(target)), book.refused) == (2, 2)
+    book.pending.write(100)
+    assert (len(held_by(target)), book.pending.refused) == (2, 2)
     book.claim(b"k000", who(2), value("x"))
-    book.write(100)
+    book.pending.write(100)
     assert held_by(target)[b"k000"] == value("x")
     book.release(b"k003", who(2))
-    assert book.refused == 1
+    assert book.pending.refused == 1
     book.release(b"k001", who(2))
     flush(book)
     assert held_by(target) == {b"k000": value("x"), b"k002": value("b")}
-    assert book.refused == 0
+    assert book.pending.refused == 0
 
 
 def test_after_a_failed_write_nothing_is_taken_for_granted() -> None:
@@ -254,7 +254,7 @@ def test_after_a_failed_write_nothing_is_taken_for_granted() -> None:
     book.claim(KEY, who(2), value("b"))
     target.refuse(MapCallError("m", "writing", OSError(1, "no")))
     with pytest.raises(MapCallError):
-        book.write(100)
+        book.pending.write(100)
     inner.put_many([(KEY, value("b"))])  # it may have come that far
     book.claim(KEY, who(2), value("a"))
     flush(book)
