@@ -11,6 +11,7 @@ from clustermesh.export import Exporter
 from clustermesh.identities import Allocator
 from clustermesh.keys import identity_range
 from clustermesh.process import Fault
+from clustermesh.remotes import directory
 from clustermesh.sources.objects import ObjectKind
 from clustermesh.sources.port import ObjectChange
 
@@ -44,6 +45,9 @@ def _configuration(settings: Settings) -> Iterator[str]:
             userfile.read(settings.cluster_users_config_path)
         except Fault as fault:
             yield str(fault)
+    if settings.clustermesh_config is not None:
+        remotes, problem = directory.scan(settings.clustermesh_config, own=settings.cluster_name)
+        yield from filter(None, (problem, *(each.problem for each in remotes.values())))
 
 
 async def _objects(supply: Supply) -> list[str]:

@@ -124,3 +124,21 @@ async def test_a_cluster_that_knows_no_exports_is_done_at_once(
         return bool((await apiserver.status())["remotes"][0]["ready"])
 
     await until(ready)
+
+
+async def test_validate_names_the_files_of_other_clusters_that_are_no_good(
+    apiserver: Apiserver, rome: OtherCluster
+) -> None:
+    (rome.remotes / "rome").write_text("endpoints: 3\n")
+    (rome.remotes / "No_Name").write_text("endpoints: []\n")
+    code, text = apiserver.run(*flags(rome), "--validate")
+    assert code == 1
+    assert f"{rome.remotes}/rome: $.endpoints: Expected `array`" in text
+    assert f"{rome.remotes}/No_Name: the file's name is no cluster name" in text
+
+
+def test_a_range_of_addresses_that_is_none_is_refused(apiserver: Apiserver) -> None:
+    code, text = apiserver.run("--clusterset-cidrs=198.19.0.1/16")
+    assert code == 2
+    assert "--clusterset-cidrs: 198.19.0.1/16 has host bits set" in text
+    assert text.count("\n") == 1
