@@ -250,6 +250,17 @@ async def scale(clusters: int, addresses_each: int = 200) -> None:
     )
 
 
+async def outage(agent: Agent, count: int) -> None:
+    """A full list that lost everything, which is what removing the cluster does, too."""
+    agent.dataplane.unconfirmed("cluster-b")
+    with measured("address: swept, kernel entry gone", count) as watch:
+        watcher = asyncio.ensure_future(watch.run())
+        await asyncio.sleep(0)
+        agent.dataplane.synced("cluster-b", Kind.IPS)
+        await idle(agent)
+        watcher.cancel()
+
+
 async def restart(maps: Maps, count: int) -> None:
     with measured("restart: adopting what is in the maps", count):
         Agent(maps, table_size=1021)
@@ -261,8 +272,9 @@ async def run(maps: Maps, options: argparse.Namespace) -> None:
         writer = tasks.create_task(agent.dataplane.run())
         await addresses(agent, options.addresses)
         await services(agent, options.services)
+        await restart(maps, options.addresses)
+        await outage(agent, options.addresses)
         writer.cancel()
-    await restart(maps, options.addresses)
     for clusters in (1, 16, 255):
         await scale(clusters)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from agent.facts import LocalKind
+from agent.services.ids import Ids
 from bpf.datapath import Maps, maps_in_memory
 from bpf.errors import MapCallError
 from bpf.maps import DictTables
@@ -147,6 +148,24 @@ async def test_addresses_that_are_refused_are_tried_again() -> None:
         await until(lambda: bool(agent.dataplane.trouble()))
         assert "map cilium_x: writing failed: not permitted" in agent.dataplane.trouble()[0]
         await until(lambda: lb.identity(agent.maps, B1) == (131080, "192.168.0.2"))
+        await until(lambda: agent.dataplane.trouble() == [])
+
+    await running(agent, story)
+
+
+async def test_a_service_for_which_there_is_no_number_says_so_until_there_is_one() -> None:
+    agent = Agent(maps())
+    agent.dataplane._services.programs._ids = Ids(1, 1)
+
+    async def story() -> None:
+        agent.expect().local(service(A1)).synced(OWN)
+        await until(lambda: lb.where(agent.maps, VIP, 80) == {f"{A1}:8080"})
+        agent.local(other("api", "10.96.0.2", A2))  # type: ignore[arg-type]
+        await until(lambda: bool(agent.dataplane.trouble()))
+        assert agent.dataplane.trouble() == ["service shop/api: all of the 1 ids from 1 are taken"]
+        assert lb.where(agent.maps, VIP, 80) == {f"{A1}:8080"}
+        agent.tell(OWN, LocalKind.SERVICES, {"shop/web": None})
+        await until(lambda: lb.where(agent.maps, "10.96.0.2", 80) == {f"{A2}:8080"})
         await until(lambda: agent.dataplane.trouble() == [])
 
     await running(agent, story)
