@@ -120,8 +120,11 @@ def plan(changes: Sequence[Change], fresh: Iterable[BackendEntry]) -> Iterator[S
         yield Write("affinity_match", gained)
 
 
-def bury(orphans: Iterable[BackendEntry]) -> Iterator[Step]:
-    """Steps that remove backends to which nothing in the maps refers."""
+def bury(orphans: Iterable[BackendEntry], changed: Iterable[BackendEntry]) -> Iterator[Step]:
+    """Steps that remove backends to which nothing in the maps refers, and write those whose state
+    is another now that some frontend has let go of them."""
+    written = ((_v6_backend(entry), _backend(entry)) for entry in changed)
+    yield from _steps(Write, "backends", written)
     gone = ((_v6_backend(entry), pack_backend_id(entry.id)) for entry in orphans)
     yield from _steps(Drop, "backends", gone)
 

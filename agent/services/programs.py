@@ -169,10 +169,13 @@ class Programs:
         self.on_end(round_, error)
 
     def _bury(self, ids: Iterable[int]) -> None:
+        ids = list(ids)
         orphans = self._backends.orphans(ids)
+        changed = self._backends.fresh(ids)
         try:
-            self.writer.bury(list(bury(orphans)))
+            self.writer.bury(list(bury(orphans, changed)))
         except BpfError:
+            self._backends.distrust(changed)
             return  # they stay as garbage, with their ids taken, until the next start
         self._backends.buried(orphans)
         if orphans:

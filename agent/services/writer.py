@@ -152,7 +152,7 @@ class Writer:
             self.writes += len(step.entries)
 
     def bury(self, steps: Sequence[Step]) -> None:
-        """Steps that only remove what nothing refers to."""
+        """Steps that take nothing away from anybody: see ``plan.bury``."""
         self._apply(steps)
 
     def _map(self, name: str) -> BpfMap:

@@ -112,7 +112,7 @@ def test_families_are_written_to_their_own_maps() -> None:
 def test_orphans_are_buried_by_family() -> None:
     four = BackendValue(bytes([10, 1, 0, 1]), 8080, 6).pack()
     six = BackendValue(bytes(16), 8080, 6).pack()
-    assert list(bury([BackendEntry(1, four), BackendEntry(2, six)])) == [
+    assert list(bury([BackendEntry(1, four), BackendEntry(2, six)], [])) == [
         Drop("backends4", [b"\1\0\0\0"]),
         Drop("backends6", [b"\2\0\0\0"]),
     ]
