@@ -261,7 +261,7 @@ class Agent:
                 direct=frozenset(direct),
                 overlay=tuple(self._dataplane.overlay_addresses()),
                 sources=frozenset(it for which in FAMILIES for it in collapsed(sources, which)),
-                peers=frozenset(route.node_ip for route in routes),
+                peers=frozenset(route.node_ip for route in routes) - {"0.0.0.0"},  # noqa: S104  # nowhere
                 complete=self._remotes.complete,
             )
         )
