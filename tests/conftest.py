@@ -21,6 +21,8 @@ MARKERS = {
     "integration/apiserver": ("etcd",),
     "integration/agent": ("root",),
     "integration/bpf": ("root",),
+    "integration/kvstoremesh": ("etcd",),
+    "integration/lab": ("root",),
     "e2e": ("root", "etcd", "lab"),
     "soak": ("root", "etcd", "soak"),
 }
