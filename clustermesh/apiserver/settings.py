@@ -55,7 +55,7 @@ class Settings(
         bool, about("flavour core: the CNI has the first address of a node's pod range")
     ] = False
     mcs_api: Annotated[
-        bool, about("MCS-API: export ServiceExports, and import what other clusters export")
+        bool, about("MCS-API: export ServiceExports; with --clustermesh-config also import")
     ] = False
     clustermesh_config: Annotated[
         Path | None,
@@ -114,6 +114,11 @@ class Settings(
         Literal["debug", "info", "warning", "error"], about("least level that is logged")
     ] = "info"
     log_format: Annotated[Literal["auto", "json", "console"], about("form of the log")] = "auto"
+
+    @property
+    def imports(self) -> bool:
+        """Whether services of other clusters are imported."""
+        return self.mcs_api and self.clustermesh_config is not None
 
     def __post_init__(self) -> None:
         """Checks across fields; raises ``ValueError`` with a sentence."""

@@ -65,7 +65,7 @@ async def opened(settings: Settings, report: Report) -> AsyncIterator[Supply]:
         raise Fault(f"{error}; see --kubeconfig and --kube-context") from None
     async with open_kubernetes(choice, report, credentials) as source:
         export = exporting(settings, Flavour(source.flavour))
-        wanted = source.only(export.kinds | (IMPORTED if settings.mcs_api else NOTHING))
+        wanted = source.only(export.kinds | (IMPORTED if settings.imports else NOTHING))
         numbers = identity_range(export.cluster_id, export.max_clusters)
 
         def writing(imports: Imports, inner: SourceSink, unread: Unread, report: Report) -> Writer:
@@ -85,7 +85,7 @@ async def opened(settings: Settings, report: Report) -> AsyncIterator[Supply]:
             source=wanted,
             export=export,
             numbering=_for_core(export, lambda: wanted.numbered(numbers)),
-            imports=writing if settings.mcs_api else None,
+            imports=writing if settings.imports else None,
         )
 
 
@@ -111,7 +111,7 @@ async def _directory(settings: Settings) -> Supply:
         source=DirectorySource(DirectorySettings(path=place), export.kinds),
         export=export,
         numbering=_for_core(export, lambda: FileNumbers(settings.state_dir, export)),
-        imports=embedding if settings.mcs_api else None,
+        imports=embedding if settings.imports else None,
     )
 
 

@@ -152,7 +152,12 @@ async def test_conditions_of_an_export_and_copies_of_its_endpoints(
         await until(lambda: says(kube, "Conflict", "True", "TypeConflict"))
         await kube.admin.delete(exported)
         await until(lambda: gone_from(etcd, shared))
-        assert (await kube.admin.get(SERVICE))["spec"]["clusterIP"] == "None"
+        await until(lambda: is_headless(kube))
+
+
+async def is_headless(kube: Kube) -> bool:
+    found = await there(kube, SERVICE)
+    return found is not None and found["spec"].get("clusterIP") == "None"
 
 
 async def gone_from(etcd: Etcd, key: str) -> bool:
