@@ -6,7 +6,10 @@ from tests.e2e.world import World
 
 
 def test_the_demonstration_runs_on_a_lab_that_is_up(mesh: World):
-    said = mesh.lab("demo").stdout
+    try:
+        said = mesh.lab("demo").stdout
+    finally:
+        mesh.lab("scale", "cluster-b/rebel-base", "2")
     print(said)
     failures = re.findall(r"failures (\d+)", said)
     assert len(failures) >= 4
