@@ -215,19 +215,29 @@ class Recording:
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
+        self.revision = 0
 
     async def run(self, store: Store, standing: asyncio.Event) -> None:
         """Record for ever; an interrupted watch goes on where it stopped."""
-        revision = 0
         async for page in store.pages("c"):
-            revision = page.revision
+            self.revision = page.revision
         while True:
             with suppress(Unavailable):
-                async for batch in store.changes("c", after=revision):
+                async for batch in store.changes("c", after=self.revision):
                     standing.set()
                     self.changes += batch.events
-                    revision = batch.revision
+                    self.revision = batch.revision
             await asyncio.sleep(0.05)
+
+    async def catch_up(self, store: Store) -> None:
+        """What is in the store now has been seen, too; a store that is down has nothing to say."""
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(GENEROUS):
+                newest = 0
+                async for page in store.pages("c"):
+                    newest = max(newest, *(entry.revision for entry in page.entries), 0)
+                while self.revision < newest:  # noqa: ASYNC110  # another task reads
+                    await asyncio.sleep(0.01)
 
     def deleted(self) -> list[str]:
         """Keys that went away, in order."""
@@ -247,6 +257,7 @@ async def recording(etcd: Etcd) -> AsyncIterator[Recording]:
         await standing.wait()
         try:
             yield made
+            await made.catch_up(store)
         finally:
             task.cancel()
 
