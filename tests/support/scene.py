@@ -53,6 +53,7 @@ class Scene:
             if not self.writing.is_set():
                 self._between_writes.set()
                 await self.writing.wait()
+                self._between_writes.clear()
             try:
                 await store.commit(self._wish())
             except StoreError as error:
@@ -78,7 +79,6 @@ class Scene:
 
     async def hush(self) -> None:
         """Write no more, until ``writing`` is set again."""
-        self._between_writes.clear()
         self.writing.clear()
         await self._between_writes.wait()
 
