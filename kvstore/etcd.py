@@ -65,7 +65,7 @@ class EtcdStore:
         live = self._connector.live
         if live is None:
             return f"etcd: not connected: {self._connector.trouble or 'connecting'}"
-        return f"etcd: connected to {live.name}, version {live.version}, ID: {live.cluster_id:016x}"
+        return f"etcd: connected to {live.name}, version {live.version or 'unknown'}, ID: {live.cluster_id:016x}"
 
     def reconnect(self, reason: str) -> None:
         """Leave this connection for the next endpoint, since ``reason`` (a heartbeat that stopped,
@@ -104,6 +104,9 @@ class EtcdStore:
         """
         connection = await self._connector.connection()
         await self._past.verify(prefix, connection, after)
+        if connection.link.outdated:
+            connection.link.end("its token has run out")
+            raise Unavailable("its token has run out")
         while True:
             async with aclosing(self._watch(prefix, connection, after)) as batches:
                 async for batch in batches:

@@ -76,6 +76,8 @@ class Link:
         self.cluster_id = 0
         self.revision = 0
         self.version = ""
+        self.outdated = False
+        """Its streams go by a token that is not the newest: they open no more watches."""
 
     @property
     def alive(self) -> bool:
@@ -86,6 +88,11 @@ class Link:
         ):
             self.end("the connection was lost")
         return not self._ended.is_set()
+
+    @property
+    def has_token(self) -> bool:
+        """Is it by a token, which may run out, that etcd knows us?"""
+        return bool(self._metadata)
 
     def end(self, reason: str) -> None:
         """From now on every call fails with ``Unavailable``."""
@@ -165,13 +172,11 @@ class Link:
             request, timeout=timeout, metadata=self._metadata
         )
 
-    async def renew_token(self) -> bool:
-        """Authenticate again; False when this link has no password to do it with (a certificate
-        needs none).
-        """
+    async def renew_token(self) -> None:
+        """Authenticate again, where it is done with a password; a certificate needs no token."""
         if self._config.username is not None:
             await self._authenticate()
-        return self._config.username is not None
+            self.outdated = True
 
     async def _authenticate(self) -> None:
         request = rpc.AuthenticateRequest(

@@ -52,7 +52,8 @@ class Witnesses:
         link = connection.link
         known = [one for one in self._of.get(prefix, ()) if one.at <= after]
         witness = known[-1] if known else Witness(link.cluster_id, 0, after, prefix, 0)
-        if witness.connection == connection.number and after <= link.revision:
+        known_here = witness.connection == connection.number and after <= link.revision
+        if known_here and not link.has_token:
             return
         if witness.cluster_id != link.cluster_id:
             raise OtherPast(f"etcd {link.cluster_id:x} answers now, it was {witness.cluster_id:x}")

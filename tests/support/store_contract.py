@@ -22,6 +22,7 @@ from kvstore.client import (
     Store,
 )
 from kvstore.events import Change, Delete, Put
+from kvstore.update import update_if_different
 from kvstore.watch import ending
 
 _numbers = itertools.count()
@@ -230,6 +231,20 @@ class StoreContract:
                 await store.swap(PutOp(self.key("a"), b"3"), expected=first)
             with pytest.raises(Conflict):
                 await store.swap(PutOp(self.key("b"), b"3"), expected=first)
+
+    async def test_an_update_writes_only_what_differs(self) -> None:
+        async with self.open() as store:
+            lease = await store.grant(60)
+            op = PutOp(self.key("a"), b"1", lease)
+            assert await update_if_different(store, op)
+            first = await store.get(op.key)
+            assert not await update_if_different(store, op)
+            assert await store.get(op.key) == first
+            assert await update_if_different(store, PutOp(op.key, b"1"))
+            assert await update_if_different(store, PutOp(op.key, b"2"))
+            found = await store.get(op.key)
+            assert found is not None
+            assert (found.value, found.lease) == (b"2", 0)
 
     @pytest.mark.parametrize(
         "names", [[""], ["a", "b", "a"], list(range(129))], ids=["no key", "twice", "129 ops"]

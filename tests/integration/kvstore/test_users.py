@@ -1,5 +1,6 @@
 """Who may do what in a cluster's etcd, tried with each certificate."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,6 +188,13 @@ async def test_a_password_works_and_outlives_its_tokens() -> None:
                 last = await store.commit([PutOp("a", b"2")])
                 assert (await first_changes(batches, 1))[0].revision == last
             assert store.connections == 1, "a new token, not a new connection"
+            async with ending(store.changes("a", after=last)) as batches:
+                with pytest.raises(Unavailable, match="its token has run out"):
+                    await anext(batches)
+            async with asyncio.timeout(20):
+                await store.connected(beyond=1)
+            async with ending(store.changes("a", after=revision)) as batches:
+                assert (await first_changes(batches, 1))[0].revision == last
 
 
 def _dump(etcd: Etcd) -> str:
