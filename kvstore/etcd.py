@@ -65,7 +65,8 @@ class EtcdStore:
         live = self._connector.live
         if live is None:
             return f"etcd: not connected: {self._connector.trouble or 'connecting'}"
-        return f"etcd: connected to {live.name}, version {live.version or 'unknown'}, ID: {live.cluster_id:016x}"
+        version = live.version or "unknown"
+        return f"etcd: connected to {live.name}, version {version}, ID: {live.cluster_id:016x}"
 
     def reconnect(self, reason: str) -> None:
         """Leave this connection for the next endpoint, since ``reason`` (a heartbeat that stopped,
