@@ -220,6 +220,8 @@ class Remote:
             self._id = config.id
             self._sink.identify(self.cluster, config.id)
             self._record.begin(config.id)
+        elif self._record.lost:
+            self._record.begin(config.id)
         kinds = frozenset(feed.kind for feed in self._feeds(config))
         if self._kinds:
             self._sink.unconfirmed(self.cluster)

@@ -1,6 +1,9 @@
 """What is saved survives whatever happens to the process, and nothing else is made up."""
 
 import asyncio
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -155,3 +158,128 @@ async def test_a_disk_that_takes_nothing_is_named_and_tried_again(tmp_path: Path
     await saving.flush()
     assert told[-1] is None
     assert opened(directory).load()["paris"].facts[Kind.NODES] == {"n1": b"x"}
+
+
+@contextmanager
+def a_full_disk(size: int) -> Iterator[None]:
+    """No file can grow beyond so many bytes; what fits of a write is written."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_a_full_disk_tears_nothing(tmp_path: Path) -> None:
+    told: list[str | None] = []
+    saving = Checkpoint(tmp_path, interval=0.01, report=told.append)
+    record = saving.record("paris")
+    record.begin(7)
+    record.put(Kind.NODES, "old", b"o")
+    await saving.flush()
+    for number in range(20):
+        record.put(Kind.NODES, f"n{number}", b"x" * 200)
+    with a_full_disk(1000):
+        await saving.flush()
+        assert "File too large" in (told[-1] or "")
+        assert (tmp_path / "paris.facts").stat().st_size == 1000, "a torn record at the end"
+    await saving.flush()
+    record.delete(Kind.NODES, "old")
+    record.put(Kind.NODES, "new", b"n")
+    await saving.flush()
+    assert told[-1] is None
+    expected = {f"n{number}" for number in range(20)} | {"new"}
+    assert set(opened(tmp_path).load()["paris"].facts[Kind.NODES]) == expected
+
+
+async def test_a_journal_that_cannot_be_shortened_is_not_written_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "SLACK", 0)
+    told: list[str | None] = []
+    saving = Checkpoint(tmp_path, interval=0.01, report=told.append)
+    record = saving.record("paris")
+    record.begin(7)
+    record.listing(Kind.NODES)
+    for name in ("n1", "n2"):
+        record.put(Kind.NODES, name, b"x" * 100)
+    await saving.flush()
+    (tmp_path / "paris.new").mkdir()  # in the way of the shorter one
+    record.listed(Kind.NODES)
+    record.listing(Kind.NODES)
+    for _ in range(3):
+        record.put(Kind.NODES, "n1", b"y" * 100)
+    await saving.flush()
+    assert "paris.facts grows" in (told[-1] or "")
+    assert set(opened(tmp_path).load()["paris"].facts[Kind.NODES]) == {"n1", "n2"}
+
+
+async def test_a_gap_forgets_the_cluster_until_it_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "PENDING", 1000)
+    told: list[str | None] = []
+    saving = Checkpoint(tmp_path, interval=0.01, report=told.append)
+    record = saving.record("paris")
+    record.begin(7)
+    record.put(Kind.NODES, "n1", b"1")
+    await saving.flush()
+    record.put(Kind.NODES, "n1", b"2" * 2000)
+    with a_full_disk(500):
+        await saving.flush()
+    record.put(Kind.NODES, "n2", b"after the gap")
+    await saving.flush()
+    assert "forget the facts of paris" in (told[-1] or "")
+    assert opened(tmp_path).load() == {}, "rather nothing than what is not true any more"
+    record.begin(7)
+    record.put(Kind.NODES, "n1", b"3")
+    await saving.flush()
+    assert told[-1] is None
+    assert opened(tmp_path).load()["paris"].facts[Kind.NODES] == {"n1": b"3"}
+
+
+async def test_a_rewrite_in_the_middle_of_a_list_keeps_what_the_list_has_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "SLACK", 0)
+    saving = opened(tmp_path)
+    record = saving.record("paris")
+    record.begin(7)
+    for name in ("kept", "gone"):
+        record.put(Kind.SERVICES, name, b"1" * 100)
+    await saving.flush()
+    record.listing(Kind.SERVICES)
+    record.put(Kind.SERVICES, "kept", b"2" * 400)
+    await saving.flush()
+    rewritten = (tmp_path / "paris.facts").stat().st_size
+    assert rewritten < 800, "what was put first is not in it any more"
+    record.put(Kind.SERVICES, "late", b"3")
+    record.listed(Kind.SERVICES)
+    await saving.flush()
+    assert set(opened(tmp_path).load()["paris"].facts[Kind.SERVICES]) == {"kept", "late"}
+
+
+async def test_a_restart_does_not_rewrite_what_is_short_already(tmp_path: Path) -> None:
+    saving = opened(tmp_path)
+    record = saving.record("paris")
+    record.begin(7)
+    record.put(Kind.NODES, "n1", b"x" * 2 * checkpoint.SLACK)
+    await saving.flush()
+    inode = (tmp_path / "paris.facts").stat().st_ino
+    again = opened(tmp_path)
+    again.load()
+    again.record("paris").put(Kind.NODES, "n2", b"x")
+    await again.flush()
+    assert (tmp_path / "paris.facts").stat().st_ino == inode
+
+
+def test_without_a_directory_there_is_nothing_to_load(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert opened(tmp_path / "file" / "state").load() == {}
+
+
+def test_one_journal_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    asyncio.run(_written(tmp_path))
+    (tmp_path / "lyon.facts").mkdir()
+    assert set(opened(tmp_path).load()) == {"paris"}
