@@ -26,6 +26,7 @@ class Watch:
     def __init__(self, number: int, after: int, backlog: int) -> None:
         self.number = number
         self.after = after
+        self._reached = after
         self._backlog = backlog
         self._ready: deque[Batch] = deque()
         self._waiting = 0
@@ -51,8 +52,10 @@ class Watch:
         self._add(Batch((), self.after))
 
     def progress(self, revision: int) -> None:
-        """Everything up to this revision has been delivered."""
-        if not self._parts:
+        """Everything up to this revision has been delivered. A member that lags behind the one we
+        read before may name one that is long past.
+        """
+        if not self._parts and revision > self._reached:
             self._add(Batch((), revision))
 
     def fail(self, error: StoreError) -> None:
@@ -75,6 +78,7 @@ class Watch:
     def _add(self, batch: Batch) -> None:
         if self._failure is not None:
             return
+        self._reached = batch.revision
         self._ready.append(batch)
         self._waiting += len(batch.events)
         self._wake.set()

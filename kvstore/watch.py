@@ -177,28 +177,34 @@ class _Follower:
         while not complete:
             await self._await_canary()
             stale, connection = set(self.known), self._connection()
-            async with ending(self.store.pages(self.prefix)) as pages:
-                async for page in pages:
-                    revision = page.revision
-                    for entries in _slices(page.entries, self.size):
-                        puts = [Put(one.key, one.value, one.revision) for one in entries]
-                        keys = [put.key for put in puts]
-                        self.known.update(keys)
-                        if stale:
-                            stale.difference_update(keys)
+            async with ending(self._read(stale)) as slices:
+                async for revision, puts in slices:  # noqa: B007 - the last one counts
+                    if puts:
                         yield puts
             complete = await self._is_complete(revision)
         if self.past is not None and {connection, self._connection()} != {self.past}:
             self.forget(doubting=True)  # the past was verified on another connection than this
         self.holding = not self.belief.holds()
         if not self.holding:
-            for gone in _slices(sorted(stale), self.size):
+            for gone in _slices(sorted(stale), self.size) if stale else ():
                 began = self._pace.begin()
                 self.known.difference_update(gone)
                 yield [Delete(key, revision) for key in gone]
                 await self._pace.ended(began)
             yield (Synced(revision),)
         self.seen = revision
+
+    async def _read(self, stale: set[str]) -> AsyncIterator[tuple[int, Sequence[Put]]]:
+        """What is there, each slice with its revision; takes the keys it finds out of ``stale``."""
+        async with ending(self.store.pages(self.prefix)) as pages:
+            async for page in pages:
+                for entries in _slices(page.entries, self.size):
+                    puts = [Put(one.key, one.value, one.revision) for one in entries]
+                    keys = [put.key for put in puts]
+                    self.known.update(keys)
+                    if stale:
+                        stale.difference_update(keys)
+                    yield page.revision, puts
 
     def _believed(self, batch: Batch) -> Iterator[Sequence[Change]]:
         """The batch in slices, without the deletions that are held or say nothing new."""
@@ -269,7 +275,8 @@ def whole_revisions(events: Sequence[Change], size: int) -> Iterator[Sequence[Ch
 
 
 def _slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for at in range(0, len(items), size):
+    """At least one, which may be empty."""
+    for at in range(0, max(1, len(items)), size):
         yield items[at : at + size]
 
 

@@ -139,6 +139,17 @@ async def test_a_mark_for_one_watch_and_a_mark_for_all() -> None:
 
 
 @virtual
+async def test_a_mark_of_the_past_is_ignored() -> None:
+    wire = Wire()
+    async with streaming(wire) as watches:
+        watch = watches.open("a/", after=100)
+        await born(wire, watch)
+        wire.tell(watch.number, 90)
+        wire.tell(watch.number, events=[put(b"a/x", 101)])
+        assert (await watch.next()).revision == 101
+
+
+@virtual
 async def test_marks_are_asked_for_only_where_the_answer_is_safe() -> None:
     for version, wanted in (("3.5.8", 3), ("3.5.7", 0), ("3.4.23", 0)):
         wire = Wire(version)
