@@ -121,7 +121,7 @@ class Apiserver:
         exporter = Exporter(supply.export, numbers)
         publisher = Publisher(
             self._measured,
-            PublishSettings(lease_ttl=settings.lease_ttl),
+            PublishSettings(lease_ttl=settings.lease_ttl, signs=order.signs(supply.export)),
             report=board.reporter("publisher"),
         )
         publication = Publication(

@@ -8,7 +8,7 @@ from clustermesh.apiserver.moment import stamp
 from clustermesh.apiserver.publication import Publication
 from clustermesh.export import ExportSettings, SliceExport
 from clustermesh.health import Board
-from clustermesh.keys import Kind, Layout, canary, prefix
+from clustermesh.keys import Kind, Layout, canaries_prefix, canary, cluster_config, prefix
 from clustermesh.local import SERVICES_PREFIX, SYNCED
 from clustermesh.logs import get_logger
 from kvstore.publish import Publisher
@@ -28,6 +28,13 @@ def canaries(settings: ExportSettings) -> tuple[str, ...]:
     """The keys that tell readers that the first synchronisation is over."""
     cluster = settings.cluster
     return (*(canary(kind, Layout.STATE, cluster) for kind in kinds(settings)), SYNCED)
+
+
+def signs(settings: ExportSettings) -> tuple[str, ...]:
+    """What speaks for everything else: it has to end first when this process dies, or its readers
+    take what is left of the data for all there is."""
+    cluster = settings.cluster
+    return (cluster_config(cluster), canaries_prefix(cluster), SYNCED)
 
 
 def owned(settings: ExportSettings) -> tuple[str, ...]:

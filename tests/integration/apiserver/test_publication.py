@@ -176,3 +176,29 @@ async def _true(answer: bool) -> bool:
 
 async def _no_refusals(apiserver: Apiserver) -> bool:
     return not (await apiserver.status())["refusals"]
+
+
+async def test_what_speaks_for_all_else_hangs_on_leases_that_end_first(
+    apiserver: Apiserver, etcd: Etcd
+) -> None:
+    await apiserver.ready("--lease-ttl=900s")
+    await until(lambda: _has(etcd, "cilium/.heartbeat"))
+    found = await contents(etcd)
+    signs = {
+        key
+        for key in found
+        if key.startswith(("cilium/cluster-config/", "cilium/synced/"))
+        or key == "clustermesh/local/v1/synced/services"
+    }
+    assert len(signs) == 7
+    lives = {key: _life(etcd, entry.lease) for key, entry in found.items()}
+    assert {lives[key] for key in signs} == {540}
+    assert {lives[key] for key in found.keys() - signs} == {900}
+
+
+def _life(etcd: Etcd, lease: int) -> int:
+    """For how many seconds the lease was granted."""
+    text = etcd.ctl("lease", "timetolive", f"{lease:x}")
+    granted = re.search(r"granted with TTL\((\d+)s\)", text)
+    assert granted, text
+    return int(granted[1])
