@@ -23,9 +23,10 @@ from kvstore.config import EtcdConfig
 from kvstore.dial import Connection, Connector
 from kvstore.limits import Limiter, Waited
 from kvstore.lists import Listing, after_prefix, entry, to_bytes
+from kvstore.revision import Revision
 from kvstore.stream import Lagging
 from kvstore.wire import GRANT, KEEP_ALIVE, RANGE, REVOKE, TXN, Method, Q, R
-from kvstore.witness import Witnesses
+from kvstore.witness import Witness, verify
 
 MAX_OPS = 128
 """What a server allows in one transaction unless told otherwise (``--max-txn-ops``)."""
@@ -44,7 +45,6 @@ class EtcdStore:
             bootstrap_rate=max(config.qps, config.bootstrap_qps),
             inflight=config.max_inflight,
         )
-        self._past = Witnesses()
 
     @property
     def cluster_id(self) -> int:
@@ -90,28 +90,30 @@ class EtcdStore:
 
     async def pages(self, prefix: str) -> AsyncIterator[Page]:
         """Slices of everything under the prefix, all of one revision."""
-        connection = await self._connector.connection()
-        listing = Listing(connection.link, prefix, self.config)
-        async with self._limiter.turn(), aclosing(listing.pages()) as pages:
-            newest, revision = Entry(prefix, b"", 0), 0
-            async for page in pages:
-                newest, revision = max((newest, *page.entries), key=_changed), page.revision
-                yield page
-            self._past.listed(prefix, connection, revision, newest.key, newest.revision)
+        link = (await self._connector.connection()).link
+        newest = Entry(prefix, b"", 0)
+        async with (
+            self._limiter.turn(),
+            aclosing(Listing(link, prefix, self.config).pages()) as all_,
+        ):
+            async for page in all_:
+                newest = max((newest, *page.entries), key=_changed)
+                witness = Witness(link.cluster_id, link.number, newest.key, newest.revision)
+                yield Page(page.entries, Revision(page.revision, witness))
 
     async def changes(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
         """Whole revisions beyond ``after``, for ever, after an empty one that says that the watch
-        stands. Raises ``HistoryLost`` when ``after`` belongs to another past.
+        stands. Raises ``OtherPast`` when ``after`` belongs to another past than this etcd's.
         """
         connection = await self._connector.connection()
-        await self._past.verify(prefix, connection, after)
+        reached: int = await verify(connection.link, prefix, after)
         if connection.link.outdated:
             connection.link.end("its token has run out")
             raise Unavailable("its token has run out")
         while True:
-            async with aclosing(self._watch(prefix, connection, after)) as batches:
+            async with aclosing(self._watch(prefix, connection, reached)) as batches:
                 async for batch in batches:
-                    after = batch.revision
+                    reached = batch.revision
                     yield batch
 
     async def _watch(
@@ -122,9 +124,7 @@ class EtcdStore:
             watch = connection.watches.open(prefix, after=after)
         try:
             while True:
-                batch = await watch.next()
-                self._past.watched(prefix, connection, batch)
-                yield batch
+                yield await watch.next()
         except Lagging:
             return
         finally:

@@ -23,6 +23,7 @@ from kvstore.client import (
     WriteOp,
 )
 from kvstore.events import Change, Delete, Put
+from kvstore.revision import Revision
 
 MAX_OPS = 128
 MAX_REQUEST = 3 << 19
@@ -52,11 +53,7 @@ class MemoryStore:
         self._clock = 0.0
         self._last_lease = 0
         self._failure: StoreError | None = None
-        self._pasts = 0
-        self._told: dict[str, set[int]] = {}
-        """Revisions that were told of each prefix since the past last changed; kept from the first
-        such change on.
-        """
+        self._past = object()
         self._page_keys = page_keys
         self._moved = asyncio.Event()
         self._cluster_id = cluster_id
@@ -131,27 +128,23 @@ class MemoryStore:
 
     async def pages(self, prefix: str) -> AsyncIterator[Page]:
         await self._turn()
-        connection, revision, pasts = self._connections, self._revision, self._pasts
-        found = [
-            self._entries[key]
-            for key in sorted(self._entries, key=_bytes)
-            if key.startswith(prefix)
-        ]
+        connection, revision = self._connections, Revision(self._revision, self._past)
+        keys = sorted((key for key in self._entries if key.startswith(prefix)), key=_bytes)
+        found = [self._entries[key] for key in keys]
         for at in range(0, max(1, len(found)), self._page_keys):
             await self._turn(connection)
             if self._compacted > revision:
                 raise HistoryLost(f"the history before revision {self._compacted} was compacted")
-            if at + self._page_keys >= len(found) and pasts == self._pasts:
-                self._tell(prefix, revision)
             yield Page(found[at : at + self._page_keys], revision)
 
     async def changes(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
         await self._turn()
-        connection, told, pasts = self._connections, after, self._pasts
-        if after > self._revision or (self._pasts and after not in self._told.get(prefix, ())):
+        connection, told = self._connections, after
+        origin = after.origin if isinstance(after, Revision) else self._past
+        if after > self._revision or origin is not self._past:
             raise OtherPast(f"revision {after} is not of this history")
         if after >= self._compacted:
-            yield Batch((), after)
+            yield Batch((), Revision(after, self._past))
         while True:
             await self._turn(connection)
             if told < self._compacted:
@@ -161,9 +154,7 @@ class MemoryStore:
                 await self._moved.wait()
                 continue
             told = batch.revision
-            if pasts == self._pasts:
-                self._tell(prefix, told)
-            yield batch
+            yield Batch(batch.events, Revision(told, self._past))
 
     # Writing
 
@@ -273,13 +264,8 @@ class MemoryStore:
                 return Batch(events, batch.revision)
         return Batch((), self._revision) if self._revision > told else None
 
-    def _tell(self, prefix: str, revision: int) -> None:
-        if self._pasts:
-            self._told.setdefault(prefix, set()).add(revision)
-
     def _new_past(self) -> None:
-        self._pasts += 1
-        self._told = {}
+        self._past = object()
         self._reconnect()
 
     def _reconnect(self) -> None:

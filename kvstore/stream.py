@@ -10,7 +10,9 @@ from kvstore.client import Batch, HistoryLost, StoreError, Unavailable
 from kvstore.config import EtcdConfig
 from kvstore.events import Change, Delete, Put
 from kvstore.lists import after_prefix, to_bytes
+from kvstore.revision import Revision
 from kvstore.wire import WATCH, Link, Stream
+from kvstore.witness import Witness
 
 _EVERYONE = -1
 """The watch id under which etcd answers a progress request."""
@@ -23,9 +25,10 @@ class Lagging(Unavailable):
 class Watch:
     """What the stream brought for one watch and nobody took yet."""
 
-    def __init__(self, number: int, after: int, backlog: int) -> None:
+    def __init__(self, number: int, after: Revision, link: Link, backlog: int) -> None:
         self.number = number
         self.after = after
+        self._link = link
         self._reached = after
         self._backlog = backlog
         self._ready: deque[Batch] = deque()
@@ -45,7 +48,8 @@ class Watch:
             changes = self._parts
         if whole:
             self._parts = []
-            self._add(Batch(changes, changes[-1].revision))
+            last = changes[-1]
+            self._add(Batch(changes, Revision(last.revision, Witness.event(self._link, last))))
 
     def stands(self) -> None:
         """etcd has made the watch."""
@@ -56,7 +60,7 @@ class Watch:
         read before may name one that is long past.
         """
         if not self._parts and revision > self._reached:
-            self._add(Batch((), revision))
+            self._add(Batch((), Revision(revision, self._reached.origin)))
 
     def fail(self, error: StoreError) -> None:
         """No more will come; what came is still handed out first."""
@@ -78,7 +82,8 @@ class Watch:
     def _add(self, batch: Batch) -> None:
         if self._failure is not None:
             return
-        self._reached = batch.revision
+        if isinstance(batch.revision, Revision):
+            self._reached = batch.revision
         self._ready.append(batch)
         self._waiting += len(batch.events)
         self._wake.set()
@@ -102,7 +107,8 @@ class Watches:
 
     def open(self, prefix: str, *, after: int) -> Watch:
         """Start watching; the first batch holds a revision beyond ``after``."""
-        watch = Watch(next(self._numbers), after, self._config.watch_backlog)
+        after = after if isinstance(after, Revision) else Revision(after, None)
+        watch = Watch(next(self._numbers), after, self._link, self._config.watch_backlog)
         if self._over is not None:
             watch.fail(self._over)
             return watch

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Generator
 from contextlib import suppress
+from itertools import count
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from kvstore import failure
@@ -29,6 +30,8 @@ class Reply(Protocol):
 
 
 _Grpc = Any  # grpc has no types; its objects do not leave this module
+
+_numbers = count(1)
 
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Reply)
@@ -73,8 +76,9 @@ class Link:
         self._ended: asyncio.Event = asyncio.Event()
         self.name = name
         self.end_reason = ""
+        self.number = next(_numbers)
+        """Of this process's connections, to whatever etcd."""
         self.cluster_id = 0
-        self.revision = 0
         self.version = ""
         self.outdated = False
         """Its streams go by a token that is not the newest: they open no more watches."""
@@ -148,7 +152,6 @@ class Link:
         if reply.header.cluster_id != self.cluster_id:
             self.end(f"etcd {reply.header.cluster_id:x} answered instead of {self.cluster_id:x}")
             raise OtherPast(self.end_reason)
-        self.revision = max(self.revision, reply.header.revision)
         return reply
 
     def failed(self, error: grpc.aio.AioRpcError) -> StoreError:

@@ -3,79 +3,65 @@
 import msgspec
 
 from kvstore._proto import etcd_pb2 as rpc
-from kvstore.client import Batch, HistoryLost, OtherPast
-from kvstore.dial import Connection
-from kvstore.events import Put
+from kvstore.client import HistoryLost, OtherPast
+from kvstore.events import Change, Put
 from kvstore.lists import to_bytes
+from kvstore.revision import Revision
 from kvstore.wire import RANGE, Link
 
 
 class Witness(msgspec.Struct, frozen=True):
-    """At revision ``at``, ``key`` had last changed at revision ``changed`` (0: was not there).
+    """At some revision, ``key`` had last changed at revision ``changed`` (0: was not there).
 
     An etcd that was wiped, or restored from a backup, answers under its old cluster id, and its
     revisions may have caught up with ours. In another history the same key would hardly have
-    changed at the same revision.
+    changed at the same revision. ``link`` is where that was read.
     """
 
     cluster_id: int
-    connection: int
-    at: int
+    link: int
     key: str
     changed: int
 
+    @classmethod
+    def event(cls, link: Link, event: Change) -> "Witness":
+        """What an event testifies, at its revision."""
+        changed = event.revision if isinstance(event, Put) else 0
+        return cls(link.cluster_id, link.number, event.key, changed)
 
-class Witnesses:
-    """What one client remembers of each prefix that it reads."""
 
-    def __init__(self) -> None:
-        self._of: dict[str, tuple[Witness, ...]] = {}
+async def verify(link: Link, prefix: str, after: int) -> Revision:
+    """``after`` as a revision of this connection's history; raises a ``HistoryLost`` if it is not.
 
-    def listed(
-        self, prefix: str, connection: Connection, revision: int, key: str, changed: int
-    ) -> None:
-        """A whole list was read at ``revision``; the newest of its keys is a good witness."""
-        self._add(
-            prefix,
-            Witness(connection.link.cluster_id, connection.number, revision, key, changed),
+    Without a witness nothing but the number can be checked: that it is neither compacted nor still
+    to come.
+    """
+    origin = after.origin if isinstance(after, Revision) else None
+    witness = origin if isinstance(origin, Witness) else None
+    if witness is None:
+        changed = await _changed(link, prefix, after)
+        return Revision(after, Witness(link.cluster_id, link.number, prefix, changed))
+    if witness.link == link.number and not link.has_token:
+        return Revision(after, witness)
+    if witness.cluster_id != link.cluster_id:
+        raise OtherPast(f"etcd {link.cluster_id:x} answers now, it was {witness.cluster_id:x}")
+    try:
+        changed = await _changed(link, witness.key, after)
+    except OtherPast:  # ``after`` is still to come
+        raise
+    except HistoryLost as error:  # ``after`` is compacted; then the present must do
+        if await _changed(link, witness.key, 0) != witness.changed:
+            raise OtherPast(f"{error}, and nothing shows that it was ours") from None
+        raise
+    if changed != witness.changed:
+        raise OtherPast(
+            f"{witness.key} changed at revision {witness.changed}, now etcd says {changed}"
         )
+    return Revision(after, msgspec.structs.replace(witness, link=link.number))
 
-    def watched(self, prefix: str, connection: Connection, batch: Batch) -> None:
-        """A batch was handed on; its last event is a good witness."""
-        if batch.events:
-            last = batch.events[-1]
-            changed = last.revision if isinstance(last, Put) else 0
-            self.listed(prefix, connection, last.revision, last.key, changed)
 
-    async def verify(self, prefix: str, connection: Connection, after: int) -> None:
-        """Raise a ``HistoryLost`` unless ``after`` is of this connection's history."""
-        link = connection.link
-        known = [one for one in self._of.get(prefix, ()) if one.at <= after]
-        witness = known[-1] if known else Witness(link.cluster_id, 0, after, prefix, 0)
-        known_here = witness.connection == connection.number and after <= link.revision
-        if known_here and not link.has_token:
-            return
-        if witness.cluster_id != link.cluster_id:
-            raise OtherPast(f"etcd {link.cluster_id:x} answers now, it was {witness.cluster_id:x}")
-        try:
-            changed = await self._changed(link, witness.key, after)
-        except OtherPast:  # ``after`` is still to come
-            raise
-        except HistoryLost as error:  # ``after`` is compacted; then the present must do
-            if known and await self._changed(link, witness.key, 0) != witness.changed:
-                raise OtherPast(f"{error}, and nothing shows that it was ours") from None
-            raise
-        if known and changed != witness.changed:
-            raise OtherPast(
-                f"{witness.key} changed at revision {witness.changed}, now etcd says {changed}"
-            )
-
-    async def _changed(self, link: Link, key: str, at: int) -> int:
-        """Which revision changed the key last, as of a revision (0: now)."""
-        request = rpc.RangeRequest(key=to_bytes(key) or b"\0", revision=at, keys_only=True)
-        reply = await link.call(RANGE, request)
-        return reply.kvs[0].mod_revision if reply.kvs else 0
-
-    def _add(self, prefix: str, witness: Witness) -> None:
-        """Keep the last two: the newest may be of a batch that its reader did not finish with."""
-        self._of[prefix] = (*self._of.get(prefix, ())[-1:], witness)
+async def _changed(link: Link, key: str, at: int) -> int:
+    """Which revision changed the key last, as of a revision (0: now)."""
+    request = rpc.RangeRequest(key=to_bytes(key) or b"\0", revision=at, keys_only=True)
+    reply = await link.call(RANGE, request)
+    return reply.kvs[0].mod_revision if reply.kvs else 0

@@ -18,6 +18,8 @@ class Wire:
 
     def __init__(self, version: str = "3.5.8") -> None:
         self.version = version
+        self.cluster_id = 1
+        self.number = 1
         self.end_reason = ""
         self.sent: list[rpc.WatchRequest] = []
         self.replies: asyncio.Queue[rpc.WatchResponse | Exception] = asyncio.Queue()
