@@ -3,7 +3,9 @@
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 
 import msgspec
 
@@ -24,6 +26,20 @@ class HeartbeatSettings(msgspec.Struct, frozen=True, kw_only=True):
     follow: FollowSettings = FollowSettings()
 
 
+class Pulse(msgspec.Struct):
+    """What is known of one peer's beats (loop time, seconds). It outlives connections: of a peer
+    that is silent already nobody begins to expect a first beat anew.
+    """
+
+    beat_at: float | None = None
+    """When the last beat was, or the first question."""
+    value: tuple[bytes, int] | None = None
+    since: int = 0
+    watched_until: float = 0.0
+    shown: bool = False
+    """Whether a beat has come, rather than been there from who knows when."""
+
+
 class Heartbeat:
     """The gate of everything that is followed in one etcd. ``run`` is its one task.
 
@@ -31,6 +47,10 @@ class Heartbeat:
     that is there already counts as a beat of now. Later only a beat that arrives while we watch is
     known to be of now: one that was written while we were away may be nearly as old as our
     absence, and is taken to be.
+
+    What lists lack is believed by some only of a peer who is ``proven`` to live: a beat has come
+    since the start, or says itself that it is of now. A clock that is wrong can only make us wait
+    for the next beat.
     """
 
     def __init__(
@@ -38,18 +58,18 @@ class Heartbeat:
         store: Reader,
         settings: HeartbeatSettings = HeartbeatSettings(),  # noqa: B008 - frozen
         *,
+        pulse: Pulse | None = None,
         on_stale: Callable[[str], None] = lambda _: None,
         report: Report = lambda _: None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._settings = settings
+        self._pulse = pulse or Pulse()
+        self._clock = clock
         self._on_stale = on_stale
         self._report = report
-        self._beat_at: float | None = None
-        self._value: tuple[bytes, int] | None = None
         self._watching = False
-        self._watched_until = 0.0
-        self._since = 0
         self._beat = asyncio.Event()
 
     @property
@@ -60,9 +80,9 @@ class Heartbeat:
     def age(self) -> float:
         """Seconds since the last beat, or since the first question."""
         now = asyncio.get_running_loop().time()
-        if self._beat_at is None:
-            self._beat_at = now
-        return now - self._beat_at
+        if self._pulse.beat_at is None:
+            self._pulse.beat_at = now
+        return now - self._pulse.beat_at
 
     def open(self) -> bool:
         """May deletions be believed?"""
@@ -72,11 +92,20 @@ class Heartbeat:
         """The revision of the beat that ended the last silence, 0 when there was none. Deletions
         before it may be those of leases that ran out in that silence.
         """
-        return self._since
+        return self._pulse.since
 
     async def wait(self) -> None:
         """Return when deletions may be believed."""
         while not self.fresh:
+            await self._beat.wait()
+
+    def proven(self) -> bool:
+        """Did a beat come within the limit?"""
+        return self._pulse.shown and self.fresh
+
+    async def prove(self) -> None:
+        """Return when one has."""
+        while not self.proven():
             await self._beat.wait()
 
     async def run(self) -> None:
@@ -84,7 +113,10 @@ class Heartbeat:
         self.age()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._alarm(), name="heartbeat alarm")
-            await self._listen()
+            try:
+                await self._listen()
+            finally:
+                self._look_away()
 
     async def _listen(self) -> None:
         key, follow = self._settings.key, self._settings.follow
@@ -96,12 +128,15 @@ class Heartbeat:
                     async for _ in marks:
                         waits.reset()
             except StoreError as error:
-                if self._watching:
-                    self._watched_until = asyncio.get_running_loop().time()
-                self._watching = False
+                self._look_away()
                 wait = max(next(waits), follow.denied_wait if isinstance(error, Denied) else 0)
                 self._report(f"{key}: {error}; trying again in {wait:.1f} s")
                 await pause(self._store, connections, wait)
+
+    def _look_away(self) -> None:
+        if self._watching:
+            self._pulse.watched_until = asyncio.get_running_loop().time()
+        self._watching = False
 
     async def _watch(self) -> AsyncIterator[None]:
         """Look what is there, then watch; yields whenever etcd has said something."""
@@ -120,24 +155,38 @@ class Heartbeat:
                 for event in batch.events:
                     if isinstance(event, Put) and event.key == key:
                         now = asyncio.get_running_loop().time()
+                        self._pulse.shown = True
                         self._heard((event.value, event.revision), now)
                 yield
 
     def _found(self, value: tuple[bytes, int]) -> None:
         """A beat that was there when we looked."""
-        if self._value is None:
+        known = self._pulse.value
+        if known is None:
+            self._pulse.shown = self._is_of_now(value[0])
             self._heard(value, asyncio.get_running_loop().time())
-        elif value != self._value:
-            self._heard(value, self._watched_until)
+        elif value != known:
+            self._pulse.shown = True
+            self._heard(value, self._pulse.watched_until)
+
+    def _is_of_now(self, value: bytes) -> bool:
+        try:
+            stamp = datetime.fromisoformat(value.decode())
+        except ValueError:
+            return False
+        return (
+            stamp.tzinfo is not None
+            and abs(self._clock() - stamp.timestamp()) <= self._settings.limit
+        )
 
     def _heard(self, value: tuple[bytes, int], at: float) -> None:
-        silent = not self.fresh
-        set_back = self._value is not None and value[1] < self._value[1]
-        self._value = value
-        self._beat_at = max(at, self._beat_at or 0.0)
+        pulse, silent = self._pulse, not self.fresh
+        set_back = pulse.value is not None and value[1] < pulse.value[1]
+        pulse.value = value
+        pulse.beat_at = max(at, pulse.beat_at or 0.0)
         if self.fresh:
             if silent or set_back:
-                self._since = value[1]
+                pulse.since = value[1]
             self._beat.set()
             self._beat = asyncio.Event()
 

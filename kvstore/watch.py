@@ -184,7 +184,7 @@ class _Follower:
             complete = await self._is_complete(revision)
         if self.past is not None and {connection, self._connection()} != {self.past}:
             self.forget(doubting=True)  # the past was verified on another connection than this
-        self.holding = not self.belief.holds()
+        self.holding = not self.belief.settles()
         if not self.holding:
             for gone in _slices(sorted(stale), self.size) if stale else ():
                 began = self._pace.begin()

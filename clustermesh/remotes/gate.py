@@ -1,8 +1,17 @@
 """When deletions of a cluster may be believed: its heartbeat is fresh and its config is there."""
 
 import asyncio
+from typing import Protocol
 
 from kvstore.watch import Dated, Gate
+
+
+class Heartbeat(Gate, Protocol):
+    """A gate that may know its cluster to live, rather than not know it to be dead."""
+
+    def proven(self) -> bool: ...
+
+    async def prove(self) -> None: ...
 
 
 class Held:
@@ -10,10 +19,14 @@ class Held:
 
     Keys of a dead control plane vanish when their lease runs out. That is no news about pods and
     services, so it is held until somebody alive says so (design: the two truths).
+
+    With ``proof`` what lists lack is not believed before the cluster has shown that it lives: for
+    those who know facts from before they could hear its heartbeat.
     """
 
-    def __init__(self, heartbeat: Gate) -> None:
+    def __init__(self, heartbeat: Heartbeat, *, proof: bool = False) -> None:
         self._heartbeat = heartbeat
+        self._proof = proof
         self._dated = heartbeat if isinstance(heartbeat, Dated) else None
         self._present = asyncio.Event()
         self._present.set()
@@ -33,6 +46,15 @@ class Held:
     def since(self) -> int:
         """The revision of the sign of life that opened it; deletions before it are not news."""
         return self._dated.since() if self._dated else 0
+
+    def proven(self) -> bool:
+        """Whether what a list lacks may be believed to be gone."""
+        return not self._proof or self._heartbeat.proven()
+
+    async def prove(self) -> None:
+        """Until it may."""
+        if self._proof:
+            await self._heartbeat.prove()
 
     async def wait(self) -> None:
         """Until it is open."""

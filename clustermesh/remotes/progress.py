@@ -11,6 +11,7 @@ from clustermesh.keys import Kind
 from clustermesh.local import AnyKind, LocalKind
 from clustermesh.model import ClusterConfig
 from clustermesh.status import RemoteConfig, RemoteStatus, SyncedKinds
+from kvstore.heartbeat import Pulse
 
 log = structlog.get_logger()
 WARNINGS: Final = 20  # bad values named in the log per cluster and connection; all are counted
@@ -43,9 +44,12 @@ class Progress:
     def __init__(self, cluster: str) -> None:
         self.cluster = cluster
         self.config: ClusterConfig | None = None
+        self.pulse = Pulse()
+        """Its heartbeat, over all connections."""
         self.unconfirmed = False
+        """Whether facts of an earlier run are in use that the cluster has not told yet."""
         self.confirmed = False
-        """Whether every kind has been read in full since the process started."""
+        """Whether every kind has been read in full, and believed, since the process started."""
         self.refused = 0
         self.revocations = 0
         """How often services were let go because the cluster stayed away."""
@@ -55,6 +59,8 @@ class Progress:
         self._trouble: dict[str, str] = {}
         self._notes: dict[str, str] = {}
         self._synced: dict[AnyKind, bool] = {}
+        self._unsettled: set[AnyKind] = set()
+        """Kinds of which it is not believed that what the list lacked is gone."""
         self._connected_at = 0.0
         self._away_since: float | None = None
         self._failures = 0
@@ -68,6 +74,7 @@ class Progress:
     def begin(self, kinds: tuple[AnyKind, ...]) -> None:
         """A connection stands and these kinds will be read in full."""
         self._synced = dict.fromkeys(kinds, False)
+        self._unsettled = set(kinds)
         self._warned = 0
         self.trouble("connection", None)
 
@@ -116,14 +123,20 @@ class Progress:
             self._notes[kind] = sentence
             log.info("waiting for a full list", cluster=self.cluster, kind=str(kind))
 
-    def synced(self, kind: AnyKind) -> None:
-        """The kind has been read in full."""
+    def told(self, kind: AnyKind) -> None:
+        """The kind has been read in full, whether or not what it lacked is believed to be gone."""
         self._synced[kind] = True
         if self.ready:
-            self.unconfirmed = False
-            self.confirmed = True
             self.settled.set()
+            if not self._unsettled:
+                self.unconfirmed = False
+                self.confirmed = True
         self.on_change()
+
+    def synced(self, kind: AnyKind) -> None:
+        """The kind has been read in full, and that is all there is."""
+        self._unsettled.discard(kind)
+        self.told(kind)
 
     def news(self) -> None:
         """A fact came."""

@@ -79,9 +79,11 @@ class Session:
         self._store = store
         config, value = await self._handshake(store)
         self._heartbeat = Heartbeat(
-            store, HeartbeatSettings(limit=self._waits.heartbeat, follow=self._waits.follow)
+            store,
+            HeartbeatSettings(limit=self._waits.heartbeat, follow=self._waits.follow),
+            pulse=self._progress.pulse,
         )
-        self._gate = gate = Held(self._heartbeat)
+        self._gate = gate = Held(self._heartbeat, proof=self._progress.unconfirmed)
         readers = self._role.readers(config)
         self._progress.config = config
         self._progress.begin(tuple(readers))
@@ -160,5 +162,4 @@ class Session:
 
 
 async def _follow(reader: Follow, store: Reader, gate: Held) -> None:
-    await gate.wait()  # a first list, too, is believed only from somebody alive
     await reader(store, gate)

@@ -256,6 +256,43 @@ async def test_deletions_are_held_while_the_gate_is_closed() -> None:
         assert len(told.synced) == 2
 
 
+class Proof(Door):
+    """Open; but nothing proves that the writer lives before ``turn``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn(ajar=False)
+
+    def open(self) -> bool:
+        return True
+
+    async def wait(self) -> None:
+        return
+
+    def proven(self) -> bool:
+        return super().open()
+
+    async def prove(self) -> None:
+        await super().wait()
+
+
+@virtual
+async def test_without_proof_only_what_lists_lack_is_held() -> None:
+    store, proof = MemoryStore(), Proof()
+    await store.commit(puts("x", "y", "z"))
+    async with Listening(store, gate=_gate(proof)) as told:
+        assert told.picture.keys() == {"a/x", "a/y", "a/z"}
+        assert told.synced == []
+        assert told.reports == [None], "all was told, and the watch stands"
+        await store.commit([DeleteOp("a/x"), *puts("new")])
+        await settle()
+        assert told.deleted == ["a/x"], "that was seen"
+        proof.turn(ajar=True)
+        await settle()
+        assert told.synced == [store.revision]
+        assert told.picture.keys() == {"a/y", "a/z", "a/new"}
+
+
 @virtual
 async def test_a_full_list_deletes_nothing_while_the_gate_is_closed() -> None:
     store, door = MemoryStore(), Door()

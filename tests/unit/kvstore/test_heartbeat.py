@@ -3,16 +3,26 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+import pytest
+
 from kvstore.client import DeleteOp, PutOp
-from kvstore.heartbeat import KEY, Heartbeat, HeartbeatSettings
+from kvstore.heartbeat import KEY, Heartbeat, HeartbeatSettings, Pulse
 from kvstore.memory import MemoryStore
 from tests.support.clock import settle, virtual
 
+NOON = 1_790_000_000.0  # 2026-09-21T14:13:20Z
+
 
 @asynccontextmanager
-async def beating(store: MemoryStore, limit: float = 120):
+async def beating(store: MemoryStore, limit: float = 120, pulse: Pulse | None = None):
     alarms: list[str] = []
-    heartbeat = Heartbeat(store, HeartbeatSettings(limit=limit), on_stale=alarms.append)
+    heartbeat = Heartbeat(
+        store,
+        HeartbeatSettings(limit=limit),
+        pulse=pulse,
+        on_stale=alarms.append,
+        clock=lambda: NOON,
+    )
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(heartbeat.run())
         await settle()
@@ -152,3 +162,61 @@ async def test_a_longer_key_is_not_the_heartbeat() -> None:
         await store.commit([PutOp(KEY + "x", b"")])
         await asyncio.sleep(2)
         assert not heartbeat.fresh
+
+
+@virtual
+async def test_a_new_connection_does_not_wake_the_dead() -> None:
+    store, pulse = MemoryStore(), Pulse()
+    await store.commit([PutOp(KEY, b"1")])
+    async with beating(store, pulse=pulse):
+        await asyncio.sleep(100)
+    async with beating(store, pulse=pulse) as (heartbeat, _):
+        await asyncio.sleep(21)
+        assert not heartbeat.fresh, "the same beat as before"
+        await beat(store, b"2")
+        assert heartbeat.fresh
+    await asyncio.sleep(130)
+    await store.commit([PutOp(KEY, b"3")])
+    async with beating(store, pulse=pulse) as (heartbeat, _):
+        assert not heartbeat.fresh, "who knows when that was"
+
+
+@virtual
+async def test_a_beat_that_comes_proves_that_the_peer_lives() -> None:
+    store, pulse = MemoryStore(), Pulse()
+    await store.commit([PutOp(KEY, b"1")])
+    async with beating(store, pulse=pulse) as (heartbeat, _):
+        assert heartbeat.fresh
+        assert not heartbeat.proven()
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(heartbeat.prove())
+            await settle()
+            assert not waiting.done()
+            await beat(store, b"2")
+        assert heartbeat.proven()
+    async with beating(store, pulse=pulse) as (heartbeat, _):
+        assert heartbeat.proven(), "it was heard on the connection before"
+        await asyncio.sleep(121)
+        assert not heartbeat.proven()
+
+
+@virtual
+@pytest.mark.parametrize(
+    ("value", "proven"),
+    [
+        (b"2026-09-21T14:13:00Z", True),
+        (b"2026-09-21T16:13:00+02:00", True),
+        (b"2026-09-21T14:14:00Z", True),  # their clock is ahead of ours
+        (b"2026-09-21T14:11:00Z", False),
+        (b"2026-09-21T14:13:00", False),
+        (b"noon", False),
+        (b"\xff", False),
+    ],
+)
+async def test_a_beat_that_is_there_proves_something_if_it_is_of_now(
+    value: bytes, *, proven: bool
+) -> None:
+    store = MemoryStore()
+    await store.commit([PutOp(KEY, value)])
+    async with beating(store) as (heartbeat, _):
+        assert heartbeat.proven() is proven

@@ -1,6 +1,7 @@
 """The life of one remote cluster, from its file to its drain."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -324,6 +325,9 @@ async def test_the_double_failure_keeps_services_and_nodes(tmp_path: Path) -> No
 
     again = World(tmp_path)
     peer = again.peer("paris", 7)
+    await peer.open_shop()
+    await peer.withdraw(service("paris", 7, "till"))
+    await peer.publish(node("paris", 7, "n2"))
     peer.store.outage()
     remote = again.remote("paris")
     remote.restore(again.checkpoint.load()["paris"])
@@ -336,12 +340,70 @@ async def test_the_double_failure_keeps_services_and_nodes(tmp_path: Path) -> No
         assert remote.status(again.sink.count).unconfirmed
 
         peer.store.heal()
-        await peer.open_shop()
-        await peer.withdraw(service("paris", 7, "till"))
-        await peer.publish(node("paris", 7, "n2"))
         await until(lambda: remote.progress.ready)
+        assert again.sink.names("paris", Kind.NODES) == {"n1", "n2"}
+        assert again.sink.names("paris", Kind.SERVICES) == {"shop/cart", "shop/till"}
+        assert not remote.progress.confirmed
+        assert remote.status(again.sink.count).unconfirmed
+        await peer.beat("2")  # it lives: what it does not say any more is gone
         await until(lambda: again.sink.names("paris", Kind.SERVICES) == {"shop/cart"})
+        await until(lambda: remote.progress.confirmed)
         assert not remote.status(again.sink.count).unconfirmed
+
+
+async def test_after_a_restart_nobody_waits_for_a_peer_whose_beat_is_of_now(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    peer = world.peer("paris", 7)
+    await peer.open_shop()
+    async with living(world.remote("paris")) as remote:
+        await until(lambda: remote.progress.ready)
+        await world.checkpoint.flush()
+    await peer.withdraw(service("paris", 7, "till"))
+    await peer.beat(datetime.now(UTC).isoformat())
+
+    remote = world.remote("paris")
+    remote.restore(world.checkpoint.load()["paris"])
+    async with living(remote):
+        await until(lambda: remote.progress.confirmed)
+        assert world.sink.names("paris", Kind.SERVICES) == {"shop/cart"}
+
+
+async def test_after_a_restart_what_is_seen_to_go_is_gone_at_once(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    peer = world.peer("paris", 7)
+    await peer.open_shop()
+    async with living(world.remote("paris")) as remote:
+        await until(lambda: remote.progress.ready)
+        await world.checkpoint.flush()
+
+    remote = world.remote("paris")
+    remote.restore(world.checkpoint.load()["paris"])
+    async with living(remote):
+        await until(lambda: remote.progress.ready)
+        await peer.withdraw(service("paris", 7, "till"))
+        await until(lambda: world.sink.names("paris", Kind.SERVICES) == {"shop/cart"})
+        assert not remote.progress.confirmed
+
+
+async def test_a_new_session_does_not_believe_a_silent_control_plane(tmp_path: Path) -> None:
+    world = World(tmp_path, waits=msgspec.structs.replace(QUICK, config=3600.0, heartbeat=0.05))
+    peer = world.peer("paris", 7)
+    await peer.open_shop()
+    async with living(world.remote("paris")) as remote:
+        await until(lambda: remote.progress.ready)
+        await until(lambda: bool(remote.status(world.sink.count).held))
+        await peer.withdraw(service("paris", 7, "till"))  # one lease of several has ended
+        await peer.publish(service("paris", 7, "desk"))
+        remote.configure(file_of("paris", version="rotated"))
+        await until(lambda: ("unconfirmed", "paris") in world.sink.calls)
+        await settle()
+        everything = {"shop/cart", "shop/till", "shop/desk"}
+        assert world.sink.names("paris", Kind.SERVICES) == everything
+        assert "is silent" in remote.status(world.sink.count).held
+        await peer.beat("2")
+        await until(lambda: world.sink.names("paris", Kind.SERVICES) == everything - {"shop/till"})
 
 
 async def test_a_peer_that_publishes_only_slices_now_loses_its_old_services(
