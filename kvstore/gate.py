@@ -47,8 +47,8 @@ class Belief:
 
     def __init__(self, gate: Gate | None, *, doubt: float) -> None:
         self._gate = gate
-        self._dated = gate if isinstance(gate, Dated) else None  # slow to find out
-        self._proving = gate if isinstance(gate, Proving) else None
+        self._dated: Dated | None = gate if isinstance(gate, Dated) else None  # slow to find out
+        self._proving: Proving | None = gate if isinstance(gate, Proving) else None
         self._doubt = doubt
         self._doubt_until = 0.0
 
