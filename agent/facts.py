@@ -75,7 +75,8 @@ class Sink(Protocol):
         ...
 
     def synced(self, cluster: str, kind: AnyKind) -> None:
-        """Everything of this kind that was true has been applied."""
+        """Everything of this kind that was true has been applied. A cluster tells its services in
+        one of two kinds; a full list of one takes the place of the other's facts."""
         ...
 
     def overdue(self, cluster: str) -> None:

@@ -13,6 +13,12 @@ from clustermesh.keys import Kind
 KEPT: Final = frozenset({Kind.NODES, Kind.SERVICES, Kind.ENDPOINT_SLICES})
 """Kinds that are remembered. Addresses and identities are found in the maps again."""
 
+OTHER_FORM: Final = {
+    Kind.SERVICES: Kind.ENDPOINT_SLICES,
+    Kind.ENDPOINT_SLICES: Kind.SERVICES,
+}
+"""A cluster tells its services in one of two forms: a full list in one takes the other's place."""
+
 VERSION: Final = 1
 FRAME: Final = Struct("<II")  # length and CRC-32 of the payload that follows
 
@@ -77,6 +83,9 @@ def fold(data: bytes) -> Saved | None:
         if line.kind in KEPT:
             kind = Kind(line.kind)
             _replay(line, kind, facts.setdefault(kind, {}), repeated)
+            if line.op is Op.LISTED and kind in OTHER_FORM:
+                facts.pop(OTHER_FORM[kind], None)
+                repeated.pop(OTHER_FORM[kind], None)
     told = {kind: frozenset(names) for kind, names in repeated.items()}
     return Saved(header.key, header.number, facts, told)
 

@@ -225,7 +225,8 @@ class Remote:
         kinds = frozenset(feed.kind for feed in self._feeds(config))
         if self._kinds:
             self._sink.unconfirmed(self.cluster)
-        for kind in self._kinds - kinds:  # no longer published
+        # Services that are told in another form now stay until they have all been told in it.
+        for kind in self._kinds - kinds - SERVICE_KINDS:  # no longer published
             self._empty(kind)
         self._kinds = kinds
 

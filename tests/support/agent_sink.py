@@ -3,6 +3,12 @@
 from collections.abc import Sequence
 
 from agent.facts import AnyFact, AnyKind, Change
+from clustermesh.keys import Kind
+
+OTHER_FORM: dict[AnyKind, AnyKind] = {
+    Kind.SERVICES: Kind.ENDPOINT_SLICES,
+    Kind.ENDPOINT_SLICES: Kind.SERVICES,
+}
 
 
 class RecordingSink:
@@ -42,6 +48,8 @@ class RecordingSink:
     def synced(self, cluster: str, kind: AnyKind) -> None:
         for key in self._unconfirmed.pop((cluster, kind), ()):
             self.facts[cluster, kind].pop(key, None)
+        if kind in OTHER_FORM:
+            self.facts.pop((cluster, OTHER_FORM[kind]), None)
         self.calls.append(("synced", cluster, kind))
 
     def overdue(self, cluster: str) -> None:

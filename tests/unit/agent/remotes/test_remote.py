@@ -7,10 +7,11 @@ from pathlib import Path
 import msgspec
 
 from clustermesh import keys
-from clustermesh.keys import Kind
+from clustermesh.keys import Kind, Layout
 from clustermesh.model import Capabilities
 from clustermesh.remotes.session import Waits
 from kvstore.client import Denied
+from tests.support.agent_sink import OTHER_FORM
 from tests.support.remote_world import QUICK, World, file_of, living, node, service, settle, until
 
 
@@ -406,19 +407,39 @@ async def test_a_new_session_does_not_believe_a_silent_control_plane(tmp_path: P
         await until(lambda: world.sink.names("paris", Kind.SERVICES) == everything - {"shop/till"})
 
 
-async def test_a_peer_that_publishes_only_slices_now_loses_its_old_services(
-    tmp_path: Path,
-) -> None:
+async def test_services_stay_until_all_are_told_in_their_other_form(tmp_path: Path) -> None:
     world = World(tmp_path)
     peer = world.peer("paris", 7)
     await peer.open_shop()
+    canary = keys.canary(Kind.ENDPOINT_SLICES, Layout.STATE, "paris")
     async with living(world.remote("paris")) as remote:
         await until(lambda: remote.progress.ready)
         await peer.describe(
             capabilities=Capabilities(
-                max_connected_clusters=255, endpoint_slices_export_mode="endpointslices-only"
+                synced_canaries=True,
+                max_connected_clusters=255,
+                endpoint_slices_export_mode="endpointslices-only",
             )
         )
-        await until(lambda: world.sink.names("paris", Kind.SERVICES) == set())
+        await until(lambda: canary in remote.status(world.sink.count).status)
+        await settle()
+        assert world.sink.names("paris", Kind.SERVICES) == {"shop/cart", "shop/till"}
+        await world.checkpoint.flush()
+        saved = world.checkpoint.load()["paris"].facts
+        assert set(saved[Kind.SERVICES]) == {"shop/cart", "shop/till"}
+
+        await peer.put(canary, b"now")
         await until(lambda: remote.progress.ready)
+        assert world.sink.names("paris", Kind.SERVICES) == set()
         assert world.sink.names("paris", Kind.NODES) == {"n1"}
+        await world.checkpoint.flush()
+        assert Kind.SERVICES not in world.checkpoint.load()["paris"].facts
+
+        await peer.describe()  # and back
+        await until(lambda: world.sink.names("paris", Kind.SERVICES) == {"shop/cart", "shop/till"})
+    emptied = [call for call in world.sink.calls if call[:2] == ("synced", "paris")]
+    assert [kind for *_, kind in emptied if kind in OTHER_FORM] == [
+        Kind.SERVICES,
+        Kind.ENDPOINT_SLICES,
+        Kind.SERVICES,
+    ]
