@@ -109,7 +109,20 @@ class _Bridge(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         name = record.levelname.lower()
         level = name if name in LEVELS else "error"
-        getattr(get_logger(), level)(record.getMessage(), logger=record.name)
+        fault = _fault(record.exc_info[1]) if record.exc_info else {}
+        getattr(get_logger(), level)(record.getMessage().strip(), logger=record.name, **fault)
+
+
+def _fault(error: BaseException | None) -> dict[str, str]:
+    """What an unexpected error was and where it was raised, in one line instead of a traceback."""
+    if error is None:
+        return {}
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code if trace is not None else None
+    where = f"{code.co_filename}:{trace.tb_lineno} {code.co_name}" if code and trace else ""
+    return {"error": repr(error), "raised": where}
 
 
 @contextmanager

@@ -59,7 +59,7 @@ async def read_remote(store: Reader, cluster: str, max_clusters: int) -> Told:
         raise Unreadable(f"cluster-config of {cluster}: {error}") from None
     layout = Layout.CACHE if config.capabilities.cached else Layout.STATE
     told = Told(cluster=cluster, cluster_id=config.id)
-    told.revisions["cluster-config"] = entry.revision
+    told.revisions["cluster-config"] = int(entry.revision)
     origin = Origin(cluster, config.id, max_clusters, layout)
     told.nodes = await _facts(store, told, Kind.NODES, origin)
     told.addresses = await _facts(store, told, Kind.IPS, origin)
@@ -81,7 +81,7 @@ async def _read(
     """One list, pinned to one revision; every page is a turn of the loop."""
     found: dict[str, Fact] = {}
     async for page in store.pages(place):
-        told.revisions[what] = page.revision
+        told.revisions[what] = int(page.revision)
         for entry in page.entries:
             name = entry.key.removeprefix(place)
             try:

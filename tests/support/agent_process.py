@@ -91,12 +91,14 @@ class Place:
             yield server
 
     def ask(self, path: str) -> Any:
-        """GET from the agent; decoded when it is JSON."""
+        """GET from the agent, decoded when it is JSON; ``ConnectionError``: not yet."""
         connection = _UnixConnection(self.socket)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
             body = answer.read().decode()
+            if answer.status == http.client.SERVICE_UNAVAILABLE:
+                raise ConnectionError(body)
         finally:
             connection.close()
         if answer.headers.get_content_type() == "application/json":

@@ -75,3 +75,18 @@ def test_a_stuck_stream_drops_lines_and_says_how_many() -> None:
     dropped = sum(int(line.split()[0]) for line in told)
     assert dropped >= 99
     assert dropped + len(written) - len(told) == logs.QUEUE + 100
+
+
+def test_an_unexpected_error_of_a_library_is_told_with_its_place_in_one_line() -> None:
+    stream = io.StringIO()
+    with logs.running(level="info", form="json", stream=stream):
+        try:
+            json.loads("{")
+        except ValueError:
+            logging.getLogger("uvicorn.error").exception("Exception in ASGI application\n")
+    (line,) = stream.getvalue().splitlines()
+    told = json.loads(line)
+    assert told["event"] == "Exception in ASGI application"
+    assert told["error"].startswith("JSONDecodeError(")
+    assert "decoder.py" in told["raised"]
+    assert "Traceback" not in line
