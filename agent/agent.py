@@ -38,6 +38,7 @@ from clustermesh.logs import Control
 from clustermesh.model import IPEntry
 from clustermesh.remotes.session import Waits
 from clustermesh.status import AgentStatus, RemoteStatus
+from clustermesh.trust.expiry import InUse
 from clustermesh.version import VERSION
 from kvstore.etcd import open_etcd
 
@@ -71,6 +72,11 @@ class Agent:
             settings.node_ip,
             settings.max_connected_clusters,
             frozenset(settings.native_routing) - {settings.cluster_name},
+        )
+        self._certificates = InUse(
+            own=settings.cluster_name,
+            client=settings.etcd_config,
+            remotes=settings.clustermesh_config,
         )
         self._network: Network | None = None
         self._dataplane = Dataplane(datapath.maps, self._me, settings)
@@ -384,6 +390,7 @@ class Agent:
                 *self._auditor.trouble(),
             ),
             refusals=tuple(dataplane.refusals),
+            certificates=self._certificates.read(),
             audited=self._auditor.last.at if self._auditor.last else 0.0,
             differences=len(self._auditor.last.differences) if self._auditor.last else 0,
         )

@@ -115,3 +115,11 @@ def _node(status: AgentStatus) -> "Iterator[Metric]":
         room.add_metric([name], count.max_entries)
         pressure.add_metric([name], count.entries / max(count.max_entries, 1))
     yield from (entries, room, pressure)
+    ends = GaugeMetricFamily(
+        PREFIX + "certificate_not_after_timestamp_seconds",
+        "When a certificate in use ends",
+        labels=["use", "fingerprint"],
+    )
+    for one in status.certificates:
+        ends.add_metric([one.what, one.fingerprint[:16]], one.not_after)
+    yield ends

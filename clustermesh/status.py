@@ -73,6 +73,21 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     since: float
 
 
+class CertificateStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """A certificate in use; ``what`` it is for, such as ``client of cluster-b``.
+
+    ``not_after`` is in Unix seconds, ``fingerprint`` the SHA-256 of its DER in hex. ``file`` is
+    empty when it was seen on the wire. ``authority``: it signs others.
+    """
+
+    what: str = ""
+    subject: str
+    fingerprint: str
+    not_after: float
+    file: str = ""
+    authority: bool = False
+
+
 class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """GET /v1/status of an agent. ``trouble`` holds full sentences, empty when all is well;
     ``written``: what was told so far is in the maps.
@@ -98,6 +113,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """Entries that were not as the etcds say then."""
     trouble: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    certificates: tuple[CertificateStatus, ...] = ()
 
 
 class BackendStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
@@ -190,6 +206,7 @@ class ApiserverStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab")
     refusals: tuple[Refusal, ...] = ()
     imports: tuple[ImportStatus, ...] = ()
     remotes: tuple[RemoteStatus, ...] = ()
+    certificates: tuple[CertificateStatus, ...] = ()
 
 
 class KvstoremeshStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):

@@ -12,6 +12,7 @@ from clustermesh import http, logs, process
 from clustermesh.apiserver import metrics, order, start
 from clustermesh.apiserver.access import Access
 from clustermesh.apiserver.announce import Announcement
+from clustermesh.apiserver.certificates import Certificates
 from clustermesh.apiserver.heard import Heard
 from clustermesh.apiserver.heartbeat import Heart
 from clustermesh.apiserver.imports import ImportSide
@@ -86,6 +87,7 @@ class Apiserver:
             users_file=settings.cluster_users_config_path,
             board=board,
         )
+        self._certificates = Certificates(settings, config)
         self._started = time.time()
         self._report: Report | None = None
         board.require_once(order.CONDITION)
@@ -108,6 +110,7 @@ class Apiserver:
         await self._access.ensure()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._access.follow_connections(store), name="etcd users")
+            tasks.create_task(self._certificates.watch(), name="certificates")
             tasks.create_task(
                 self._access.follow_file(recheck=settings.cluster_users_recheck), name="users file"
             )
@@ -159,6 +162,7 @@ class Apiserver:
             kinds=order.kinds(supply.export),
             started=self._started,
             imports=importing,
+            certificates=self._certificates.read,
         )
         self._registry.register(metrics.State(self._report.reading))
         async with asyncio.TaskGroup() as tasks:
@@ -206,6 +210,7 @@ class Apiserver:
             source=self._settings.source,
             etcd=self._store.status_text(),
             trouble=self._board.trouble(),
+            certificates=self._certificates.read(),
         )
 
 

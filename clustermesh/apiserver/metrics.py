@@ -1,7 +1,7 @@
 """Metrics of the apiserver, read from its state when somebody scrapes (contract kvstore 8)."""
 
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 from prometheus_client import (
@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from clustermesh.apiserver.measured import PREFIX
-from clustermesh.status import SourceKind
+from clustermesh.status import CertificateStatus, SourceKind
 from clustermesh.version import VERSION
 
 
@@ -32,6 +32,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     kinds: Mapping[str, SourceKind]
     refused: int
     heartbeat: float
+    certificates: Sequence[CertificateStatus] = ()
 
 
 class Requests(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +154,14 @@ def _our_names(reading: Reading) -> Iterable[Metric]:
     beat = gauge("heartbeat_timestamp_seconds", "When the last heartbeat was written", [])
     beat.add_metric([], reading.heartbeat)
     yield beat
+    ends = gauge(
+        "certificate_not_after_timestamp_seconds",
+        "When a certificate in use ends",
+        ["use", "fingerprint"],
+    )
+    for one in reading.certificates:
+        ends.add_metric([one.what, one.fingerprint[:16]], one.not_after)
+    yield ends
 
 
 def gauge(name: str, text: str, labels: list[str], *, prefix: str = PREFIX) -> GaugeMetricFamily:

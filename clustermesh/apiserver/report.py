@@ -14,7 +14,7 @@ from clustermesh.apiserver.settings import Settings
 from clustermesh.health import Board
 from clustermesh.keys import Kind
 from clustermesh.sources.objects import KubernetesObject, ObjectKind, Ref
-from clustermesh.status import ApiserverStatus, SourceKind
+from clustermesh.status import ApiserverStatus, CertificateStatus, SourceKind
 from clustermesh.version import VERSION
 from kvstore.etcd import EtcdStore
 
@@ -52,6 +52,7 @@ class Report:
         kinds: Iterable[Kind],
         started: float,
         imports: ImportSide | None = None,
+        certificates: Callable[[], tuple[CertificateStatus, ...]] = tuple,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -64,6 +65,7 @@ class Report:
         self._queued = queued
         self._measured = measured
         self._scopes = tuple(f"{kind}/v1" for kind in kinds)
+        self._certificates = certificates
         self._now = now
         self._started = started
         self._imports = imports
@@ -92,6 +94,7 @@ class Report:
             refusals=self._publication.refusals.listed(),
             imports=imports.statuses() if imports else (),
             remotes=imports.remotes() if imports else (),
+            certificates=self._certificates(),
         )
 
     def reading(self) -> Reading:
@@ -117,6 +120,7 @@ class Report:
             kinds=self._kinds(),
             refused=len(self._publication.refusals),
             heartbeat=self._heart.last,
+            certificates=self._certificates(),
         )
 
     def _kinds(self) -> dict[str, SourceKind]:

@@ -22,7 +22,14 @@ from clustermesh.meshctl.output import (
     show_json,
     table,
 )
-from clustermesh.status import AgentStatus, ApiserverStatus, RemoteStatus, SyncedKinds
+from clustermesh.status import (
+    AgentStatus,
+    ApiserverStatus,
+    CertificateStatus,
+    RemoteStatus,
+    SyncedKinds,
+)
+from clustermesh.trust import expiry
 
 POLL = 0.2
 WAIT = 60.0
@@ -35,6 +42,8 @@ class MeshStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     apiservers: dict[str, ApiserverStatus | None]
     agents: dict[str, AgentStatus | None]
     problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """What is well now and will not be: certificates that end within 30 days."""
 
 
 def status(
@@ -75,7 +84,13 @@ def gather(mesh: Mesh) -> MeshStatus:
         full_name(cluster, node): _ask(node.agent, AgentStatus) for cluster, node in mesh.nodes()
     }
     found = problems(apiservers, agents)
-    return MeshStatus(ready=not found, apiservers=apiservers, agents=agents, problems=tuple(found))
+    return MeshStatus(
+        ready=not found,
+        apiservers=apiservers,
+        agents=agents,
+        problems=tuple(found),
+        warnings=tuple(_expiring(apiservers, agents, time.time())),
+    )
 
 
 def problems(
@@ -97,7 +112,12 @@ def render(now: MeshStatus, clock: float) -> Iterator[Table | str]:
     yield _agent_table(now, clock)
     yield ""
     yield _remote_table(now, clock)
-    for title, lines in (("Problems", now.problems), ("Refused", _refused(now))):
+    yield from _certificate_table(now, clock)
+    for title, lines in (
+        ("Problems", now.problems),
+        ("Warnings", now.warnings),
+        ("Refused", _refused(now)),
+    ):
         if lines:
             yield f"\n[bold]{title}[/bold]"
             yield from (f"  {escape(line)}" for line in lines)
@@ -148,6 +168,44 @@ def _refused(now: MeshStatus) -> list[str]:
     refused = [(name, found.refusals) for name, found in now.apiservers.items() if found]
     refused += [(name, found.refusals) for name, found in now.agents.items() if found]
     return [f"{name}: {one.what}: {one.reason}" for name, many in refused for one in many]
+
+
+def _expiring(
+    apiservers: Mapping[str, ApiserverStatus | None],
+    agents: Mapping[str, AgentStatus | None],
+    clock: float,
+) -> Iterator[str]:
+    """A sentence per certificate, however many use it; the first who does is named."""
+    for place, certificates in _certificates({**apiservers, **agents}):
+        yield from (f"{place}: {line}" for line in expiry.warnings(certificates, clock))
+
+
+def _certificates(
+    everybody: Mapping[str, ApiserverStatus | AgentStatus | None],
+) -> Iterator[tuple[str, list[CertificateStatus]]]:
+    """Who uses which certificates; each is told once for a use in a cluster."""
+    told: set[tuple[str, str, str]] = set()
+    for place, found in everybody.items():
+        fresh = []
+        for one in found.certificates if found else ():
+            key = (place.split("/")[0], one.what, one.fingerprint)
+            if key not in told:
+                told.add(key)
+                fresh.append(one)
+        if fresh:
+            yield place, fresh
+
+
+def _certificate_table(now: MeshStatus, clock: float) -> Iterator[Table | str]:
+    made = table("WHERE", "CERTIFICATE OF", "SUBJECT", "FINGERPRINT", "DAYS LEFT")
+    for place, certificates in _certificates({**now.apiservers, **now.agents}):
+        for one in certificates:
+            left = expiry.days_left(one, clock)
+            days = _bad(str(left)) if left < expiry.WARN_DAYS else str(left)
+            made.add_row(place, escape(one.what), escape(one.subject), one.fingerprint[:16], days)
+    if made.row_count:
+        yield ""
+        yield made
 
 
 def _apiserver_table(now: MeshStatus, clock: float) -> Table:

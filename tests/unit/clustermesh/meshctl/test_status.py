@@ -10,6 +10,7 @@ from clustermesh.meshctl.status import MeshStatus, problems, render
 from clustermesh.status import (
     AgentStatus,
     ApiserverStatus,
+    CertificateStatus,
     Refusal,
     RemoteStatus,
     SyncedKinds,
@@ -113,3 +114,18 @@ def test_refused_objects_are_named_with_their_reason():
     refusal = Refusal(what="bad.yaml, document 1", reason="metadata.name: expected text", since=0)
     text = shown(mesh(AGENT, msgspec.structs.replace(APISERVER, refusals=(refusal,))))
     assert "bad.yaml, document 1: metadata.name: expected text" in text
+
+
+def test_a_certificate_in_use_is_listed_once_per_cluster_with_its_days():
+    leaf = CertificateStatus(
+        what="client of cluster-b",
+        subject="CN=remote-cluster-a",
+        fingerprint="ab" * 32,
+        not_after=1060.0 + 12.5 * 86400,
+    )
+    agent = msgspec.structs.replace(AGENT, certificates=(leaf,))
+    agents = {"cluster-a/node-1": agent, "cluster-a/node-2": agent}
+    said = shown(MeshStatus(ready=True, apiservers={}, agents=agents, problems=()))
+    (row,) = (line for line in said.splitlines() if "CN=remote-cluster-a" in line)
+    assert row.startswith("cluster-a/node-1")
+    assert row.split()[-1] == "12"

@@ -1,0 +1,1 @@
+"""Who may believe whom: authorities, bundles, join tokens, expiry (docs/trust.md)."""
