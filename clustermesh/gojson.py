@@ -1,12 +1,16 @@
 """JSON exactly as Go's encoding/json writes it, and read as forgivingly as Go reads it."""
 
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
+from clustermesh.gonames import Fold, as_written, reading
+
 T = TypeVar("T")
 S = TypeVar("S")
+
+TOO_DEEP: Final = "Nested too deeply"
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 
@@ -44,47 +48,55 @@ def always(value: S) -> S:
 class Reader(Generic[T]):
     """Decodes one type; unknown fields are ignored, missing ones and ``null`` mean zero value.
 
-    Raises ``msgspec.ValidationError`` (with the field's path) or ``msgspec.DecodeError``.
+    ``fold`` gives names that are to be taken for the same, such as ``str.lower``. Raises
+    ``msgspec.ValidationError`` (with the field's path) or ``msgspec.DecodeError``.
     """
 
-    def __init__(self, type_: type[T]) -> None:
+    def __init__(self, type_: type[T], *, fold: Fold = as_written) -> None:
         """Build the decoder once; keep the reader at module level."""
         self._type = type_
         self._decode = msgspec.json.Decoder(type_).decode
+        self._spelled = reading(msgspec.inspect.type_info(type_), fold)
+        names = () if fold is as_written else _always_written(type_)
+        self._always = tuple(f'"{name}"'.encode() for name in names)
+        self._opening = b"{" + b"".join(self._always[:1]) + b":"
 
     def decode(self, data: bytes) -> T:
-        """The value in ``data``. Only what the strict decoder refuses is looked at twice."""
+        """The value in ``data``. Only what the strict decoder refuses, and what neither begins as
+        Go would write it nor has all names that Go always writes, is looked at twice."""
         try:
-            return self._decode(data)
+            value = self._decode(data)
         except msgspec.ValidationError:
-            if b"null" not in data:
+            if b"null" not in data and self._usual(data):
                 raise
-        except (RecursionError, UnicodeDecodeError) as error:
-            raise msgspec.DecodeError(_sentence(error)) from None
-        return self._forgiving(data)
+        except (RecursionError, UnicodeDecodeError):
+            pass  # Go reads what is not UTF-8 as U+FFFD
+        else:
+            if self._usual(data):
+                return value
+        return self.forgiving(data)
 
-    def _forgiving(self, data: bytes) -> T:
+    def _usual(self, data: bytes) -> bool:
+        return data.startswith(self._opening) or all(name in data for name in self._always)
+
+    def forgiving(self, data: bytes) -> T:
+        """The value in ``data``, every name looked at."""
         try:
-            value = msgspec.json.decode(data)
-        except (RecursionError, UnicodeDecodeError) as error:
-            raise msgspec.DecodeError(_sentence(error)) from None
+            value = msgspec.json.decode(data.decode(errors="replace"))
+        except RecursionError:
+            raise msgspec.DecodeError(TOO_DEEP) from None
         return self.convert(value)
 
     def convert(self, value: object) -> T:
         """The value that ``value`` (dicts, lists, strings, numbers) spells."""
         try:
-            return msgspec.convert(_without_nulls(value), self._type)
-        except RecursionError as error:
-            raise msgspec.DecodeError(_sentence(error)) from None
+            return msgspec.convert(self._spelled(value), self._type)
+        except RecursionError:
+            raise msgspec.DecodeError(TOO_DEEP) from None
 
 
-def _sentence(error: RecursionError | UnicodeDecodeError) -> str:
-    return "Not UTF-8" if isinstance(error, UnicodeDecodeError) else "Nested too deeply"
-
-
-def _without_nulls(value: object) -> object:
-    if isinstance(value, dict):
-        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
-    if isinstance(value, list):
-        return [_without_nulls(v) for v in value]
-    return value
+def _always_written(type_: type) -> Iterator[str]:
+    """Names of the fields that are written even at their zero value; see ``always``."""
+    for field in msgspec.structs.fields(type_):
+        if field.default_factory is not msgspec.NODEFAULT:
+            yield field.encode_name

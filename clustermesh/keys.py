@@ -182,7 +182,7 @@ def decode(kind: Kind, origin: Origin, key: str, value: bytes) -> Fact:
 
 def decode_config(value: bytes) -> ClusterConfig:
     """The value of a cluster's handshake. Raises ``BadFact``; its ids are the caller's to check."""
-    return _parse(_configs, value)
+    return _parse(_configs.forgiving, value)
 
 
 @lru_cache(maxsize=4096)
@@ -192,23 +192,23 @@ def decoder(kind: Kind, origin: Origin) -> Decoder:
     return _DECODERS[kind](origin, place)
 
 
-_configs = gojson.Reader(ClusterConfig)
-_nodes = gojson.Reader(Node)
-_ips = gojson.Reader(IPEntry)
-_services = gojson.Reader(ClusterService)
-_exports = gojson.Reader(ServiceExport)
+_configs = gojson.Reader(ClusterConfig, fold=str.lower)
+_nodes = gojson.Reader(Node, fold=str.lower)
+_ips = gojson.Reader(IPEntry, fold=str.lower)
+_services = gojson.Reader(ClusterService, fold=str.lower)
+_exports = gojson.Reader(ServiceExport, fold=str.lower)
 
 
-def _parse(reader: gojson.Reader[T], value: bytes) -> T:
+def _parse(read: Callable[[bytes], T], value: bytes) -> T:
     try:
-        return reader.decode(value)
+        return read(value)
     except msgspec.MsgspecError as error:
         raise BadFact(str(error)) from None
 
 
 def _node_decoder(origin: Origin, place: str) -> Decoder:
     def decode_node(key: str, value: bytes) -> Node:
-        node = _parse(_nodes, value)
+        node = _parse(_nodes.decode, value)
         checks.said("Cluster", node.cluster, origin.cluster)
         checks.said("Name", node.name, key.removeprefix(place))
         checks.number("ClusterID", node.cluster_id, origin.cluster_id)
@@ -224,7 +224,7 @@ def _ip_decoder(origin: Origin, place: str) -> Decoder:
     start = len(place)
 
     def decode_ip(key: str, value: bytes) -> IPEntry:
-        entry = _parse(_ips, value)
+        entry = _parse(_ips.decode, value)
         ip = entry.ip
         if entry.mask is not None or key[start:] != ip or not checks.is_canonical(ip):
             checks.ip_key(entry, key.removeprefix(place))
@@ -266,7 +266,7 @@ def _identity_decoder(origin: Origin, place: str) -> Decoder:
 
 def _service_decoder(origin: Origin, place: str) -> Decoder:
     def decode_service(key: str, value: bytes) -> ClusterService:
-        service = _parse(_services, value)
+        service = _parse(_services.decode, value)
         checks.said("cluster", service.cluster, origin.cluster)
         checks.named(service.namespace, service.name, key.removeprefix(place))
         checks.number("clusterID", service.cluster_id, origin.cluster_id)
@@ -281,7 +281,7 @@ def _service_decoder(origin: Origin, place: str) -> Decoder:
 
 def _export_decoder(origin: Origin, place: str) -> Decoder:
     def decode_export(key: str, value: bytes) -> ServiceExport:
-        export = _parse(_exports, value)
+        export = _parse(_exports.decode, value)
         checks.said("cluster", export.cluster, origin.cluster)
         checks.named(export.namespace, export.name, key.removeprefix(place))
         checks.moment("exportCreationTimestamp", export.export_creation_timestamp)

@@ -1,6 +1,7 @@
 """Waiting longer after every failure, jittered so that a fleet does not come back all at once."""
 
 from collections.abc import Iterator
+from itertools import count
 from random import Random
 
 
@@ -33,3 +34,16 @@ class Backoff:
     def reset(self) -> None:
         """It worked: the next failure waits the first time again."""
         self._next = self._first
+
+
+def rising(
+    *, step: float = 0.25, ceiling: float = 30.0, jitter: float = 0.3, random: Random | None = None
+) -> Iterator[float]:
+    """Seconds to wait that grow by ``step`` each time up to ``ceiling``, jittered as above.
+
+    For what is missing but no failure: after t seconds it is noticed within the root of t/2, where
+    doubling would miss it for as long again.
+    """
+    random = random or Random()  # noqa: S311 - as above
+    for turn in count(1):
+        yield min(turn * step, ceiling) * (1 - jitter * random.random())

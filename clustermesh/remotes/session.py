@@ -14,11 +14,11 @@ from clustermesh.remotes.gate import Held
 from clustermesh.remotes.handshake import Refused
 from clustermesh.remotes.progress import Progress
 from clustermesh.remotes.supervision import ConfigChanged
-from kvstore.backoff import Backoff
+from kvstore.backoff import rising
 from kvstore.client import Entry, Reader, Store, StoreError, Unavailable
 from kvstore.config import EtcdConfig
 from kvstore.heartbeat import Heartbeat, HeartbeatSettings
-from kvstore.watch import FollowSettings
+from kvstore.watch import FollowSettings, connection_of, pause
 
 Opener = Callable[[EtcdConfig], AbstractAsyncContextManager[Store]]
 Follow = Callable[[Reader, Held], Awaitable[None]]
@@ -115,8 +115,9 @@ class Session:
         return "" if self._gate is None else self._gate.reason()
 
     async def _handshake(self, store: Reader) -> tuple[ClusterConfig, bytes]:
-        """Ask until there is a config that this mesh can have."""
-        for wait in Backoff(ceiling=self._waits.ceiling):
+        """Ask until there is a config that this mesh can have (contract kvstore 4)."""
+        for wait in rising(ceiling=self._waits.ceiling):
+            connections = connection_of(store)
             try:
                 return await self._ask(store)
             except (StoreError, Refused) as error:
@@ -124,7 +125,7 @@ class Session:
             except TimeoutError:
                 problem = f"no answer within {self._waits.handshake:g} s"
             self._progress.trouble("connection", f"{problem}; trying again in {wait:.2g} s")
-            await asyncio.sleep(wait)
+            await pause(store, connections, wait)
         raise AssertionError  # a back-off never ends
 
     async def _ask(self, store: Reader) -> tuple[ClusterConfig, bytes]:

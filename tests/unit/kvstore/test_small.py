@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvstore._proto import etcd_pb2 as rpc
-from kvstore.backoff import Backoff
+from kvstore.backoff import Backoff, rising
 from kvstore.limits import Limiter
 from kvstore.lists import after_prefix, to_bytes, to_text
 from kvstore.pace import REST, WORK, Pace
@@ -33,6 +33,13 @@ def test_waits_are_never_longer_than_without_jitter() -> None:
     seen = list(islice(waits, 200))
     assert 0.5 <= min(seen) < 0.55
     assert 0.95 < max(seen) <= 1
+
+
+def test_what_is_missing_is_looked_for_at_a_rising_distance() -> None:
+    waits = rising(step=0.25, ceiling=1, jitter=0)
+    assert [next(waits) for _ in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    shorter = rising(step=4, ceiling=4, jitter=0.5, random=Random(0))
+    assert all(2 <= next(shorter) <= 4 for _ in range(20))
 
 
 @virtual

@@ -47,6 +47,28 @@ async def test_nothing_is_believed_before_its_canary(tmp_path: Path) -> None:
         assert remote.status(world.sink.count).status == ""
 
 
+async def test_a_config_that_comes_late_is_noticed_soon(tmp_path: Path) -> None:
+    world = World(tmp_path, waits=msgspec.structs.replace(QUICK, ceiling=3600.0))
+    peer = world.peer("paris", 7)
+    async with living(world.remote("paris")) as remote:
+        await until(lambda: "has no cilium/cluster-config/paris" in remote.progress.sentence())
+        assert "trying again in" in remote.progress.sentence()
+        await peer.open_shop()
+        await until(lambda: remote.progress.ready)
+
+
+async def test_an_etcd_that_comes_back_is_asked_at_once(tmp_path: Path) -> None:
+    world = World(tmp_path, waits=msgspec.structs.replace(QUICK, handshake=0.01))
+    peer = world.peer("paris", 7)
+    await peer.open_shop()
+    peer.store.outage()
+    async with living(world.remote("paris")) as remote:
+        await until(lambda: bool(remote.progress.sentence()))
+        assert not remote.progress.connected
+        peer.store.heal()
+        await until(lambda: remote.progress.ready)
+
+
 async def test_a_peer_without_canaries_is_read_at_once(tmp_path: Path) -> None:
     world = World(tmp_path)
     peer = world.peer("paris", 7)
