@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from agent import preflight
 from agent.network import network
 from agent.network.wanted import Place
-from agent.settings import PINS, CleanupSettings
+from agent.settings import CILIUM_PINS, PINS, CleanupSettings
 from bpf import pins
 from clustermesh.settings import load
 
@@ -31,6 +31,8 @@ def remove(settings: CleanupSettings) -> list[str]:
     """Detach first, so that nothing goes on by half; what was removed, in words."""
     gone = []
     root = settings.bpf_root / PINS
+    if pins.unshare(root, settings.bpf_root / CILIUM_PINS):
+        gone.append(f"their pins under {settings.bpf_root / CILIUM_PINS}")
     if root.exists():
         pins.cleanup(root)
         gone.append(f"programs and maps pinned under {root}")

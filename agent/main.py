@@ -9,8 +9,8 @@ from clustermesh import logs  # before anything imports structlog, which it make
 # isort: split
 from agent import preflight
 from agent.agent import Agent
-from agent.settings import PINS, Settings
-from bpf import namespace
+from agent.settings import CILIUM_PINS, PINS, Settings
+from bpf import namespace, pins
 from bpf.datapath import Datapath
 from bpf.datapath import load as load_datapath
 from bpf.errors import BpfError
@@ -50,6 +50,7 @@ async def run(argv: Sequence[str]) -> None:
     ):
         preflight.check(bpf_root=settings.bpf_root, cgroup=cgroup)
         with _datapath(settings) as datapath:
+            _pins_for_others(datapath, settings)
             await Agent(settings, datapath=datapath, cgroup=cgroup, log=control).run(sockets)
 
 
@@ -57,6 +58,17 @@ def _datapath(settings: Settings) -> Datapath:
     try:
         return load_datapath(settings.bpf_root / PINS, _sizes(settings))
     except (BpfError, ValueError) as error:
+        raise process.Fault(str(error)) from None
+
+
+def _pins_for_others(datapath: Datapath, settings: Settings) -> None:
+    folder = settings.bpf_root / CILIUM_PINS
+    try:
+        if settings.cilium_pins:
+            datapath.share_pins(folder)
+        else:
+            pins.unshare(settings.bpf_root / PINS, folder)  # an earlier start may have had them
+    except (BpfError, OSError) as error:
         raise process.Fault(str(error)) from None
 
 

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from agent.settings import CILIUM_PINS, PINS
+from bpf import pins
 from clustermesh.process import Fault
 
 BPF_FS: Final = 0xCAFE4A11
 CGROUP2_FS: Final = 0x63677270
 CILIUM_DEVICES: Final = ("cilium_host", "cilium_net", "cilium_vxlan", "cilium_geneve")
-CILIUM_PINS: Final = ("cilium", "tc/globals/cilium_ipcache", "tc/globals/cilium_ipcache_v2")
+CILIUM_TRACES: Final = ("cilium", "tc/globals/cilium_ipcache", "tc/globals/cilium_ipcache_v2")
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -37,9 +39,10 @@ def check(*, bpf_root: Path, cgroup: Path) -> None:
 
 def _no_cilium(bpf_root: Path) -> None:
     devices = {name for _, name in socket.if_nameindex()} & set(CILIUM_DEVICES)
-    pins = [bpf_root / pin for pin in CILIUM_PINS if (bpf_root / pin).exists()]
-    if devices or pins:
-        found = ", ".join([*sorted(devices), *map(str, pins)])
+    present = [bpf_root / pin for pin in CILIUM_TRACES if (bpf_root / pin).exists()]
+    ours = set(pins.shared(bpf_root / PINS, bpf_root / CILIUM_PINS)) if present else set()
+    if devices or set(present) - ours:
+        found = ", ".join([*sorted(devices), *(str(pin) for pin in present if pin not in ours)])
         raise Fault(
             f"a Cilium agent runs or ran on this node ({found}); it is a member of the mesh by"
             " itself: run clustermesh-agent elsewhere, or remove Cilium and what it left"

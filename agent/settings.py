@@ -12,6 +12,9 @@ from clustermesh.settings import about, seconds, text
 PINS: Final = "clustermesh"
 """The folder below the BPF file system in which everything of ours is pinned."""
 
+CILIUM_PINS: Final = Path("tc", "globals")
+"""The folder below it in which cilium-dbg looks for maps."""
+
 NAME: Final = r"^([a-z0-9][-a-z0-9]{0,30})?[a-z0-9]$"
 
 
@@ -32,6 +35,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     bpf_root: Annotated[Path, about("bpf file system; pins go to clustermesh/ below it")] = Path(
         "/sys/fs/bpf"
     )
+    cilium_pins: Annotated[
+        bool, about("pin the cilium_ maps under tc/globals as well, for cilium-dbg and its like")
+    ] = False
     cgroup_root: Annotated[
         Path | None,
         about("cgroup2 directory whose sockets are served (default: the mount)"),

@@ -9,14 +9,14 @@ from typing import Final, Self
 
 from bpf import features, syscalls
 from bpf.clsact import ensure_filter, remove_filters
-from bpf.errors import AttachError, BpfError, LoadError
+from bpf.errors import AttachError, LoadError
 from bpf.kernel_maps import KernelCounters, KernelMap, KernelTables
 from bpf.layout_events import MonitorValue
 from bpf.links import CGROUP_HOOKS, TCX_EGRESS, TCX_INGRESS, Hook, ensure_link
 from bpf.loader import load_maps, load_programs
 from bpf.maps import BpfMap, Counters, DictCounters, DictMap, DictTables, MapKind, Tables
 from bpf.monitor import Ring, monitor_state
-from bpf.pins import Pins, opened, pin, remove_link
+from bpf.pins import Pins, remove_link, share
 from bpf.specs import MAPS, DatapathSettings, MapSpec
 from bpf.state import State
 
@@ -176,19 +176,8 @@ class Datapath:
             remove_link(self._pins.links / f"sock_{hook}")
 
     def share_pins(self, folder: Path) -> None:
-        """The maps also under another folder, where foreign tools look for them."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, fd in self._map_fds.items():
-            present = opened(folder / name)
-            if present is not None:
-                same = syscalls.map_info(present).id == syscalls.map_info(fd).id
-                os.close(present)
-                if same:
-                    continue
-                raise BpfError(
-                    f"{folder / name} is another program's map; ours is not pinned there"
-                )
-            pin(fd, folder / name)
+        """The maps whose layout others know also where foreign tools look for them."""
+        share(self._map_fds, folder)
 
     def listen(self) -> Ring:
         """The ring of events, for one reader at a time."""

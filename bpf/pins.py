@@ -3,7 +3,7 @@
 import ctypes
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,10 +104,65 @@ def remove_link(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+SHARED: Final = "cilium_"
+"""Maps with this prefix have a layout that foreign tools know; only these are shared."""
+
+
+def share(maps: Mapping[str, int], folder: Path) -> None:
+    """Pins maps, by name and descriptor, where foreign tools look for them. BpfError when
+    something that is not ours has one of the names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, fd in maps.items():
+        if not name.startswith(SHARED):
+            continue
+        there = _map_at(folder / name)
+        if there is None:
+            pin(fd, folder / name)
+        elif there != syscalls.map_info(fd).id:
+            raise BpfError(
+                f"{folder / name} is another program's map; ours is not pinned there:"
+                " remove it, or leave out --cilium-pins"
+            )
+
+
+def shared(root: Path, folder: Path) -> list[Path]:
+    """Pins in a folder that name a map of ours: of the one whose pins are below `root`."""
+    ours = (Pins(root).maps / path.name for path in sorted(folder.glob(f"{SHARED}*")))
+    found = ((path, _map_at(path)) for path in ours)
+    return [
+        folder / path.name
+        for path, number in found
+        if number is not None and number == _map_at(folder / path.name)
+    ]
+
+
+def unshare(root: Path, folder: Path) -> list[Path]:
+    """Removes those pins and says which they were; another program's stay."""
+    gone = shared(root, folder)
+    for path in gone:
+        path.unlink()
+    return gone
+
+
+def _map_at(path: Path) -> int | None:
+    """The number of the map that is pinned there; 0 when it is no map that can be opened."""
+    try:
+        fd = syscalls.open_pin(path)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return 0
+    try:
+        return syscalls.map_info(fd).id
+    finally:
+        os.close(fd)
+
+
 def cleanup(root: Path) -> None:
     """Detaches the linked programs and removes every pin of ours below `root`. Twice is fine.
 
     Filters on a device (clsact) go with the device: delete that, or call detach_overlay first.
+    Shared pins go first, by `unshare`: without ours nobody can tell whose they are.
     """
     pins = Pins(root)
     if pins.links.is_dir():

@@ -13,8 +13,6 @@ import pytest
 from bpf import syscalls
 from bpf.datapath import load
 from bpf.errors import AttachError, BpfError, PinMismatchError
-from bpf.kernel_maps import KernelMap
-from bpf.layout import IpcacheKey, IpcacheValue
 from bpf.links import CGROUP_HOOKS
 from bpf.maps import MapKind
 from bpf.pins import cleanup
@@ -181,38 +179,6 @@ def test_a_device_that_is_not_there_is_said(datapath):
 def test_a_folder_on_another_file_system_is_refused(tmp_path, settings):
     with pytest.raises(BpfError, match="ordinary is not on a BPF file system: mount one with"):
         load(tmp_path / "ordinary", settings)
-
-
-def test_pins_are_shared_where_foreign_tools_look(bpffs, root, datapath):
-    shared = bpffs / "tc" / "globals"
-    datapath.share_pins(shared)
-    datapath.share_pins(shared)
-    datapath.maps.ipcache.put_many(
-        [(IpcacheKey(bytes([10, 2, 0, 5]), 32).pack(), IpcacheValue(9).pack())]
-    )
-    reader = KernelMap.pinned(shared / "cilium_ipcache", read_only=True)
-    assert [IpcacheValue.unpack(value).identity for _, value in reader.items()] == [9]
-    reader.close()
-
-
-def test_another_programs_pins_are_left_alone(bpffs, datapath):
-    shared = bpffs / "tc" / "globals"
-    shared.mkdir(parents=True)
-    fd = syscalls.map_create(MapKind.HASH, 4, 4, 4)
-    syscalls.pin(fd, shared / "cilium_ipcache")
-    os.close(fd)
-    with pytest.raises(BpfError, match="cilium_ipcache is another program's map"):
-        datapath.share_pins(shared)
-
-
-def test_foreign_tools_see_names_and_types(root, datapath):
-    datapath.maps.services4.put_many([(bytes(12), bytes(12))])
-    path = root / "maps" / "cilium_lb4_services_v2"
-    shown = subprocess.run(
-        ["bpftool", "-j", "map", "dump", "pinned", str(path)], check=True, capture_output=True
-    )
-    assert b'"rev_nat":0' in shown.stdout
-    assert b'"affinity_timeout":0' in shown.stdout
 
 
 def test_a_selection_table_has_the_configured_size(bpffs):

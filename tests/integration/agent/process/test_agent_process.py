@@ -166,6 +166,15 @@ def test_a_node_alone_is_ready_and_keeps_its_network(node: Place, own: Etcd) -> 
         assert node.ask("/v1/status")["num-global-services"] == 2
 
 
+def test_pins_for_foreign_tools_come_and_go_with_the_setting(node: Place, own: Etcd) -> None:
+    there = node.bpf / "tc" / "globals"
+    for _ in range(2):  # the second start finds its own
+        with agent(node, node.arguments(own, "--cilium-pins")):
+            assert (there / "cilium_lb4_services_v2").exists()
+    with agent(node, node.arguments(own)):
+        assert list(there.iterdir()) == []
+
+
 def test_a_stopped_agent_leaves_everything_and_the_next_one_writes_nothing(
     node: Place, own: Etcd, paris: Etcd
 ) -> None:
