@@ -62,7 +62,7 @@ def _entries(
                 yield IPEntry(
                     ip=ip,
                     host_ip=host,
-                    id=identity,
+                    id=identity & 0xFFFFFFFF,
                     key=key & 0xFF,
                     namespace=namespace,
                     pod=pod,

@@ -56,7 +56,13 @@ def text(labels: Iterable[tuple[str, str, str]]) -> str:
 
 def of_security_labels(labels: Mapping[str, str]) -> str:
     """The value for a CiliumIdentity's ``security-labels``; empty when it has none."""
-    return text((*split(label), value) for label, value in labels.items())
+    return text(_parts(label, value) for label, value in labels.items())
+
+
+def _parts(label: str, value: str) -> tuple[str, str, str]:
+    """Source, key and value; a reserved label without a key is named by its value."""
+    source, key = split(label)
+    return (source, value, "") if source == "reserved" and not key else (source, key, value)
 
 
 def split(label: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import msgspec
 from clustermesh import addresses
 from clustermesh.export import annotations
 from clustermesh.export.services import (
+    FAMILIES,
     affinity_seconds,
     cluster_ips,
     frontend_ports,
@@ -76,7 +77,7 @@ def _backends(slices: Iterable[EndpointSlice]) -> tuple[LocalBackend, ...]:
     """
     best: dict[str, LocalBackend] = {}
     for slice_ in slices:
-        if slice_.address_type == "FQDN":
+        if slice_.address_type not in FAMILIES:
             continue
         ports = tuple(
             NamedPort(name, port.protocol, port.port) for name, port in slice_ports(slice_).items()

@@ -1,7 +1,6 @@
 """Services as other clusters see them (contract kvstore 2.5, 12.services)."""
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
 
 from clustermesh import addresses
 from clustermesh.export import annotations
@@ -9,8 +8,8 @@ from clustermesh.model import OMITTED, OMITTED_ZONES, ClusterService, Port, Port
 from clustermesh.model import ZoneHint as Hint
 from clustermesh.sources.objects import Endpoint, EndpointSlice, Service, ServiceSpec
 
-V = TypeVar("V")
-
+FAMILIES = frozenset({"IPv4", "IPv6"})
+PROTOCOLS = frozenset({"TCP", "UDP", "SCTP"})
 NEVER_EXPORTED = frozenset({"kube-scheduler", "kube-controller-manager"})
 DEFAULT_AFFINITY_SECONDS = 10800
 """What the API server fills in."""
@@ -63,16 +62,23 @@ def cluster_ips(service: Service) -> tuple[str, ...]:
 def to_cluster_service(
     service: Service, slices: Iterable[EndpointSlice], *, cluster: str, cluster_id: int
 ) -> ClusterService:
-    """The service with the backends of its slices; where two name one address, the last wins."""
+    """The service with the backends of its slices.
+
+    An address in several slices has the ports of all; of two ports with one name, and of two host
+    names or zones, the last slice's counts. Within a slice the first copy of an address counts.
+    """
     backends: dict[str, PortsByName] = {}
     hostnames: dict[str, str] = {}
     zones: dict[str, Zone] = {}
     for slice_ in slices:
-        ports = slice_ports(slice_)
-        for endpoint, ip in usable(slice_):
-            backends[ip] = ports
-            _note(hostnames, ip, endpoint.hostname)
-            _note(zones, ip, _zone(endpoint))
+        ports = told_ports(slice_)
+        for ip, endpoint in usable(slice_).items():
+            known = backends.get(ip)
+            backends[ip] = {**known, **ports} if known else ports
+            if endpoint.hostname:
+                hostnames[ip] = endpoint.hostname
+            if endpoint.zone:
+                zones[ip] = _zone(endpoint)
     meta = service.metadata
     frontends = frontend_ports(service)
     return ClusterService(
@@ -101,24 +107,36 @@ def frontend_ports(service: Service) -> PortsByName:
 
 
 def slice_ports(slice_: EndpointSlice) -> PortsByName:
-    """Target ports by name; a port without a number is none."""
+    """Target ports by name that traffic can be sent to; a port without a number is none."""
     return {
         port.name: Port(port.protocol.upper(), port.port)
         for port in slice_.ports or ()
-        if port.port is not None and 0 < port.port <= 0xFFFF
+        if port.port is not None and 0 < port.port <= 0xFFFF and _is_known(port.protocol)
     }
 
 
-def usable(slice_: EndpointSlice) -> Iterator[tuple[Endpoint, str]]:
-    """Endpoints that are ready, or still serving while they end, with each canonical address."""
-    if slice_.address_type == "FQDN":
-        return
+def told_ports(slice_: EndpointSlice) -> PortsByName:
+    """Target ports by name as the peer tells them: the API server lets any number pass, and what
+    travels is its last 16 bits (contract kvstore 2.5: ``Port`` is a uint16)."""
+    return {
+        port.name: Port(port.protocol.upper(), port.port & 0xFFFF)
+        for port in slice_.ports or ()
+        if port.port is not None and _is_known(port.protocol)
+    }
+
+
+def usable(slice_: EndpointSlice) -> dict[str, Endpoint]:
+    """Endpoints that are ready, or still serving while they end, by each canonical address."""
+    found: dict[str, Endpoint] = {}
+    if slice_.address_type not in FAMILIES:
+        return found
     for endpoint in slice_.endpoints or ():
         if is_ready(endpoint) or is_serving(endpoint):
             for text in endpoint.addresses:
                 ip = addresses.canonical(text)
                 if ip:
-                    yield endpoint, ip
+                    found.setdefault(ip, endpoint)
+    return found
 
 
 def is_ready(endpoint: Endpoint) -> bool:
@@ -154,23 +172,23 @@ def mistakes(service: Service, slices: Iterable[EndpointSlice]) -> Iterator[str]
 
 def _slice_mistakes(slice_: EndpointSlice) -> Iterator[str]:
     name = slice_.metadata.name
-    if slice_.address_type == "FQDN":
-        yield f"EndpointSlice {name}: addressType FQDN gives no backends"
+    if slice_.address_type not in FAMILIES:
+        yield f"EndpointSlice {name}: addressType {slice_.address_type} gives no backends"
         return
+    for index, port in enumerate(slice_.ports or ()):
+        if not _is_known(port.protocol):
+            expected = "expected TCP, UDP or SCTP"
+            yield f"EndpointSlice {name}: ports[{index}].protocol: {port.protocol!r}, {expected}"
     for index, endpoint in enumerate(slice_.endpoints or ()):
         for text in endpoint.addresses:
             if not addresses.packed(text):
                 yield f"EndpointSlice {name}: endpoints[{index}]: {text!r} is not an IP address"
 
 
-def _zone(endpoint: Endpoint) -> Zone | None:
-    hints = tuple(Hint(zone.name) for zone in endpoint.hints.for_zones)
-    return Zone(endpoint.zone, hints) if endpoint.zone or hints else None
+def _is_known(protocol: str) -> bool:
+    return protocol.upper() in PROTOCOLS
 
 
-def _note(where: dict[str, V], key: str, value: V | None) -> None:
-    """Keep a value that is there, and forget what an earlier slice said otherwise."""
-    if value:
-        where[key] = value
-    else:
-        where.pop(key, None)
+def _zone(endpoint: Endpoint) -> Zone:
+    """Where a backend is, and whom it should serve; hints without a zone are not told."""
+    return Zone(endpoint.zone, tuple(Hint(zone.name) for zone in endpoint.hints.for_zones))

@@ -1,15 +1,35 @@
 """Kubernetes objects for tests: from YAML files, and small builders."""
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from clustermesh.export import Exporter, KeyChanges
+from clustermesh.export import Exporter, ExportSettings, KeyChanges
 from clustermesh.sources import objects
 from clustermesh.sources.objects import KubernetesObject, ObjectKind
 from clustermesh.sources.port import Removal, Upsert
+
+PARIS = ExportSettings(cluster="paris", cluster_id=7)
+
+
+def made(kind: ObjectKind, name: str, namespace: str = "", **rest: Any) -> KubernetesObject:
+    """An object read from JSON, as an API server would send it."""
+    meta = {"name": name, "namespace": namespace, **rest.pop("metadata", {})}
+    return objects.decode(kind, json.dumps({"metadata": meta, **rest}).encode())
+
+
+def exported(*world: KubernetesObject, settings: ExportSettings = PARIS) -> dict[str, bytes]:
+    """What other clusters see of these objects."""
+    exporter = Exporter(settings)
+    feed(exporter, world)
+    return {
+        key: value
+        for key, value in exporter.wanted().items()
+        if not key.startswith("clustermesh/local/")
+    }
 
 
 def load(path: Path) -> list[KubernetesObject]:

@@ -17,11 +17,22 @@ KINDS = {kind.value: kind for kind in ObjectKind}
 
 
 class Loader(yaml.CSafeLoader):
-    """YAML as Kubernetes reads it: what looks like a time is text."""
+    """YAML as Kubernetes reads it: times, ``12:30``, ``1:2:3:4:5:6:7:8`` and ``=`` are text."""
 
 
+_TEXT = frozenset({"tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value"})
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(
+        r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]+|0|[1-9][0-9_]*)$"
+    ),
+    "tag:yaml.org,2002:float": re.compile(
+        r"(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+][0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+}
+"""As in YAML 1.1, without the numbers of base 60."""
 Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in rules if not tag.endswith(":timestamp")]
+    first: [(tag, _NUMBERS.get(tag, pattern)) for tag, pattern in rules if tag not in _TEXT]
     for first, rules in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
 

@@ -2,7 +2,6 @@
 
 import msgspec
 
-from clustermesh.model import Uint32
 from clustermesh.sources.objects.base import Meta, Wire
 
 
@@ -72,9 +71,9 @@ class CiliumIdentity(Wire, frozen=True, gc=False):
 
 
 class EndpointIdentity(Wire, frozen=True, gc=False):
-    """The identity of an endpoint."""
+    """The identity of an endpoint: an int64 of which 32 bits are told."""
 
-    id: Uint32 = 0
+    id: int = 0
 
 
 class Networking(Wire, frozen=True, gc=False):
@@ -104,7 +103,7 @@ class CoreCiliumEndpoint(msgspec.Struct, frozen=True, gc=False, rename="kebab"):
     """One endpoint inside a CiliumEndpointSlice."""
 
     name: str = ""
-    id: Uint32 = 0
+    id: int = 0
     networking: Networking | None = None
     encryption: Key = Key()
     service_account: str = ""

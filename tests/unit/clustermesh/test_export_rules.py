@@ -206,21 +206,52 @@ def test_a_backend_is_ready_or_still_serving(conditions: dict[str, bool], used: 
     assert (found.backends != {}) is used
 
 
-def test_slices_are_joined_and_the_last_by_name_wins_an_address() -> None:
+def test_an_address_in_several_slices_has_the_ports_of_all_and_the_last_says_the_rest() -> None:
+    admin = [{"name": "http", "port": 81}, {"name": "admin", "port": 9}]
+    unready = {"addresses": ["10.7.0.1"], "conditions": {"ready": False}, "hostname": "none"}
     found = service(
         cart(),
         cart_slice({"addresses": ["10.7.0.2", "10.7.0.1"], "hostname": "old"}, name="a"),
-        cart_slice({"addresses": ["10.7.0.1"]}, name="b", ports=[{"name": "http", "port": 81}]),
-        cart_slice(
-            {"addresses": ["10.7.0.1"], "conditions": {"ready": False}}, name="c", ports=None
-        ),
+        cart_slice({"addresses": ["10.7.0.1"], "zone": "z1"}, name="b", ports=admin),
+        cart_slice(unready, name="c", ports=[{"name": "other", "port": 1}]),
     )
     assert found is not None
     assert found.backends == {
-        "10.7.0.1": {"http": model.Port("TCP", 81)},
+        "10.7.0.1": {"http": model.Port("TCP", 81), "admin": model.Port("TCP", 9)},
         "10.7.0.2": {"http": model.Port("TCP", 8080)},
     }
-    assert found.hostnames == {"10.7.0.2": "old"}
+    assert found.hostnames == {"10.7.0.1": "old", "10.7.0.2": "old"}
+    assert found.zones == {"10.7.0.1": model.Zone("z1")}
+
+
+def test_within_a_slice_the_first_usable_copy_of_an_address_counts() -> None:
+    found = service(
+        cart(),
+        cart_slice(
+            {"addresses": ["10.7.0.1"], "conditions": {"ready": False}, "hostname": "gone"},
+            {"addresses": ["10.7.0.1"], "hostname": "first"},
+            {"addresses": ["10.7.0.1"], "hostname": "second", "zone": "z1"},
+        ),
+    )
+    assert found is not None
+    assert (found.hostnames, found.zones) == ({"10.7.0.1": "first"}, {})
+
+
+def test_hints_are_told_where_there_is_a_zone() -> None:
+    hints = {"forZones": [{"name": "z2"}, {"name": "z1"}]}
+    found = service(
+        cart(),
+        cart_slice(
+            {"addresses": ["10.7.0.1"], "hints": hints},
+            {"addresses": ["10.7.0.2"], "hints": hints, "zone": "z1"},
+            {"addresses": ["10.7.0.3"], "zone": "z1"},
+        ),
+    )
+    assert found is not None
+    assert found.zones == {
+        "10.7.0.2": model.Zone("z1", (model.ZoneHint("z2"), model.ZoneHint("z1"))),
+        "10.7.0.3": model.Zone("z1"),
+    }
 
 
 def test_addresses_are_canonical_and_what_is_none_is_left_out_and_said() -> None:
@@ -248,7 +279,14 @@ def test_ports_have_names_protocols_and_numbers() -> None:
         {"name": "sctp", "port": 7, "protocol": "SCTP"},
         {"port": 1},
     ]
-    targets = [{"port": 1}, {"name": "none"}, {"name": "bad", "port": 70000}]
+    targets = [
+        {"port": 1},
+        {"name": "none"},
+        {"name": "large", "port": 70000},
+        {"name": "negative", "port": -1},
+        {"name": "zero", "port": 0, "protocol": "UDP"},
+        {"name": "odd", "port": 1, "protocol": "HTTP"},
+    ]
     found = service(cart(ports=ports), cart_slice(ports=targets))
     assert found is not None
     assert found.frontends["10.96.0.1"] == {
@@ -256,7 +294,21 @@ def test_ports_have_names_protocols_and_numbers() -> None:
         "sctp": model.Port("SCTP", 7),
         "": model.Port("TCP", 1),
     }
-    assert found.backends["10.7.0.44"] == {"": model.Port("TCP", 1)}
+    assert found.backends["10.7.0.44"] == {
+        "": model.Port("TCP", 1),
+        "large": model.Port("TCP", 4464),
+        "negative": model.Port("TCP", 65535),
+        "zero": model.Port("UDP", 0),
+    }, "the API server takes any number, and 16 bits of it are told"
+    assert [port.name for port in own(cart(), cart_slice(ports=targets)).backends[0].ports] == [""]
+    exporter = Exporter(PARIS)
+    feed(exporter, [cart(), cart_slice(ports=targets)])
+    assert list(exporter.refusals()) == [
+        (
+            "Service shop/cart",
+            "EndpointSlice cart-a: ports[5].protocol: 'HTTP', expected TCP, UDP or SCTP",
+        )
+    ]
 
 
 @pytest.mark.parametrize(

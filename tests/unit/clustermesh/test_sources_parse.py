@@ -121,6 +121,31 @@ def test_what_looks_like_a_time_is_text_and_numbers_stay_names() -> None:
     assert identity.metadata.creation_timestamp == "2026-11-21T00:32:55Z"
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("12:30", "12:30"),
+        ("1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7:8"),
+        ("10:20:30.5", "10:20:30.5"),
+        ("=", "="),
+        ("2026-11-20", "2026-11-20"),
+        ("1e3", "1e3"),
+        ("08", "08"),
+    ],
+)
+def test_what_kubernetes_takes_for_text_is_text(written: str, read: str) -> None:
+    document = f"{{apiVersion: v1, kind: Node, metadata: {{name: n, labels: {{a: {written}}}}}}}"
+    [(node, _)] = parse(document.encode()).objects.values()
+    assert node.metadata.labels == {"a": read}
+
+
+@pytest.mark.parametrize("written", ["8", "010", "0x1F", "1_000", "-1", "1.5", ".inf", "yes"])
+def test_what_kubernetes_takes_for_no_text_is_refused(written: str) -> None:
+    document = f"{{apiVersion: v1, kind: Node, metadata: {{name: n, labels: {{a: {written}}}}}}}"
+    [problem] = parse(document.encode()).problems
+    assert problem.reason.startswith("metadata.labels.a: expected `str")
+
+
 def test_no_bytes_make_it_fall_over() -> None:
     for data in (b"\xff\xfe", b"\x00", b"a: &a [*a]\n", b"[" * 3000, b"!!python/none x", b"? ?"):
         assert not parse(data).objects
