@@ -2,6 +2,10 @@
 
 Names follow contract kvstore 7. Keys are ECDSA P-256, files are written at once and readable by
 their owner only.
+
+While one authority takes over from another (docs/trust.md, rotation) the file of its certificate is
+a bundle, and ``ca.cross.crt`` beside ``ca.crt`` holds the new authority certified by the old one:
+every certificate that is issued carries it along, so that those who know only the old one believe.
 """
 
 import datetime
@@ -10,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -25,6 +29,9 @@ CERTIFICATE_DAYS = 365
 RENEW_BEFORE = datetime.timedelta(days=30)
 CLOCK_SKEW = datetime.timedelta(hours=1)
 OWNER_ONLY = 0o600
+CROSS = "ca.cross.crt"
+
+E = TypeVar("E", bound=x509.ExtensionType)
 
 
 class CertificateError(ValueError):
@@ -45,39 +52,42 @@ class KeyPair:
 
 
 class Authority:
-    """What signs a cluster's certificates."""
+    """What signs a cluster's certificates, and whom the cluster trusts beside it."""
 
-    def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+    def __init__(
+        self,
+        certificate: x509.Certificate,
+        key: ec.EllipticCurvePrivateKey,
+        *,
+        trusted: Sequence[x509.Certificate] = (),
+        cross: x509.Certificate | None = None,
+    ) -> None:
         self._certificate = certificate
         self._key = key
+        self._trusted = tuple(trusted) or (certificate,)
+        self._cross = cross
 
     @classmethod
-    def create(cls, cluster: str, *, now: datetime.datetime | None = None) -> Self:
+    def create(
+        cls, cluster: str, *, generation: str = "", now: datetime.datetime | None = None
+    ) -> Self:
+        """A new one. ``generation`` tells it from an earlier one of the cluster.
+
+        Its path length is 1: its successor is an authority below it for a time.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        name = _name(f"clustermesh {cluster} CA")
-        usage = x509.KeyUsage(
-            digital_signature=True,
-            key_cert_sign=True,
-            crl_sign=True,
-            content_commitment=False,
-            key_encipherment=False,
-            data_encipherment=False,
-            key_agreement=False,
-            encipher_only=False,
-            decipher_only=False,
-        )
-        certificate = (
-            _builder(name, name, key.public_key(), AUTHORITY_DAYS, now)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(usage, critical=True)
-            .sign(key, hashes.SHA256())
-        )
+        name = _name(" ".join(filter(None, ("clustermesh", cluster, "CA", generation))))
+        builder = _builder(name, name, key.public_key(), AUTHORITY_DAYS, now)
+        certificate = _as_authority(builder, path_length=1).sign(key, hashes.SHA256())
         return cls(certificate, key)
 
     @classmethod
     def load(cls, certificate: Path, key: Path) -> Self:
-        """Raises ``CertificateError`` when the files are missing or do not belong together."""
-        authority = _certificate_in(certificate)
+        """The one of the bundle that the key belongs to, with what is trusted beside it.
+
+        Raises ``CertificateError`` when the files are missing or do not belong together.
+        """
+        trusted = certificates_in(certificate)
         pem = _read(key)
         try:
             private = serialization.load_pem_private_key(pem, password=None)
@@ -85,44 +95,101 @@ class Authority:
             raise CertificateError(f"{key} holds no unencrypted private key in PEM") from error
         if not isinstance(private, ec.EllipticCurvePrivateKey):
             raise CertificateError(f"{key} holds no elliptic-curve key")
-        if private.public_key() != authority.public_key():
+        mine = [one for one in trusted if one.public_key() == private.public_key()]
+        if not mine:
             raise CertificateError(f"{key} is not the key of {certificate}")
-        return cls(authority, private)
+        cross = certificate.with_name(CROSS)
+        found = certificates_in(cross) if cross.exists() else []
+        return cls(
+            mine[0],
+            private,
+            trusted=trusted,
+            cross=next((one for one in found if one.public_key() == private.public_key()), None),
+        )
 
     @property
     def certificate(self) -> bytes:
-        return self._certificate.public_bytes(serialization.Encoding.PEM)
+        return pem_of(self._certificate)
+
+    @property
+    def bundle(self) -> bytes:
+        """Everybody whose certificates are believed: itself, and during a rotation the other."""
+        return pem_of(*self._trusted)
+
+    @property
+    def root(self) -> x509.Certificate:
+        """The certificate as a value."""
+        return self._certificate
 
     def write(self, certificate: Path, key: Path) -> None:
-        KeyPair(self.certificate, _pem(self._key)).write(certificate, key)
+        KeyPair(self.bundle, _pem(self._key)).write(certificate, key)
 
-    def server(self, addresses: Sequence[str] = (), *, namespace: str = "kube-system") -> KeyPair:
-        """For the cluster's etcd: the names that peers expect, and further addresses of its own."""
-        names = [
+    def certify(self, other: x509.Certificate, *, now: datetime.datetime | None = None) -> bytes:
+        """Another authority's name and key, vouched for by this one."""
+        key = _curve_key(other)
+        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = _builder(other.subject, self._certificate.subject, key, AUTHORITY_DAYS, now)
+        made = _as_authority(builder, path_length=0).add_extension(signer, critical=False)
+        return pem_of(made.sign(self._key, hashes.SHA256()))
+
+    def server(
+        self,
+        addresses: Sequence[str] = (),
+        *,
+        namespace: str = "kube-system",
+        names: Sequence[str] = (),
+        now: datetime.datetime | None = None,
+    ) -> KeyPair:
+        """For the cluster's etcd: the names that peers expect, and further ones of its own."""
+        all_names = [
             x509.DNSName(SERVER_NAME),
             x509.DNSName(f"*.{MESH_DOMAIN}"),
             x509.DNSName(f"clustermesh-apiserver.{namespace}.svc"),
+            *map(x509.DNSName, names),
             *(x509.IPAddress(ipaddress.ip_address(a)) for a in ("127.0.0.1", "::1", *addresses)),
         ]
         uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        return self._issue(SERVER_NAME, uses, x509.SubjectAlternativeName(names))
+        return self._issue(SERVER_NAME, uses, x509.SubjectAlternativeName(all_names), now)
 
     def client(self, name: str, *, now: datetime.datetime | None = None) -> KeyPair:
         """For the etcd user ``name`` (``admin-a``, ``remote-b``, ...)."""
         return self._issue(name, [ExtendedKeyUsageOID.CLIENT_AUTH], None, now)
+
+    def sign(
+        self, name: str, key: ec.EllipticCurvePublicKey, *, now: datetime.datetime | None = None
+    ) -> bytes:
+        """The same for a key that stays where it was made: certificate and chain."""
+        return self._certificate_for(name, key, [ExtendedKeyUsageOID.CLIENT_AUTH], None, now)
+
+    def renew(self, old: x509.Certificate, *, now: datetime.datetime | None = None) -> bytes:
+        """The same names, uses and key as a certificate has, issued by this authority now."""
+        uses = _extension(old, x509.ExtendedKeyUsage)
+        return self._certificate_for(
+            common_name(old),
+            _curve_key(old),
+            list(uses) if uses is not None else [ExtendedKeyUsageOID.CLIENT_AUTH],
+            _extension(old, x509.SubjectAlternativeName),
+            now,
+        )
+
+    def issued(self, found: x509.Certificate) -> bool:
+        """Whether this authority's key signed it, and it is not its own."""
+        try:
+            found.verify_directly_issued_by(self._certificate)
+        except (InvalidSignature, ValueError, TypeError):
+            return False
+        return found.public_key() != self._key.public_key()
 
     def vouches_for(
         self, certificate: Path, name: str, *, now: datetime.datetime | None = None
     ) -> bool:
         """Whether the file is a certificate of ours for ``name`` that need not be renewed yet."""
         try:
-            found = _certificate_in(certificate)
-            found.verify_directly_issued_by(self._certificate)
-        except (CertificateError, InvalidSignature, ValueError, TypeError):
+            found = certificates_in(certificate)[0]
+        except CertificateError:
             return False
-        names = found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         rest = found.not_valid_after_utc - (now or _now())
-        return [entry.value for entry in names] == [name] and rest > RENEW_BEFORE
+        return self.issued(found) and common_name(found) == name and rest > RENEW_BEFORE
 
     def _issue(
         self,
@@ -132,10 +199,20 @@ class Authority:
         now: datetime.datetime | None = None,
     ) -> KeyPair:
         key = ec.generate_private_key(ec.SECP256R1())
+        return KeyPair(self._certificate_for(name, key.public_key(), uses, also, now), _pem(key))
+
+    def _certificate_for(
+        self,
+        name: str,
+        key: ec.EllipticCurvePublicKey,
+        uses: list[x509.ObjectIdentifier],
+        also: x509.SubjectAlternativeName | None,
+        now: datetime.datetime | None,
+    ) -> bytes:
         subject = self._certificate.subject
         signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = (
-            _builder(_name(name), subject, key.public_key(), CERTIFICATE_DAYS, now)
+            _builder(_name(name), subject, key, CERTIFICATE_DAYS, now)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
             .add_extension(signer, critical=False)
@@ -143,7 +220,7 @@ class Authority:
         if also is not None:
             builder = builder.add_extension(also, critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
-        return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), _pem(key))
+        return pem_of(certificate, *([self._cross] if self._cross else []))
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -181,6 +258,23 @@ def _builder(
     )
 
 
+def _as_authority(builder: x509.CertificateBuilder, *, path_length: int) -> x509.CertificateBuilder:
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=True,
+        crl_sign=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    return builder.add_extension(
+        x509.BasicConstraints(ca=True, path_length=path_length), critical=True
+    ).add_extension(usage, critical=True)
+
+
 def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
@@ -193,12 +287,41 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _certificate_in(path: Path) -> x509.Certificate:
-    pem = _read(path)
+def certificates_in(path: Path) -> list[x509.Certificate]:
+    """Everything a PEM file holds, at least one. Raises ``CertificateError``."""
+    return parsed(_read(path), str(path))
+
+
+def parsed(pem: bytes, where: str) -> list[x509.Certificate]:
+    """The certificates of a PEM text, at least one. Raises ``CertificateError``."""
     try:
-        return x509.load_pem_x509_certificate(pem)
+        return x509.load_pem_x509_certificates(pem)
     except ValueError as error:
-        raise CertificateError(f"{path} holds no certificate in PEM") from error
+        raise CertificateError(f"{where} holds no certificate in PEM") from error
+
+
+def pem_of(*certificates: x509.Certificate) -> bytes:
+    return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates)
+
+
+def common_name(certificate: x509.Certificate) -> str:
+    """The one common name; empty when there is none, or there are several."""
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if len(names) == 1 else ""
+
+
+def _curve_key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
+    key = certificate.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise CertificateError(f"{certificate.subject.rfc4514_string()} has no elliptic-curve key")
+    return key
+
+
+def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
 
 
 def _read(path: Path) -> bytes:

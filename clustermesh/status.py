@@ -88,6 +88,13 @@ class CertificateStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab
     authority: bool = False
 
 
+class Probed(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """POST /v1/trust/probe of an apiserver: whether its etcd takes a connection, or why not."""
+
+    ok: bool
+    said: str = ""
+
+
 class AgentStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """GET /v1/status of an agent. ``trouble`` holds full sentences, empty when all is well;
     ``written``: what was told so far is in the maps.
@@ -207,6 +214,8 @@ class ApiserverStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab")
     imports: tuple[ImportStatus, ...] = ()
     remotes: tuple[RemoteStatus, ...] = ()
     certificates: tuple[CertificateStatus, ...] = ()
+    peers: tuple[str, ...] | None = None
+    """The etcd users of other clusters as they are in the etcd; None: nobody told us."""
 
 
 class KvstoremeshStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):

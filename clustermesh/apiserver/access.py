@@ -27,6 +27,7 @@ class Access:
         self._board = board
         self._peers: Sequence[User] | None = None
         """None: nobody told us, so peers that are in the etcd are left alone."""
+        self._applied: Sequence[User] | None = None
 
     async def ensure(self) -> None:
         """Users, roles and authentication as they should be. Raises ``Fault`` or ``StoreError``."""
@@ -36,6 +37,12 @@ class Access:
             except Fault as fault:
                 self._board.degraded(CONDITION, str(fault))
         await start.secure(self._config, self._cluster, self._peers)
+        self._applied = self._peers
+
+    @property
+    def peers(self) -> tuple[str, ...] | None:
+        """The users of other clusters that are in the etcd; None when nobody told us of any."""
+        return None if self._applied is None else tuple(user.name for user in self._applied)
 
     async def follow_connections(self, store: Store) -> None:
         """Do it again on each new connection, for ever: the etcd may have been wiped."""
@@ -63,3 +70,4 @@ class Access:
         self._peers = users
         if start.by_certificate(self._config):
             await keep_peers(self._config, self._cluster, users)
+            self._applied = users

@@ -100,6 +100,7 @@ class Apiserver:
             log=control,
             status=self._status,
             registry=self._registry,
+            actions={"/v1/trust/probe": self._certificates.probe},
         )
 
     async def run(self) -> None:
@@ -163,6 +164,7 @@ class Apiserver:
             started=self._started,
             imports=importing,
             certificates=self._certificates.read,
+            peers=lambda: self._access.peers,
         )
         self._registry.register(metrics.State(self._report.reading))
         async with asyncio.TaskGroup() as tasks:

@@ -53,6 +53,7 @@ class Report:
         started: float,
         imports: ImportSide | None = None,
         certificates: Callable[[], tuple[CertificateStatus, ...]] = tuple,
+        peers: Callable[[], tuple[str, ...] | None] = lambda: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -66,6 +67,7 @@ class Report:
         self._measured = measured
         self._scopes = tuple(f"{kind}/v1" for kind in kinds)
         self._certificates = certificates
+        self._peers = peers
         self._now = now
         self._started = started
         self._imports = imports
@@ -95,6 +97,7 @@ class Report:
             imports=imports.statuses() if imports else (),
             remotes=imports.remotes() if imports else (),
             certificates=self._certificates(),
+            peers=self._peers(),
         )
 
     def reading(self) -> Reading:

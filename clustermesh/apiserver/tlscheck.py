@@ -56,6 +56,24 @@ async def diagnose(config: EtcdConfig, *, timeout: float) -> str | None:  # noqa
     return None
 
 
+async def refused(config: EtcdConfig, *, timeout: float) -> str:  # noqa: ASYNC109  # of each try
+    """Why a new connection to one of the endpoints fails; empty when each of them takes us."""
+    tls = context(config)
+    for endpoint in config.endpoints:
+        if not endpoint.secure:
+            return f"{endpoint}: no TLS is configured"
+        try:
+            async with asyncio.timeout(timeout):
+                reason = await _handshake(endpoint, config, tls)
+        except TimeoutError:
+            reason = f"no answer within {timeout:g} s"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if reason:
+            return f"{endpoint}: {reason}"
+    return ""
+
+
 async def _handshake(endpoint: Endpoint, config: EtcdConfig, tls: ssl.SSLContext) -> str | None:
     aliases = config.host_aliases.get(endpoint.host)
     host = aliases[0] if aliases else endpoint.host

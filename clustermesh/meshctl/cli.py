@@ -5,12 +5,14 @@ import typer
 from clustermesh.meshctl import (
     audit,
     bpf,
+    ca,
     connect,
     explain,
     lab,
     lists,
     monitor,
     plan,
+    rotate,
     status,
     troubleshoot,
 )
@@ -43,6 +45,8 @@ app.add_typer(lists.service_app, name="service")
 app.add_typer(lists.node_app, name="node")
 app.add_typer(lists.identity_app, name="identity")
 app.add_typer(bpf.app, name="bpf")
+ca.app.command("rotate")(rotate.rotate)
+app.add_typer(ca.app, name="ca")
 app.add_typer(lab.app, name="lab")
 
 

@@ -86,11 +86,11 @@ def making(peering: Peering) -> Iterator[Change]:
             f"{reader}: certificate {peering.user}, issued by {source} ({peering.certificate})",
             lambda: pair.write(peering.certificate, peering.key),
         )
-    if _content(peering.ca) != authority.certificate:
+    if _content(peering.ca) != authority.bundle:
         yield Change(
             0,
             f"{reader}: CA certificate of {source} ({peering.ca})",
-            lambda: write_private(peering.ca, authority.certificate),
+            lambda: write_private(peering.ca, authority.bundle),
         )
     users = _users(peering.source.users_file)
     if not any(user.get("name") == peering.user for user in users):

@@ -1,0 +1,202 @@
+"""``meshctl ca rotate``: a new authority takes over, a step at a time, each verified in use."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from clustermesh.findings import Diagnosis, Finding, Result
+from clustermesh.meshctl import api
+from clustermesh.meshctl.context import MeshOption, open_mesh
+from clustermesh.meshctl.errors import Exit, MeshctlError
+from clustermesh.meshctl.meshfile import Cluster, Mesh
+from clustermesh.meshctl.output import Format, Output, complain, say, show_json
+from clustermesh.meshctl.troubleshoot import rows
+from clustermesh.pki import Authority, KeyPair
+from clustermesh.status import Probed
+from clustermesh.trust import issuing, users
+from clustermesh.trust.rotation import Rotation, Step
+
+PATIENCE = 20.0
+PROBE = "clustermesh-probe"
+RESTART = (
+    "restart the etcd of {0}, which reads the authorities it trusts at its start only,"
+    " then run this again; readers take up where they were"
+)
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """A step: what was changed, and what new connections make of it."""
+
+    step: Step
+    changes: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+
+
+def rotate(
+    cluster: Annotated[str, typer.Argument(help="Whose authority.", show_default=False)],
+    mesh: MeshOption = None,
+    step: Annotated[
+        Step | None, typer.Option(help="Only up to this step; else to the end.")
+    ] = None,
+    also: Annotated[
+        list[Path] | None, typer.Option(help="Another directory with its certificates.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Go on whatever a check says.")] = False,  # noqa: FBT002  # typer makes it a flag
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is next.")] = False,  # noqa: FBT002  # typer makes it a flag
+    output: Output = Format.TABLE,
+) -> None:
+    """Replace a cluster's authority: trust both, issue anew, drop the old one.
+
+    An interrupted run is taken up where it was. Connections that are open stay; keys of
+    certificates stay as they are, only that of the authority is new.
+    """
+    opened = open_mesh(mesh)
+    member = opened.cluster(cluster)
+    rotation = _rotation(opened, member, also or ())
+    taken: list[Taken] = []
+    for one in _steps(rotation, step):
+        if dry_run:
+            planned = tuple(change.what for change in rotation.changes(one))
+            taken.append(Taken(step=one, changes=planned))
+            break
+        if one is Step.DROP and not force:
+            _only_ours(opened, member)
+        taken.append(_take(opened, member, rotation, one))
+        if output is Format.TABLE:
+            say(_told(taken[-1]))
+        if not force:
+            _judge(taken[-1], taken if output is Format.JSON else ())
+    if output is Format.JSON:
+        show_json(taken)
+    elif dry_run:
+        say("\n".join(("would do next:", *(f"  {it}" for one in taken for it in one.changes))))
+
+
+def _steps(rotation: Rotation, last: Step | None) -> list[Step]:
+    """Those that are to be taken: a step that is begun is begun again."""
+    order = list(Step)
+    first = order.index(rotation.done) if rotation.done else 0
+    end = order.index(last) if last else len(order) - 1
+    if rotation.done is None and last is Step.DROP:
+        return []
+    return order[first : end + 1]
+
+
+def _take(mesh: Mesh, member: Cluster, rotation: Rotation, step: Step) -> Taken:
+    before = rotation.predecessor()
+    believed = step is Step.DROP and before and _probe(member, *_as(before, rotation)).ok
+    changes = []
+    for change in rotation.changes(step):
+        change.do()
+        changes.append(change.what)
+    if believed:
+        complain(
+            f"the etcd of {member.name} believes certificates of the old authority until it is"
+            " restarted; restart it when it suits you"
+        )
+    return Taken(
+        step=step,
+        changes=tuple(changes),
+        findings=tuple(_verified(mesh, member, rotation, step)),
+    )
+
+
+def _verified(mesh: Mesh, member: Cluster, rotation: Rotation, step: Step) -> Iterator[Finding]:
+    """What a new connection makes of it: to the own etcd, and from every peer of this mesh."""
+    successor = rotation.successor()
+    bundle = successor.bundle if step is Step.TRUST else successor.certificate
+    for owner in mesh.clusters:
+        if owner.ca_key == member.ca_key:
+            found = _probe(owner, issuing.short_lived(successor, PROBE), bundle)
+            yield Finding(
+                code="CA_TAKEN" if found.ok else "CA_REFUSED",
+                result=Result.OK if found.ok else Result.FAILED,
+                where=f"etcd of {owner.name}",
+                seen=f"takes a certificate of {successor.root.subject.rfc4514_string()}"
+                if found.ok
+                else found.said,
+                fix="" if found.ok else RESTART.format(owner.name),
+            )
+            yield from _peers(mesh, owner)
+
+
+def _peers(mesh: Mesh, owner: Cluster) -> Iterator[Finding]:
+    """A node of each peer goes the whole way with the files as they are now."""
+    for reader in mesh.clusters:
+        if reader is owner or not (reader.config_dir / owner.name).exists():
+            continue
+        for node in reader.nodes[:1]:
+            where = f"{reader.name}/{node.name} to {owner.name}"
+            path = f"/v1/troubleshoot?cluster={owner.name}"
+            try:
+                (told,) = api.fetch(node.agent, path, tuple[Diagnosis], timeout=PATIENCE)
+            except api.NoAnswer as error:
+                yield Finding(
+                    code="PEER_UNKNOWN", result=Result.WARNING, where=where, seen=str(error),
+                    fix=f"when it answers: meshctl troubleshoot {owner.name}",
+                )  # fmt: skip
+                continue
+            failed = [it for it in told.findings if it.result is Result.FAILED]
+            yield (
+                failed[0]
+                if failed
+                else Finding(
+                    code="PEER", result=Result.OK, where=where, seen="a new connection is taken"
+                )
+            )
+
+
+def _as(before: Authority, rotation: Rotation) -> tuple[KeyPair, bytes]:
+    return issuing.short_lived(before, PROBE), rotation.authority().bundle
+
+
+def _probe(owner: Cluster, pair: KeyPair, authority: bytes) -> Probed:
+    body = {
+        "authority": authority.decode(),
+        "certificate": pair.certificate.decode(),
+        "key": pair.key.decode(),
+    }
+    try:
+        return api.ask(owner.apiserver, "/v1/trust/probe", body, Probed, timeout=PATIENCE)
+    except api.NoAnswer as error:
+        return Probed(ok=False, said=f"not tried, since its apiserver is silent: {error}")
+
+
+def _rotation(mesh: Mesh, member: Cluster, also: Sequence[Path]) -> Rotation:
+    places = [it.config_dir for it in mesh.clusters]
+    places += [it.ca_cert.parent for it in mesh.clusters if it.ca_key == member.ca_key]
+    return Rotation(member.ca_cert, member.ca_key, [*places, *also], name=member.name)
+
+
+def _only_ours(mesh: Mesh, member: Cluster) -> None:
+    """Peers whose files we do not see may still have a certificate of the old authority."""
+    seen = {f"remote-{it.name}" for it in mesh.clusters if (it.config_dir / member.name).exists()}
+    strangers = [it.name for it in users.read(member.users_file) if it.name not in seen]
+    if strangers:
+        raise MeshctlError(
+            f"{', '.join(strangers)} may read {member.name}, but its files are not in this mesh:"
+            " have it join again with a new token, which brings it the new authority, then drop"
+            " the old one with --step drop --force.",
+            Exit.NOT_READY,
+        )
+
+
+def _told(taken: Taken) -> str:
+    lines = [f"step {taken.step}:", *(f"  {change}" for change in taken.changes)]
+    if not taken.changes:
+        lines.append("  nothing left to change")
+    return "\n".join([*lines, *rows(taken.findings)])
+
+
+def _judge(taken: Taken, shown: Sequence[Taken]) -> None:
+    failed = [it for it in taken.findings if it.result is Result.FAILED]
+    if failed:
+        if shown:
+            show_json(shown)
+        raise MeshctlError(
+            f"{failed[0].code}: {failed[0].where}: {failed[0].seen}; {failed[0].fix}.",
+            Exit.NOT_READY,
+        )

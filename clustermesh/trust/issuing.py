@@ -1,0 +1,140 @@
+"""Which certificates a cluster needs, by kind, with the names of contract kvstore 7."""
+
+import datetime
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from clustermesh.pki import (
+    SERVER_NAME,
+    Authority,
+    CertificateError,
+    KeyPair,
+    common_name,
+    write_private,
+)
+from clustermesh.remotes.directory import NAME
+
+DIRECTORY = 0o700
+MAX_REQUEST = 16 << 10  # bytes of PEM
+
+
+class Kind(StrEnum):
+    """Whose certificate: the etcd's, or that of one of its users."""
+
+    SERVER = "server"
+    ADMIN = "admin"
+    LOCAL = "local"
+    AGENT = "agent"
+    REMOTE = "remote"
+
+
+class Names(NamedTuple):
+    """Further names and addresses of the cluster's server."""
+
+    namespace: str = "kube-system"
+    names: Sequence[str] = ()
+    addresses: Sequence[str] = ()
+
+
+def cluster_name(text: str) -> str:
+    """The text, when it is a cluster's name. Raises ``ValueError``."""
+    if not NAME.fullmatch(text) or text == "default":
+        raise ValueError(
+            f"{text[:64]!r} is no cluster name; expected 1 to 32 of a-z, 0-9 and -,"
+            " beginning and ending with a letter or digit"
+        )
+    return text
+
+
+def subject(kind: Kind, cluster: str, peer: str = "") -> str:
+    """The common name: ``admin-cluster-a``; for ``remote`` that of the peer who reads."""
+    if kind is Kind.SERVER:
+        return SERVER_NAME
+    return f"{kind}-{peer if kind is Kind.REMOTE else cluster}"
+
+
+def make(directory: Path, cluster: str) -> bool:
+    """A new authority in ``ca.crt`` and ``ca.key``; False when there is one already.
+
+    Raises ``CertificateError`` when there is something that cannot be used.
+    """
+    certificate, key = directory / "ca.crt", directory / "ca.key"
+    if certificate.exists() or key.exists():
+        Authority.load(certificate, key)
+        return False
+    directory.mkdir(mode=DIRECTORY, parents=True, exist_ok=True)
+    Authority.create(cluster).write(certificate, key)
+    return True
+
+
+def issue(authority: Authority, kind: Kind, name: str, also: Names) -> KeyPair:
+    """A new key and its certificate. Raises ``ValueError`` for an address that is none."""
+    if kind is Kind.SERVER:
+        return authority.server(also.addresses, namespace=also.namespace, names=also.names)
+    return authority.client(name)
+
+
+def request(name: str, key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A signing request in PEM: how a key gets a certificate without leaving its host."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def requested(pem: bytes, name: str) -> ec.EllipticCurvePublicKey:
+    """The key of a signing request for ``name``. Raises ``CertificateError`` when it is not one."""
+    if len(pem) > MAX_REQUEST:
+        raise CertificateError(f"the signing request has more than {MAX_REQUEST} bytes")
+    try:
+        found = x509.load_pem_x509_csr(pem)
+        genuine = found.is_signature_valid
+    except (ValueError, TypeError) as error:
+        raise CertificateError("the signing request is none in PEM") from error
+    key = found.public_key()
+    if not genuine:
+        raise CertificateError("the signing request is not signed with its own key")
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise CertificateError("the signing request has no key on the curve P-256")
+    names = [str(it.value) for it in found.subject]
+    if names != [name]:
+        said = ", ".join(names)[:80]
+        raise CertificateError(f"the signing request is for {said!r}, expected {name!r}")
+    return key
+
+
+def own_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The key in the file, made there when there is none. Raises ``CertificateError``."""
+    if not path.exists():
+        fresh = ec.generate_private_key(ec.SECP256R1())
+        pem = fresh.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        write_private(path, pem)
+        return fresh
+    try:
+        found = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError) as error:
+        raise CertificateError(f"{path} holds no unencrypted private key in PEM") from error
+    if not isinstance(found, ec.EllipticCurvePrivateKey):
+        raise CertificateError(f"{path} holds no elliptic-curve key")
+    return found
+
+
+def belongs(leaf: x509.Certificate, name: str, key: ec.EllipticCurvePublicKey) -> bool:
+    """Whether a certificate is for this name and this key."""
+    return common_name(leaf) == name and leaf.public_key() == key
+
+
+def short_lived(authority: Authority, name: str) -> KeyPair:
+    """For one try: it ends tomorrow, and its name is no user's."""
+    almost = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=364)
+    return authority.client(name, now=almost)
