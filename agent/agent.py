@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import structlog
 
 from agent import api, datapath_metrics, metrics
@@ -25,12 +26,14 @@ from agent.monitor.monitor import Monitor
 from agent.monitor.names import Names
 from agent.network.wanted import FAMILIES, Facts, Place, collapsed, family
 from agent.probes.prober import Prober, ProbeSettings
+from agent.propagation import Propagations
 from agent.remotes.hearing import Hearing
 from agent.remotes.own import Own
 from agent.remotes.remotes import Places, Remotes
-from agent.settings import Settings
+from agent.settings import PINS, Settings
 from agent.sockets.closer import Closer
 from bpf.datapath import Datapath
+from bpf.propagation import open_map as open_propagation
 from clustermesh.health import Board
 from clustermesh.http import Surface, serve
 from clustermesh.keys import Kind
@@ -109,6 +112,11 @@ class Agent:
             interval=settings.checkpoint_interval,
             report=self._board.reporter(CHECKPOINT),
         )
+        self._propagation = Propagations(
+            open_propagation(settings.bpf_root / PINS / "maps"), wake=self._dataplane.wake
+        )
+        self._dataplane.on_written = self._propagation.land
+        self._dataplane.on_drained = self._propagation.forget
         self._heard = Hearing(self._dataplane, self._me, changed=self._want_network)
         self._own = Own(
             settings.etcd_config,
@@ -117,6 +125,7 @@ class Agent:
             opener=open_etcd,
             waits=waits,
             report=self._own_changed,
+            listen=self._propagation.listen,
         )
         self._remotes = Remotes(
             Places(
@@ -129,6 +138,7 @@ class Agent:
             opener=open_etcd,
             waits=waits,
             report=self._board.reporter(CONFIGURATION),
+            listen=self._propagation.listen,
         )
         self._auditor = Auditor(
             Here(*self._me),
@@ -364,9 +374,20 @@ class Agent:
         count = self._dataplane.count
         return [self._own.status(count), *self._remotes.statuses(count)]
 
+    def _measured(self, remote: RemoteStatus) -> RemoteStatus:
+        """With what is measured on the way to it."""
+        probe = self._prober.of(remote.name)
+        return msgspec.structs.replace(
+            remote,
+            rtt=probe.rtt if probe else None,
+            loss=probe.loss if probe else None,
+            propagation=self._propagation.told(remote.name, remote.round_trip),
+        )
+
     def status(self) -> AgentStatus:
         """GET /v1/status."""
         dataplane = self._dataplane
+        own, *remotes = map(self._measured, self._everybody())
         return AgentStatus(
             node=self._me.node,
             cluster=self._me.cluster,
@@ -374,8 +395,8 @@ class Agent:
             version=VERSION,
             ready=self._board.ready,
             started=self._started,
-            own=self._own.status(dataplane.count),
-            remotes=tuple(self._remotes.statuses(dataplane.count)),
+            own=own,
+            remotes=tuple(remotes),
             num_services=dataplane.count(self._me.cluster, LocalKind.SERVICES),
             num_global_services=self._heard.global_services,
             maps=dataplane.counts(),

@@ -72,6 +72,10 @@ class Dataplane:
         self._holding: tuple[Mapping[str, str], ...] = ()
         self.on_removed: Callable[[Iterable[BackendValue]], None] = lambda _: None
         """Called with backends that are in the maps no more."""
+        self.on_written: Callable[[], None] = lambda: None
+        """Called whenever everything that was told so far is in the maps."""
+        self.on_drained: Callable[[str, int], None] = lambda _, __: None
+        """Called with name and id of a cluster that has left the mesh."""
         self._maps = maps
         self._me = me
         self._retry_after = retry_after
@@ -182,6 +186,7 @@ class Dataplane:
         self._identities.drain(cluster)
         self._exports.drain(cluster)
         self._clusters.forget(cluster)
+        self.on_drained(cluster, cluster_id)
         self._nodes_changed = True
         self._lives_changed()
 
@@ -236,6 +241,8 @@ class Dataplane:
         """Until nothing is left to do; everybody else has a turn after each slice."""
         while self._work(clock):  # noqa: ASYNC110 - it works, it does not wait
             await asyncio.sleep(0)
+        if self.idle:
+            self.on_written()
 
     async def _woken(self, at: float | None) -> None:
         """Until there is news, or until a moment of the loop's clock."""

@@ -26,6 +26,17 @@ REMOTE: Final[tuple[tuple[str, str, Callable[[RemoteStatus], float]], ...]] = (
     ("unconfirmed", "Whether facts are from before the start", lambda it: float(it.unconfirmed)),
 )
 
+MEASURED: Final[tuple[tuple[str, str, Callable[[RemoteStatus], float | None]], ...]] = (
+    ("rtt_seconds", "To a node and back, through the overlay", lambda it: it.rtt),
+    ("loss_ratio", "Probes through the overlay without an answer", lambda it: it.loss),
+    ("etcd_rtt_seconds", "A question to its etcd and the answer", lambda it: it.round_trip),
+    (
+        "propagation_age_seconds",
+        "Since the newest propagation probe",
+        lambda it: it.propagation.age if it.propagation else None,
+    ),
+)
+
 
 class Registry:
     """What ``prometheus_client.generate_latest`` asks; the library is imported by the first scrape.
@@ -84,6 +95,30 @@ def _remotes(status: AgentStatus) -> "Iterator[Metric]":
         for remote in status.remotes:
             family.add_metric([*place, remote.name], value(remote))
         yield family
+    yield from _measured(status, place, [*labels, "target_cluster"])
+
+
+def _measured(status: AgentStatus, place: list[str], labels: list[str]) -> "Iterator[Metric]":
+    """What is not known yet has no sample. The own cluster's propagation is told as well."""
+    from prometheus_client.metrics_core import GaugeMetricFamily
+
+    for name, text, value in MEASURED:
+        family = GaugeMetricFamily(f"{PREFIX}remote_cluster_{name}", text, labels=labels)
+        for remote in status.remotes:
+            if (found := value(remote)) is not None:
+                family.add_metric([*place, remote.name], found)
+        yield family
+    seconds = GaugeMetricFamily(
+        PREFIX + "propagation_seconds",
+        "From an apiserver into this node's maps, of the newest probes",
+        labels=[*labels, "quantile"],
+    )
+    for remote in (status.own, *status.remotes):
+        told = remote.propagation
+        for quantile, value_ in (("0.5", told.p50), ("0.99", told.p99)) if told else ():
+            if value_ is not None:
+                seconds.add_metric([*place, remote.name, quantile], value_)
+    yield seconds
 
 
 def _node(status: AgentStatus) -> "Iterator[Metric]":

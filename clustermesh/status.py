@@ -33,6 +33,23 @@ class SyncedKinds(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     endpoint_slices: bool | None = None
 
 
+class Propagation(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """How long a cluster's facts take from its apiserver into a node's maps, in seconds.
+
+    Of the newest ``samples`` probes (``clustermesh.propagation``), None of none. ``age`` is that of
+    the newest probe, ``missed`` were overtaken by later ones. ``ahead`` is what was added to all
+    because the writer's clock is ahead of the reader's by that much at least: no figure is
+    negative. A clock that is behind makes the figures too long; one reader cannot tell.
+    """
+
+    p50: float | None
+    p99: float | None
+    samples: int
+    missed: int
+    age: float
+    ahead: float = 0.0
+
+
 class RemoteStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """One remote cluster as one agent sees it (names of contract kvstore 8, then ours).
 
@@ -63,6 +80,13 @@ class RemoteStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     held: str = ""
     refused_values: int = 0
     cache_revocations: int = 0
+    round_trip: float | None = None
+    """Seconds of a question to its etcd and the answer, the least of late; None: not known yet."""
+    rtt: float | None = None
+    """Seconds to a node of the cluster and back, through the overlay; None: not known."""
+    loss: float | None = None
+    """Share of probes through the overlay that got no answer."""
+    propagation: Propagation | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):

@@ -99,6 +99,11 @@ class Prober:
         """Every remote cluster that has nodes to ask, by name."""
         return [self._probes[cluster].status() for cluster in sorted(self._probes)]
 
+    def of(self, cluster: str) -> ProbeStatus | None:
+        """One of them."""
+        probe = self._probes.get(cluster)
+        return probe.status() if probe else None
+
     @property
     def silent(self) -> frozenset[str]:
         """Clusters of which no node answers."""

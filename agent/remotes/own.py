@@ -8,6 +8,7 @@ import structlog
 
 from agent.facts import AnyFact, AnyKind, Me, Sink
 from agent.remotes import feeds
+from agent.remotes.listening import Listen, silence
 from agent.remotes.lookup import look_up
 from agent.remotes.reader import readers
 from clustermesh.model import ClusterConfig
@@ -49,6 +50,7 @@ class Own:
         opener: Opener,
         waits: Waits,
         report: Callable[[str | None], None],
+        listen: Listen = silence,
     ) -> None:
         self.progress = Progress(me.cluster)
         self._path = path
@@ -56,6 +58,7 @@ class Own:
         self._sink = sink
         self._opener = opener
         self._waits = waits
+        self._listen = listen
         self._report = report
         self._session: Session | None = None
         self._known = False
@@ -83,7 +86,12 @@ class Own:
 
     async def _connect(self) -> None:
         config = await asyncio.to_thread(EtcdConfig.load, self._path)
-        role = Role(judge=self._judge, accept=self._accept, readers=self._readers)
+        role = Role(
+            judge=self._judge,
+            accept=self._accept,
+            readers=self._readers,
+            listeners=lambda config: self._listen(self._me.cluster, config),
+        )
         session = Session(role=role, progress=self.progress, waits=self._waits)
         try:
             async with self._opener(config) as store:

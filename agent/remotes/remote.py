@@ -8,6 +8,7 @@ import structlog
 from agent.checkpoint import ClusterRecord, Saved
 from agent.facts import AnyFact, AnyKind, Change, Me, Sink
 from agent.remotes import feeds
+from agent.remotes.listening import Listen, silence
 from agent.remotes.lookup import look_up
 from agent.remotes.reader import SLICE, readers
 from clustermesh import keys
@@ -40,6 +41,7 @@ class Remote:
         record: ClusterRecord,
         opener: Opener,
         waits: Waits,
+        listen: Listen = silence,
     ) -> None:
         self.cluster = cluster
         self.progress = Progress(cluster)
@@ -49,6 +51,7 @@ class Remote:
         self._record = record
         self._opener = opener
         self._waits = waits
+        self._listen = listen
         self._wanted: RemoteFile | None = None
         self._changed = asyncio.Event()
         self._session: Session | None = None
@@ -182,7 +185,12 @@ class Remote:
             self.progress.trouble("connection", file.problem)
             await asyncio.Event().wait()  # until the file changes
             return
-        role = Role(judge=self._judge, accept=self._accept, readers=self._readers)
+        role = Role(
+            judge=self._judge,
+            accept=self._accept,
+            readers=self._readers,
+            listeners=lambda config: self._listen(self.cluster, config),
+        )
         session = Session(role=role, progress=self.progress, waits=self._waits)
         try:
             async with self._opener(file.config) as store:

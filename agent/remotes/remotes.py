@@ -9,6 +9,7 @@ import structlog
 
 from agent.checkpoint import Checkpoint, Saved
 from agent.facts import AnyFact, AnyKind, Me, Sink
+from agent.remotes.listening import Listen, silence
 from agent.remotes.remote import Remote
 from clustermesh.remotes import directory
 from clustermesh.remotes.handshake import Ids
@@ -40,6 +41,7 @@ class Remotes:
         opener: Opener,
         waits: Waits,
         report: Callable[[str | None], None],
+        listen: Listen = silence,
     ) -> None:
         self.settled = asyncio.Event()
         """Set when every remote of the start was ready once, or was waited for long enough."""
@@ -49,6 +51,7 @@ class Remotes:
         self._checkpoint = checkpoint
         self._opener = opener
         self._waits = waits
+        self._listen = listen
         self._report = report
         self._ids = Ids(me)
         self._remotes: dict[str, Remote] = {}
@@ -129,6 +132,7 @@ class Remotes:
             record=self._checkpoint.record(file.cluster),
             opener=self._opener,
             waits=self._waits,
+            listen=self._listen,
         )
         if saved := self._saved.get(file.cluster):
             remote.restore(saved)

@@ -12,6 +12,7 @@ from clustermesh import http, logs, process
 from clustermesh.apiserver import metrics, order, start
 from clustermesh.apiserver.access import Access
 from clustermesh.apiserver.announce import Announcement
+from clustermesh.apiserver.beacon import Beacon
 from clustermesh.apiserver.certificates import Certificates
 from clustermesh.apiserver.heard import Heard
 from clustermesh.apiserver.heartbeat import Heart
@@ -181,6 +182,13 @@ class Apiserver:
             tasks.create_task(self._tidy(publication, publisher, supply, importing), name="tidy")
             gc.freeze()  # what is held now stays for long: never to be searched for garbage
             tasks.create_task(heart.run(publication.alive), name="heartbeat")
+            if settings.propagation_interval:
+                beacon = Beacon(
+                    publisher,
+                    cluster=settings.cluster_name,
+                    interval=settings.propagation_interval,
+                )
+                tasks.create_task(beacon.run(publication.alive), name="propagation probe")
             tasks.create_task(announcement.watch(self._heard), name="cluster-config")
             tasks.create_task(
                 announcement.recheck(self._store, every=settings.config_recheck),

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from clustermesh import propagation
 from clustermesh.apiserver.announce import Announcement
 from clustermesh.apiserver.moment import stamp
 from clustermesh.apiserver.publication import Publication
@@ -40,7 +41,8 @@ def signs(settings: ExportSettings) -> tuple[str, ...]:
 def owned(settings: ExportSettings) -> tuple[str, ...]:
     """The prefixes in which nobody else writes: what we do not want there is a leftover."""
     cluster = settings.cluster
-    return (*(prefix(kind, Layout.STATE, cluster) for kind in Kind), SERVICES_PREFIX)
+    facts = (prefix(kind, Layout.STATE, cluster) for kind in Kind)
+    return (*facts, propagation.prefix(Layout.STATE, cluster), SERVICES_PREFIX)
 
 
 async def first_sync(

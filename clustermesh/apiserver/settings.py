@@ -100,6 +100,10 @@ class Settings(
     heartbeat_interval: Annotated[
         float, seconds("between heartbeats; peers miss them after two minutes", ge=1, le=60)
     ] = 60.0
+    propagation_interval: Annotated[
+        float,
+        seconds("between propagation probes, which other clusters' agents time; 0: none", ge=0),
+    ] = 30.0
     config_recheck: Annotated[
         float, seconds("how often the own cluster-config is read back", ge=1)
     ] = 300.0

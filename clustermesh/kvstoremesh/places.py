@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from clustermesh import keys
+from clustermesh import keys, propagation
 from clustermesh.checks import BadFact
 from clustermesh.keys import Kind, Layout
 from clustermesh.model import ClusterConfig
@@ -66,6 +66,12 @@ def kinds(config: ClusterConfig) -> tuple[Kind, ...]:
     return tuple(found)
 
 
+def probe(cluster: str, config: ClusterConfig) -> tuple[str, str]:
+    """From which prefix to which key the cluster's propagation probe goes."""
+    layout = Layout.CACHE if config.capabilities.cached else Layout.STATE
+    return propagation.prefix(layout, cluster), propagation.key(Layout.CACHE, cluster)
+
+
 def target(cluster: str, kind: Kind) -> str:
     """The prefix of the copies of a kind."""
     return keys.prefix(kind, Layout.CACHE, cluster)
@@ -78,7 +84,8 @@ def canary(cluster: str, kind: Kind) -> str:
 
 def owned(cluster: str) -> tuple[str, ...]:
     """Every prefix that belongs to the copy of one cluster, canaries first, in drain order."""
-    return (keys.canaries_prefix(cluster), *(target(cluster, kind) for kind in DRAIN_ORDER))
+    copies = (target(cluster, kind) for kind in DRAIN_ORDER)
+    return (keys.canaries_prefix(cluster), *copies, propagation.prefix(Layout.CACHE, cluster))
 
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -23,6 +23,7 @@ from clustermesh.remotes.supervision import keep_connected
 from clustermesh.status import RemoteStatus
 from kvstore.backoff import Backoff
 from kvstore.client import Reader, Store
+from kvstore.events import Put
 from kvstore.watch import ending, follow
 
 log = structlog.get_logger()
@@ -188,7 +189,12 @@ class Remote:
             self.progress.trouble("connection", file.problem)
             await asyncio.Event().wait()  # until the file changes
             return
-        role = Role(judge=self._judge, accept=self._accept, readers=self._readers)
+        role = Role(
+            judge=self._judge,
+            accept=self._accept,
+            readers=self._readers,
+            listeners=lambda config: (self._relay(config),),
+        )
         session = Session(role=role, progress=self.progress, waits=self._waits)
         try:
             async with self._opener(file.config) as store:
@@ -245,6 +251,20 @@ class Remote:
             async for events in slices:
                 progress.news()
                 copy.take(route, events, synced)
+
+    def _relay(self, config: ClusterConfig) -> Follow:
+        """What copies the propagation probe, so that it is timed all the way."""
+        source, target = places.probe(self.cluster, config)
+
+        async def run(store: Reader, _: Held) -> None:
+            story = follow(store, source, settings=self._waits.follow)
+            async with ending(story) as slices:
+                async for events in slices:
+                    for event in events:
+                        if isinstance(event, Put):
+                            self.holding.publisher.put(target, event.value)
+
+        return run
 
     def _insistence(self) -> Backoff:
         return Backoff(first=self._tuning.drain_retry)

@@ -18,6 +18,7 @@ from clustermesh.meshctl import meshfile
 from clustermesh.pki import MESH_DOMAIN, Authority, write_private
 
 USERS_RECHECK = "0.2"
+PROPAGATION_INTERVAL = "1"
 KVSTOREMESH_DRAIN_WAIT = "2s"
 PYTHON = (sys.executable, "-P", "-m")
 
@@ -95,6 +96,7 @@ class ClusterFiles:
             *("--state-dir", str(self.paths.cluster(name) / "apiserver")),
             *("--api-socket", str(self.paths.apiserver_socket(name))),
             *("--cluster-users-recheck", USERS_RECHECK),
+            *("--propagation-interval", PROPAGATION_INTERVAL),
             *("--max-connected-clusters", str(self.topology.max_connected_clusters)),
             *self.topology.apiserver_flags,
         )

@@ -37,6 +37,11 @@ class Connection(Protocol):
         """Why deletions are held, empty when they are not."""
         ...
 
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds of a question and its answer, None when that is not known."""
+        ...
+
 
 class Progress:
     """One cluster's connection as numbers, ages and sentences."""
@@ -207,6 +212,7 @@ class Progress:
             held=session.held if session else "",
             refused_values=self.refused,
             cache_revocations=self.revocations,
+            round_trip=session.round_trip if session else None,
         )
 
     def _config(self) -> RemoteConfig:

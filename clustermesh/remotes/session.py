@@ -1,9 +1,10 @@
 """One connection to one cluster: who it is, when its lists are complete, and what they say."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
@@ -20,6 +21,7 @@ from kvstore.config import EtcdConfig
 from kvstore.heartbeat import Heartbeat, HeartbeatSettings
 from kvstore.watch import FollowSettings, connection_of, pause
 
+ROUND_TRIPS: Final = 8
 Opener = Callable[[EtcdConfig], AbstractAsyncContextManager[Store]]
 Follow = Callable[[Reader, Held], Awaitable[None]]
 """Follows one kind in a store for ever; while the gate is closed deletions are not believed."""
@@ -61,6 +63,8 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
     judge: Callable[[bytes], ClusterConfig]
     accept: Callable[[ClusterConfig, bytes], None]
     readers: Callable[[ClusterConfig], Mapping[AnyKind, Follow]]
+    listeners: Callable[[ClusterConfig], Sequence[Follow]] = lambda _: ()
+    """What else to follow; nobody waits for it, and its failures are nobody's trouble."""
 
 
 class Session:
@@ -73,6 +77,7 @@ class Session:
         self._store: Store | None = None
         self._heartbeat: Heartbeat | None = None
         self._gate: Held | None = None
+        self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
 
     async def run(self, store: Store) -> None:
         """Shake hands, then follow every kind until cancelled; raises ``ConfigChanged``."""
@@ -92,6 +97,8 @@ class Session:
             tasks.create_task(self._recheck(store, value, gate))
             for reader in readers.values():
                 tasks.create_task(_follow(reader, store, gate))
+            for listener in self._role.listeners(config):
+                tasks.create_task(_follow(listener, store, gate))
 
     async def get(self, key: str) -> Entry | None:
         """A key as it stands; raises ``StoreError``."""
@@ -108,6 +115,11 @@ class Session:
     def heartbeat_age(self) -> float | None:
         """Seconds since the heartbeat changed, None before the handshake."""
         return None if self._heartbeat is None else self._heartbeat.age()
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds of a question and its answer, the least of late; None when none was asked."""
+        return min(self._round_trips, default=None)
 
     @property
     def held(self) -> str:
@@ -146,7 +158,7 @@ class Session:
         while True:
             await asyncio.sleep(self._waits.config)
             try:
-                entry = await store.get(keys.cluster_config(self._progress.cluster))
+                entry = await self._timed(store)
                 if entry is None:
                     gate.config_gone()
                     continue
@@ -160,6 +172,14 @@ class Session:
                 continue
             self._progress.note("config", None)
             gate.config_present()
+
+    async def _timed(self, store: Reader) -> Entry | None:
+        """The config, and how long it took to get it."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        entry = await store.get(keys.cluster_config(self._progress.cluster))
+        self._round_trips.append(clock() - began)
+        return entry
 
 
 async def _follow(reader: Follow, store: Reader, gate: Held) -> None:
