@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from pyroute2 import IPRoute
 
 _PARENTS: Final = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
-_PRIORITY: Final = 1
 _HANDLE: Final = 1
+FIRST: Final = 1
+"""Priority on a device of ours."""
+AMONG_OTHERS: Final = 472
+"""Priority on somebody else's device, where the first place may be taken."""
 _PREFIX: Final = "cm_"
 
 
@@ -34,7 +37,9 @@ def _present(ip: "IPRoute", ifindex: int, side: str) -> str | None:
     return None
 
 
-def ensure_filter(ifindex: int, side: str, program: str, program_fd: int) -> bool:
+def ensure_filter(
+    ifindex: int, side: str, program: str, program_fd: int, *, priority: int = FIRST
+) -> bool:
     """The program filters that side of the device; whether anything had to change."""
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
@@ -54,7 +59,7 @@ def ensure_filter(ifindex: int, side: str, program: str, program_fd: int) -> boo
                 fd=program_fd,
                 name=name,
                 parent=_PARENTS[side],
-                prio=_PRIORITY,
+                prio=priority,
                 classid=1,
                 direct_action=True,
             )
@@ -63,12 +68,15 @@ def ensure_filter(ifindex: int, side: str, program: str, program_fd: int) -> boo
     return True
 
 
-def remove_filters(ifindex: int) -> None:
-    """Takes our filters off the device; a device without them, or no device, is fine."""
+def remove_filters(ifindex: int, *, priority: int = FIRST) -> bool:
+    """Takes our filters off the device; whether there were any. No device is fine."""
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
+    found = False
     with IPRoute() as ip, suppress(NetlinkError, OSError):
         for side, parent in _PARENTS.items():
             if _present(ip, ifindex, side) is not None:
-                ip.tc("del-filter", "bpf", ifindex, _HANDLE, parent=parent, prio=_PRIORITY)
+                ip.tc("del-filter", "bpf", ifindex, _HANDLE, parent=parent, prio=priority)
+                found = True
+    return found

@@ -14,8 +14,10 @@ class Reason(IntEnum):
     DROP_INVALID_SOURCE = 132
     DROP_INVALID_PACKET = 134
     DROP_UNKNOWN_L3 = 139
+    DROP_NOT_WRITTEN = 141
     DROP_NO_TUNNEL_KEY = 147
     DROP_UNROUTABLE = 151
+    DROP_NO_ROOM = 155
     DROP_NO_SERVICE = 158
     DROP_NO_ENDPOINT = 160
     DROP_INVALID_IDENTITY = 171
@@ -33,6 +35,7 @@ class Direction(IntEnum):
 class File(IntEnum):
     """Which program."""
 
+    BALANCE = 1
     OVERLAY = 3
     SOCK = 5
 
@@ -46,6 +49,9 @@ class Line(IntEnum):
     UNREACHABLE_SENT = 4
     STALE_LOCAL = 5
     SELECTED_BY_SLOT = 6
+    FROM_NODE = 7
+    RELATED = 8
+    UNKNOWN_CONNECTION = 9
 
 
 REASONS: dict[Reason, str] = {
@@ -57,8 +63,10 @@ REASONS: dict[Reason, str] = {
     Reason.DROP_INVALID_SOURCE: "the sender is no node of the mesh",
     Reason.DROP_INVALID_PACKET: "the packet is malformed",
     Reason.DROP_UNKNOWN_L3: "neither IPv4 nor IPv6",
+    Reason.DROP_NOT_WRITTEN: "the packet could not be changed",
     Reason.DROP_NO_TUNNEL_KEY: "no tunnel key",
     Reason.DROP_UNROUTABLE: "a multicast or link-local destination",
+    Reason.DROP_NO_ROOM: "the connection could not be remembered",
     Reason.DROP_NO_SERVICE: "the service has no backend",
     Reason.DROP_NO_ENDPOINT: "no node has the destination",
     Reason.DROP_INVALID_IDENTITY: "an identity that no other node may use",
@@ -72,4 +80,7 @@ LINES: dict[Line, str] = {
     Line.UNREACHABLE_SENT: "the sender was told",
     Line.STALE_LOCAL: "left untranslated: facts are stale, the pick is local",
     Line.SELECTED_BY_SLOT: "by slot: there is no selection table yet",
+    Line.FROM_NODE: "sent on with this node's address, so that the answer comes back here",
+    Line.RELATED: "an ICMP error about a translated connection",
+    Line.UNKNOWN_CONNECTION: "left untranslated: it began before we served it",
 }

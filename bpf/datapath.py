@@ -8,15 +8,16 @@ from types import TracebackType
 from typing import Final, Self
 
 from bpf import features, syscalls
+from bpf.balancer import Balancer, load_balancer
 from bpf.clsact import ensure_filter, remove_filters
 from bpf.errors import AttachError, LoadError
 from bpf.kernel_maps import KernelCounters, KernelMap, KernelTables
 from bpf.layout_events import MonitorValue
-from bpf.links import CGROUP_HOOKS, TCX_EGRESS, TCX_INGRESS, Hook, ensure_link
+from bpf.links import CGROUP_HOOKS, TCX_EGRESS, TCX_INGRESS, Hook, ensure_link, tcx_supported
 from bpf.loader import load_maps, load_programs
 from bpf.maps import BpfMap, Counters, DictCounters, DictMap, DictTables, MapKind, Tables
 from bpf.monitor import Ring, monitor_state
-from bpf.pins import Pins, remove_link, share
+from bpf.pins import Pins, cleanup, remove_link, share
 from bpf.specs import MAPS, DatapathSettings, MapSpec
 from bpf.state import State
 
@@ -179,6 +180,17 @@ class Datapath:
         """The maps whose layout others know also where foreign tools look for them."""
         share(self._map_fds, folder)
 
+    def balancer(self) -> Balancer:
+        """What balances packets on devices: loaded now, for whoever asks to close."""
+        return load_balancer(self._pins.balancer, self._settings, self._map_fds)
+
+    def forget_balancer(self) -> bool:
+        """Nothing of that is wanted any more; whether there was anything."""
+        found = self._pins.balancer.root.is_dir()
+        if found:
+            cleanup(self._pins.balancer.root)
+        return found
+
     def listen(self) -> Ring:
         """The ring of events, for one reader at a time."""
         return Ring(self._map_fds["cm_events"], self._map_fds["cm_monitor"])
@@ -191,12 +203,6 @@ class Datapath:
         """With run counts and times while the kernel counts them (kernel.bpf_stats_enabled)."""
         for fd in self._program_fds.values():
             yield syscalls.program_info(fd)
-
-
-def tcx_supported() -> bool:
-    """TCX came with Linux 6.6."""
-    release = os.uname().release.split(".")
-    return (int(release[0]), int(release[1].split("-")[0])) >= (6, 6)
 
 
 def load(root: Path, settings: DatapathSettings | None = None) -> Datapath:

@@ -65,3 +65,9 @@ def _make(hook: Hook, program_fd: int) -> None:
         pin(fd, hook.path)
     finally:
         os.close(fd)
+
+
+def tcx_supported() -> bool:
+    """TCX came with Linux 6.6."""
+    release = os.uname().release.split(".")
+    return (int(release[0]), int(release[1].split("-")[0])) >= (6, 6)

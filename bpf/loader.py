@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from importlib.resources import files
+from pathlib import Path
 from struct import Struct
 from typing import Final
 
@@ -15,11 +16,12 @@ from bpf.layout import StateValue
 from bpf.libbpf import Object
 from bpf.maps import MapKind
 from bpf.pins import Pins, opened, pin
-from bpf.specs import MAPS, OBJECTS, DatapathSettings, differences
+from bpf.specs import CORE, DatapathSettings, Part, differences
 from bpf.state import State
 
 _CONSTANTS: Final = Struct("=I4xQ")  # `settings` in lb.h
-_WITH_CONSTANTS: Final = frozenset({"sock_lb"})
+_WITH_CONSTANTS: Final = frozenset({"sock_lb", "lb"})
+_NOTHING: Final[Mapping[str, int]] = {}
 
 
 def image(name: str) -> bytes:
@@ -27,30 +29,36 @@ def image(name: str) -> bytes:
     return files("bpf").joinpath("obj", f"{name}.o").read_bytes()
 
 
-def load_maps(pins: Pins, settings: DatapathSettings) -> dict[str, int]:
-    """Every map by name, as open descriptors. PinMismatchError lists all differences."""
+def load_maps(
+    pins: Pins,
+    settings: DatapathSettings,
+    part: Part = CORE,
+    others: Mapping[str, int] = _NOTHING,
+) -> dict[str, int]:
+    """Every map of the part by name, as open descriptors; `others` are those that it takes from
+    another one. PinMismatchError lists all differences."""
     with ExitStack() as undo:
         found: dict[str, int] = {}
-        for spec in MAPS:
+        for spec in part.maps:
             fd = opened(pins.maps / spec.name)
             if fd is not None:
                 undo.callback(os.close, fd)
                 found[spec.name] = fd
-        wrong = _wrong_pins(found, settings)
+        wrong = _wrong_pins(found, settings, part)
         if wrong:
             raise PinMismatchError(str(pins.root), wrong)
-        if len(found) < len(MAPS):
-            for name, fd in _make_maps(pins, settings, found).items():
+        if len(found) < len(part.maps):
+            for name, fd in _make_maps(pins, settings, part, {**others, **found}).items():
                 undo.callback(os.close, fd)
                 found[name] = fd
         undo.pop_all()
     return found
 
 
-def _wrong_pins(found: Mapping[str, int], settings: DatapathSettings) -> list[str]:
+def _wrong_pins(found: Mapping[str, int], settings: DatapathSettings, part: Part) -> list[str]:
     wrong = [
         difference
-        for spec in MAPS
+        for spec in part.maps
         if spec.name in found
         for difference in differences(spec, syscalls.map_info(found[spec.name]), settings)
     ]
@@ -71,19 +79,22 @@ def _table_size(found: Mapping[str, int]) -> int:
     return size
 
 
-def _make_maps(pins: Pins, settings: DatapathSettings, found: Mapping[str, int]) -> dict[str, int]:
+def _make_maps(
+    pins: Pins, settings: DatapathSettings, part: Part, present: Mapping[str, int]
+) -> dict[str, int]:
     made: dict[str, int] = {}
-    with Object("maps", image("maps")) as elf:
-        for spec in MAPS:
-            if spec.name in found:
-                elf.use_map(spec.name, found[spec.name])
+    with Object(part.source, image(part.source)) as elf:
+        for name, fd in present.items():
+            elf.use_map(name, fd)
+        for spec in part.maps:
+            if spec.name in present:
                 continue
             elf.set_room(spec.name, spec.max_entries(settings))
             if spec.kind is MapKind.HASH_OF_MAPS:
                 elf.set_inner_value_size(spec.name, settings.table_size * 4)
         elf.load()
-        for spec in MAPS:
-            if spec.name not in found:
+        for spec in part.maps:
+            if spec.name not in present:
                 made[spec.name] = os.dup(elf.map_fd(spec.name))
                 pin(made[spec.name], pins.maps / spec.name)
     if "cm_state" in made:
@@ -97,10 +108,10 @@ def _constants(settings: DatapathSettings) -> bytes:
     return _CONSTANTS.pack(settings.table_size, settings.host_netns)
 
 
-def version_of(maps: Mapping[str, int], settings: DatapathSettings) -> str:
+def version_of(maps: Mapping[str, int], settings: DatapathSettings, part: Part = CORE) -> str:
     """Names programs by all that decides them: their code, their constants and their maps."""
     digest = hashlib.sha256()
-    for name in sorted(OBJECTS):
+    for name in sorted(part.objects):
         digest.update(image(name))
     digest.update(_constants(settings))
     for name in sorted(maps):
@@ -109,22 +120,22 @@ def version_of(maps: Mapping[str, int], settings: DatapathSettings) -> str:
 
 
 def load_programs(
-    pins: Pins, settings: DatapathSettings, maps: Mapping[str, int]
+    pins: Pins, settings: DatapathSettings, maps: Mapping[str, int], part: Part = CORE
 ) -> dict[str, int]:
     """Every program by name, as open descriptors: the pinned ones if they are this version."""
-    version = version_of(maps, settings)
-    adopted = _adopt_programs(pins, version)
+    version = version_of(maps, settings, part)
+    adopted = _adopt_programs(pins, version, part)
     if adopted is None:
-        adopted = _make_programs(pins, version, settings, maps)
+        adopted = _make_programs(pins.programs(version), settings, maps, part)
     for old in list(pins.versions()):
         if old != version:
             pins.forget_programs(old)
     return adopted
 
 
-def _adopt_programs(pins: Pins, version: str) -> dict[str, int] | None:
+def _adopt_programs(pins: Pins, version: str, part: Part) -> dict[str, int] | None:
     found: dict[str, int] = {}
-    for names in OBJECTS.values():
+    for names in part.objects.values():
         for name in names:
             fd = opened(pins.programs(version) / name)
             if fd is None:
@@ -136,13 +147,12 @@ def _adopt_programs(pins: Pins, version: str) -> dict[str, int] | None:
 
 
 def _make_programs(
-    pins: Pins, version: str, settings: DatapathSettings, maps: Mapping[str, int]
+    folder: Path, settings: DatapathSettings, maps: Mapping[str, int], part: Part
 ) -> dict[str, int]:
-    folder = pins.programs(version)
     shutil.rmtree(folder, ignore_errors=True)  # a crash may have left some of them
     made: dict[str, int] = {}
     folder.mkdir()
-    for name, programs in OBJECTS.items():
+    for name, programs in part.objects.items():
         with Object(name, image(name)) as elf:
             for map_name, fd in maps.items():
                 elf.use_map(map_name, fd)

@@ -24,6 +24,11 @@ class Pins:
         return self.root / "maps"
 
     @property
+    def balancer(self) -> "Pins":
+        """Another such folder inside this one, for what balances packets."""
+        return Pins(self.root / "lb")
+
+    @property
     def links(self) -> Path:
         return self.root / "links"
 
@@ -165,6 +170,8 @@ def cleanup(root: Path) -> None:
     Shared pins go first, by `unshare`: without ours nobody can tell whose they are.
     """
     pins = Pins(root)
+    if pins.balancer.root.is_dir():
+        cleanup(pins.balancer.root)
     if pins.links.is_dir():
         for path in pins.links.iterdir():
             remove_link(path)

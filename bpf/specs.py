@@ -26,6 +26,11 @@ class DatapathSettings:
     reverse_sockets: int = 262_144
     tables: int = 65_536
     metrics: int = 1_024
+    connections: int = 524_288
+    """TCP connections that are translated packet by packet, in each family."""
+    other_connections: int = 262_144
+    fragments: int = 8_192
+    """Datagrams in parts that are being translated."""
     flows: int = 8_192
     """Conversations of which a monitor is told once in a while."""
     events: int = 262_144
@@ -57,6 +62,9 @@ class DatapathSettings:
             reverse_sockets=entries,
             tables=entries,
             flows=entries,
+            connections=entries,
+            other_connections=entries,
+            fragments=entries,
         )
 
 
@@ -113,6 +121,29 @@ OBJECTS: Final[dict[str, tuple[str, ...]]] = {
         for family in (4, 6)
     ),
 }
+
+
+BALANCER_MAPS: Final[tuple[MapSpec, ...]] = (
+    MapSpec("tcp4", "cilium_ct4_global", _LRU, 14, 56, "connections", 0),
+    MapSpec("other4", "cilium_ct_any4_global", _LRU, 14, 56, "other_connections", 0),
+    MapSpec("tcp6", "cilium_ct6_global", _LRU, 38, 56, "connections", 0),
+    MapSpec("other6", "cilium_ct_any6_global", _LRU, 38, 56, "other_connections", 0),
+    MapSpec(None, "cm_fragments", _LRU, 12, 4, "fragments", 0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Programs and maps that are made together. `source`: the object that declares the maps."""
+
+    source: str
+    maps: tuple[MapSpec, ...]
+    objects: dict[str, tuple[str, ...]]
+
+
+CORE: Final = Part("maps", MAPS, OBJECTS)
+BALANCER: Final = Part("lb_maps", BALANCER_MAPS, {"lb": ("cm_lb_ingress", "cm_lb_egress")})
+"""Only on nodes that balance packets: its maps take their room at once."""
 
 
 def differences(spec: MapSpec, info: MapInfo, settings: DatapathSettings) -> Iterator[str]:

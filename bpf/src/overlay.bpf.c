@@ -3,6 +3,7 @@
  *
  * What routes send out of the device gets the tunnel key that the ipcache says (contract 3.1, 3.2);
  * what comes in is checked against the known nodes and handed to the stack, whose own routes deliver it. */
+#define PROGRAM_FILE FILE_OVERLAY
 #include "events.h"
 #include "unreachable.h"
 
@@ -39,7 +40,8 @@ static __always_inline int refuse(struct __sk_buff *skb, const struct inner *inn
 
 	if (listener(MONITOR_DROPS))
 		tell_drop(skb, inner, 0, DROP_NO_ENDPOINT, EGRESS);
-	if (inner->unreachable && answer_unreachable(skb, inner->destination.family)) {
+	if (inner->unreachable &&
+	    answer_unreachable(skb, inner->destination.family, UNREACHABLE_ADDRESS)) {
 		count(DROP_NO_ENDPOINT, EGRESS, FILE_OVERLAY, LINE_UNREACHABLE_SENT, bytes);
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /* Services at the socket: the address is exchanged when a program connects or sends, so packets need no
  * translation at all. Contract 3.7. Return 1 lets the call proceed, 0 refuses it. */
+#define PROGRAM_FILE FILE_SOCK
 #include "lb4.h"
 #include "lb6.h"
 

@@ -59,14 +59,20 @@ _CILIUMS_WORDS: Mapping[int, str] = {
     Reason.DROP_INVALID_SOURCE: "Invalid source ip",
     Reason.DROP_INVALID_PACKET: "Invalid packet",
     Reason.DROP_UNKNOWN_L3: "Unsupported L3 protocol",
+    Reason.DROP_NOT_WRITTEN: "Error writing to packet",
     Reason.DROP_NO_TUNNEL_KEY: "Error retrieving tunnel key",
     Reason.DROP_UNROUTABLE: "Stale or unroutable IP",
+    Reason.DROP_NO_ROOM: "CT: Map insertion failed",
     Reason.DROP_NO_SERVICE: "Service backend not found",
     Reason.DROP_NO_ENDPOINT: "No tunnel/encapsulation endpoint (datapath BUG!)",
     Reason.DROP_INVALID_IDENTITY: "Invalid identity",
     Reason.DROP_INVALID_CLUSTER: "Invalid ClusterID",
 }
-_FILES: Mapping[int, str] = {File.OVERLAY: "overlay.bpf.c", File.SOCK: "sock_lb.bpf.c"}
+_FILES: Mapping[int, str] = {
+    File.BALANCE: "lb.bpf.c",
+    File.OVERLAY: "overlay.bpf.c",
+    File.SOCK: "sock_lb.bpf.c",
+}
 
 
 def tunnel(entries: Entries) -> Cells:

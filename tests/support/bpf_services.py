@@ -64,6 +64,7 @@ class Lab:
         timeout: int = 0,
         table: list[int] | None = None,
         port: int = PORT,
+        scope: int = 0,
     ) -> None:
         maps = self.datapath.maps
         v6 = ":" in vip
@@ -74,12 +75,16 @@ class Lab:
         if table is not None:
             tables.swap([pack_rev_nat(rev_nat)], pack_table(table))
         slots = [
-            (ServiceKey(address, port, proto, n).pack(), ServiceValue(number, 0, rev_nat).pack())
+            (
+                ServiceKey(address, port, proto, n, scope).pack(),
+                ServiceValue(number, 0, rev_nat).pack(),
+            )
             for n, number in enumerate(backends, 1)
         ]
         revnats.put_many([(pack_rev_nat(rev_nat), ReverseNatValue(address, port).pack())])
         master = ServiceValue(timeout, len(backends), rev_nat, flags)
-        services.put_many([*slots, (ServiceKey(address, port, proto).pack(), master.pack())])
+        key = ServiceKey(address, port, proto, 0, scope)
+        services.put_many([*slots, (key.pack(), master.pack())])
         maps.affinity_match.put_many(
             [(AffinityMatchKey(number, rev_nat).pack(), b"\0") for number in backends]
         )

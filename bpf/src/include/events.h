@@ -96,8 +96,8 @@ static __noinline int tell_drop(struct __sk_buff *skb, const struct inner *inner
 	event->source_identity = sender ? sender : identity_of(&inner->source);
 	event->destination_identity = identity_of(&inner->destination);
 	event->destination_id = 0;
-	event->line = direction; /* lines are ours: of a drop, the end of the device */
-	event->file = FILE_OVERLAY;
+	event->line = direction; /* lines are ours: of a drop, which way it went */
+	event->file = PROGRAM_FILE;
 	event->error = 0;
 	event->ifindex = skb->ifindex;
 	bpf_ringbuf_submit(event, 0);
@@ -128,8 +128,9 @@ static __always_inline int worth_telling(struct __sk_buff *skb, const struct inn
 	return 1;
 }
 
-static __noinline int tell_trace(struct __sk_buff *skb, const struct inner *inner, __u32 sender,
-				 enum point point)
+static __noinline __maybe_unused int tell_trace(struct __sk_buff *skb,
+						const struct inner *inner, __u32 sender,
+						enum point point)
 {
 	struct cm_monitor *monitor = listener(MONITOR_ALL);
 	struct trace_event *event;

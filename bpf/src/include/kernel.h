@@ -17,6 +17,7 @@ typedef __u32 __be32;
 #define SEC(name) __attribute__((section(name), used))
 #define __always_inline inline __attribute__((always_inline))
 #define __noinline __attribute__((noinline))
+#define __maybe_unused __attribute__((unused))
 #define __packed __attribute__((packed))
 #define offsetof(type, member) __builtin_offsetof(type, member)
 
@@ -107,6 +108,8 @@ static __u64 (*bpf_ktime_get_ns)(void) = (void *)5;
 static __u32 (*bpf_get_prandom_u32)(void) = (void *)7;
 static long (*bpf_skb_store_bytes)(struct __sk_buff *skb, __u32 offset, const void *from,
 				   __u32 len, __u64 flags) = (void *)9;
+static long (*bpf_l3_csum_replace)(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to,
+				   __u64 flags) = (void *)10;
 static long (*bpf_l4_csum_replace)(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to,
 				   __u64 flags) = (void *)11;
 static long (*bpf_skb_get_tunnel_key)(struct __sk_buff *skb, struct bpf_tunnel_key *key,
@@ -130,6 +133,7 @@ static int (*bpf_set_retval)(int retval) = (void *)187;
 enum { BPF_F_INVALIDATE_HASH = 1 << 1 };
 enum { BPF_F_ZERO_CSUM_TX = 1 << 1 };
 enum { BPF_F_INGRESS = 1 << 0 };
+enum { BPF_F_PSEUDO_HDR = 1 << 4, BPF_F_MARK_MANGLED_0 = 1 << 5 };
 enum { PACKET_HOST = 0 };
 enum { TC_NEXT = -1, TC_SHOT = 2, TC_REDIRECT = 7 };
 

@@ -55,6 +55,8 @@ struct ipcache_value {
 /* --- services: contract 1.3 to 1.5 -------------------------------------------------------------- */
 enum {
 	SERVICE_EXTERNAL_IP = 0x0001,
+	SERVICE_NODE_PORT = 0x0002,
+	SERVICE_EXTERNAL_LOCAL = 0x0004, /* externalTrafficPolicy Local: clients keep their address */
 	SERVICE_SESSION_AFFINITY = 0x0010,
 	SERVICE_TWO_SCOPES = 0x2000,
 };

@@ -16,7 +16,7 @@ enum { LB_UNTOUCHED = 0, LB_TRANSLATED = 1 };
 
 static __always_inline void count_lb(enum reason reason, enum line line)
 {
-	count(reason, SERVICE, FILE_SOCK, line, 0);
+	count(reason, SERVICE, PROGRAM_FILE, line, 0);
 }
 
 static __always_inline __u64 now_seconds(void)

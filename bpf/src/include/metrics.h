@@ -12,15 +12,17 @@ enum reason {
 	DROP_INVALID_SOURCE = 132,
 	DROP_INVALID_PACKET = 134,
 	DROP_UNKNOWN_L3 = 139,
+	DROP_NOT_WRITTEN = 141,
 	DROP_NO_TUNNEL_KEY = 147,
 	DROP_UNROUTABLE = 151,
+	DROP_NO_ROOM = 155,
 	DROP_NO_SERVICE = 158,
 	DROP_NO_ENDPOINT = 160,
 	DROP_INVALID_IDENTITY = 171,
 	DROP_INVALID_CLUSTER = 192,
 };
 enum direction { INGRESS = 1, EGRESS = 2, SERVICE = 3 };
-enum file { FILE_OVERLAY = 3, FILE_SOCK = 5 };
+enum file { FILE_BALANCE = 1, FILE_OVERLAY = 3, FILE_SOCK = 5 };
 
 /* Lines are ours: they stay the same when the source moves. bpf/counters.py names them. */
 enum line {
@@ -30,6 +32,9 @@ enum line {
 	LINE_UNREACHABLE_SENT = 4, /* dropped, and the sender was told by ICMP */
 	LINE_STALE_LOCAL = 5,	  /* left untranslated: stale facts, local backend */
 	LINE_SELECTED_BY_SLOT = 6, /* no selection table yet: a random slot */
+	LINE_FROM_NODE = 7,	   /* sent on with this node as its source */
+	LINE_RELATED = 8,	   /* an ICMP error about a translated connection */
+	LINE_UNKNOWN_CONNECTION = 9, /* left untranslated: no handshake was seen, others may know it */
 };
 
 static __always_inline void count(enum reason reason, enum direction direction, enum file file,

@@ -3,6 +3,10 @@
 #pragma once
 #include "metrics.h"
 
+/* A forwarded packet that shall leave with this node's address, so that its answer comes back here: one bit,
+ * for our postrouting chain. */
+enum { FROM_NODE_MARK = 0x1000 };
+
 struct inner {
 	struct ipcache_key source;
 	struct ipcache_key destination;

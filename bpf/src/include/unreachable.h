@@ -10,16 +10,21 @@
 enum {
 	ICMP_UNREACHABLE = 3,
 	ICMP_HOST = 1,
+	ICMP_PORT = 3,
 	ICMP_ECHO_REPLY = 0,
 	ICMP_ECHO_REQUEST = 8,
 	ICMPV6_UNREACHABLE = 1,
 	ICMPV6_ADDRESS = 3,
+	ICMPV6_PORT = 4,
 	ICMPV6_FIRST_INFORMATIONAL = 128,
 	ANSWER_TTL = 64,
 	WINDOW_NS = 100 * 1000 * 1000,
 	ANSWERS_PER_WINDOW = 100,
 	QUOTED_L4 = 8, /* enough for the sender's stack to find the socket */
 };
+
+/* Nobody has the address, or nobody is behind the port. */
+enum unreachable { UNREACHABLE_ADDRESS, UNREACHABLE_PORT };
 
 struct answer4 {
 	struct iphdr ip;
@@ -61,7 +66,8 @@ static __always_inline int turn_round(struct __sk_buff *skb, void *answer, __u32
 	return 1;
 }
 
-static __always_inline int answer_unreachable4(struct __sk_buff *skb)
+static __always_inline int answer_unreachable4(struct __sk_buff *skb,
+							enum unreachable what)
 {
 	struct answer4 answer = {};
 
@@ -72,7 +78,7 @@ static __always_inline int answer_unreachable4(struct __sk_buff *skb)
 	    answer.quoted_l4[0] != ICMP_ECHO_REPLY)
 		return 0;
 	answer.icmp.type = ICMP_UNREACHABLE;
-	answer.icmp.code = ICMP_HOST;
+	answer.icmp.code = what == UNREACHABLE_PORT ? ICMP_PORT : ICMP_HOST;
 	answer.icmp.checksum =
 		fold(bpf_csum_diff(NULL, 0, (__be32 *)&answer.icmp,
 				   sizeof(answer) - offsetof(struct answer4, icmp), 0));
@@ -87,7 +93,8 @@ static __always_inline int answer_unreachable4(struct __sk_buff *skb)
 	return turn_round(skb, &answer, sizeof(answer));
 }
 
-static __always_inline int answer_unreachable6(struct __sk_buff *skb)
+static __always_inline int answer_unreachable6(struct __sk_buff *skb,
+							enum unreachable what)
 {
 	struct answer6 answer = {};
 	struct pseudo6 pseudo = {};
@@ -111,7 +118,7 @@ static __always_inline int answer_unreachable6(struct __sk_buff *skb)
 	pseudo.length = const_bswap32(sizeof(answer) - offsetof(struct answer6, icmp));
 	pseudo.next_header = const_bswap32(IPPROTO_ICMPV6);
 	answer.icmp.type = ICMPV6_UNREACHABLE;
-	answer.icmp.code = ICMPV6_ADDRESS;
+	answer.icmp.code = what == UNREACHABLE_PORT ? ICMPV6_PORT : ICMPV6_ADDRESS;
 	sum = bpf_csum_diff(NULL, 0, (__be32 *)&pseudo, sizeof(pseudo), 0);
 	answer.icmp.checksum =
 		fold(bpf_csum_diff(NULL, 0, (__be32 *)&answer.icmp,
@@ -138,9 +145,11 @@ static __always_inline int answers_are_due(void)
 }
 
 /* Turns the packet into the answer; 0 when it must not or cannot be answered. */
-static __always_inline int answer_unreachable(struct __sk_buff *skb, __u8 family)
+static __always_inline int answer_unreachable(struct __sk_buff *skb, __u8 family,
+					     enum unreachable what)
 {
 	if (!answers_are_due())
 		return 0;
-	return family == FAMILY_IPV4 ? answer_unreachable4(skb) : answer_unreachable6(skb);
+	return family == FAMILY_IPV4 ? answer_unreachable4(skb, what) :
+				       answer_unreachable6(skb, what);
 }

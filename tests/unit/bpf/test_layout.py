@@ -18,6 +18,7 @@ from bpf.layout import (
     TunnelKey,
     TunnelValue,
 )
+from bpf.layout_ct import LIFETIME, OUT, SERVICE, ConnectionBits, ConnectionKey, ConnectionValue
 from bpf.layout_events import MonitorValue
 from bpf.layout_lb import (
     AffinityKey,
@@ -80,6 +81,20 @@ VECTORS = [
     (MonitorValue(1, 2, 3, 4, 5, 2), pack("<QQQQQII", 1, 2, 3, 4, 5, 2, 0)),
     (StateValue(1, 2, 3, 1021, 1410), pack("<QQIIII", 1, 2, 3, 1021, 1410, 0)),
 ]
+CONNECTIONS = [
+    (ConnectionKey(IP4, NODE, 40000, 80, 6, SERVICE), IP4 + NODE + pack(">HHBB", 40000, 80, 6, 4)),
+    (ConnectionKey(IP6, IP6, 80, 40000, 17, OUT), IP6 + IP6 + pack(">HHBB", 80, 40000, 17, 0)),
+    (
+        ConnectionValue(
+            pack("<QQ", 0, 9), 3, 180, 5000, ConnectionBits.SEEN_NON_SYN, 7, 2, 0x12, 0x10, 1, 8, 9
+        ),
+        pack("<QQQQIH", 0, 9, 3, 180, 5000, 0x10)
+        + pack(">H", 7)
+        + pack("<HBBIII", 2, 0x12, 0x10, 1, 8, 9),
+    ),
+]
+"""Of the objects that balance packets only."""
+VECTORS += CONNECTIONS
 NAMES = [f"{type(entry).__name__}-{len(raw)}" for entry, raw in VECTORS]
 
 
@@ -100,7 +115,12 @@ def c_name(entry, raw: bytes) -> str:
     return names[0] if len(raw) == type(entry).FORMATS[0].size else names[1]
 
 
-OTHER_NAMES = {"backend_or_timeout": "backend_id", "prefix": "prefixlen", "size": "bytes"}
+OTHER_NAMES = {
+    "backend_or_timeout": "backend_id",
+    "prefix": "prefixlen",
+    "size": "bytes",
+    "named": "frontend",
+}
 """Where the Python word is plainer than the C one."""
 
 
@@ -115,13 +135,13 @@ def flipped(value):
 
 @pytest.fixture(scope="module")
 def structs() -> list[Btf]:
-    return [Btf(image(name)) for name in ("maps", "overlay", "sock_lb")]
+    return [Btf(image(name)) for name in ("maps", "overlay", "sock_lb", "lb_maps", "lb")]
 
 
 @pytest.mark.parametrize(("entry", "raw"), VECTORS, ids=NAMES)
 def test_every_object_has_the_struct_with_this_size_and_these_offsets(structs, entry, raw):
     name = c_name(entry, raw)
-    for btf in structs:
+    for btf in structs[-2:] if (entry, raw) in CONNECTIONS else structs:
         assert btf.size(name) == len(raw)
         members = btf.members(name)
         for field in fields(entry):
@@ -144,6 +164,11 @@ def test_numbers_used_as_keys_have_the_right_byte_order():
     assert unpack_backend_id(pack_backend_id(70_000)) == 70_000
     assert pack_rev_nat(7) == pack(">H", 7)
     assert unpack_rev_nat(pack_rev_nat(65_534)) == 65_534
+
+
+def test_a_lifetime_is_read_without_the_rest_of_its_entry():
+    entry, raw = CONNECTIONS[2]
+    assert LIFETIME.unpack(raw) == (entry.lifetime,)
 
 
 def test_a_selection_table_is_a_row_of_ids_in_host_order():

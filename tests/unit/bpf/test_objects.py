@@ -11,7 +11,7 @@ from bpf.btf import Btf, section
 from bpf.datapath import maps_in_memory
 from bpf.loader import image
 from bpf.maps import MapKind
-from bpf.specs import MAPS, OBJECTS, DatapathSettings, MapSpec, differences
+from bpf.specs import BALANCER, CORE, MAPS, DatapathSettings, MapSpec, differences
 from bpf.syscalls import MapInfo
 
 
@@ -24,7 +24,8 @@ def test_the_compiler_is_the_pinned_one():
 
 def test_the_shipped_objects_are_what_the_sources_build_to(tmp_path):
     build.compile_to(tmp_path)
-    assert build.names() == ["maps", *OBJECTS] == sorted(["maps", *OBJECTS])
+    named = [name for part in (CORE, BALANCER) for name in (part.source, *part.objects)]
+    assert build.names() == sorted(named)
     for name in build.names():
         assert (tmp_path / f"{name}.o").read_bytes() == image(name), (
             f"run python -m bpf.build: {name}"
@@ -42,6 +43,7 @@ def test_an_object_names_no_place_on_the_machine_that_built_it(name):
 @pytest.mark.parametrize("name", build.names())
 def test_every_map_is_declared_as_the_loader_makes_it(name):
     defaults = DatapathSettings()
+    balances = name in (BALANCER.source, *BALANCER.objects)
     declared = Btf(image(name)).maps()
     assert declared == {
         spec.name: {
@@ -51,7 +53,7 @@ def test_every_map_is_declared_as_the_loader_makes_it(name):
             "max_entries": spec.max_entries(defaults),
             "map_flags": spec.flags,
         }
-        for spec in MAPS
+        for spec in (*MAPS, *(BALANCER.maps if balances else ()))
     }
 
 

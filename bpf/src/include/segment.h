@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/* What of a packet decides about its connection: addresses, ports, TCP flags. */
+#pragma once
+#include "conntrack.h"
+#include "unreachable.h"
+
+#define FRAGMENT_OFFSET const_bswap16(0x1fff)
+#define FRAGMENT_MORE const_bswap16(0x2000)
+
+/* Parts of a datagram: the first has the ports, and leaves them for those behind it. */
+static __always_inline int read_fragment(struct __sk_buff *skb, struct segment *segment)
+{
+	struct cm_fragment_ports *ports, first;
+	struct cm_fragment part = {};
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)) < 0)
+		return 0;
+	if (!(ip.fragment & (FRAGMENT_OFFSET | FRAGMENT_MORE)))
+		return 1;
+	part.source = ip.source;
+	part.destination = ip.destination;
+	part.id = ip.id;
+	part.protocol = ip.protocol;
+	if (!(ip.fragment & FRAGMENT_OFFSET)) {
+		first.source = segment->source_port;
+		first.destination = segment->destination_port;
+		return bpf_map_update_elem(&cm_fragments, &part, &first, BPF_ANY) == 0;
+	}
+	segment->late = 1;
+	segment->at.protocol = ip.protocol;
+	ports = bpf_map_lookup_elem(&cm_fragments, &part);
+	if (!ports)
+		return 0;
+	segment->source_port = ports->source;
+	segment->destination_port = ports->destination;
+	return 1;
+}
+
+static __always_inline int has_ports(const struct segment *segment)
+{
+	return segment->at.protocol == IPPROTO_TCP || segment->at.protocol == IPPROTO_UDP;
+}
+
+/* Whether it is a segment or a datagram whose ports are known. Addresses are read already. */
+static __always_inline int read_ports(struct __sk_buff *skb, __u8 family, struct segment *segment)
+{
+	__be16 ports[2];
+
+	if (has_ports(segment)) {
+		if (bpf_skb_load_bytes(skb, segment->at.l4_offset, ports, sizeof(ports)) < 0)
+			return 0;
+		segment->source_port = ports[0];
+		segment->destination_port = ports[1];
+	}
+	if (family == FAMILY_IPV4 && !read_fragment(skb, segment))
+		return 0;
+	if (!has_ports(segment))
+		return 0;
+	return segment->at.protocol != IPPROTO_TCP || segment->late ||
+	       bpf_skb_load_bytes(skb, segment->at.l4_offset + TCP_FLAGS, &segment->tcp_flags,
+				  sizeof(segment->tcp_flags)) == 0;
+}
+
+static __always_inline int is_handshake(const struct segment *segment)
+{
+	return segment->at.protocol == IPPROTO_TCP &&
+	       (segment->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* --- ICMP errors ------------------------------------------------------------------------------------- */
+enum {
+	ICMP_TIME_EXCEEDED = 11,
+	ICMP_PARAMETER = 12,
+	ICMPV6_LAST_ERROR = 4,
+	ICMP_HEADER = 8,
+};
+
+/* The packet that an ICMP error is about, as far as it is quoted. */
+struct quoted {
+	__be32 source[4];
+	__be32 destination[4];
+	__be16 source_port;
+	__be16 destination_port;
+	__u32 ip; /* where its headers start */
+	__u32 l4;
+	__u8 protocol;
+};
+
+static __always_inline int is_error(__u8 family, const struct segment *segment, __u8 type)
+{
+	if (family == FAMILY_IPV4)
+		return segment->at.protocol == IPPROTO_ICMP &&
+		       (type == ICMP_UNREACHABLE || type == ICMP_TIME_EXCEEDED ||
+			type == ICMP_PARAMETER);
+	return segment->at.protocol == IPPROTO_ICMPV6 && type && type <= ICMPV6_LAST_ERROR;
+}
+
+static __always_inline int quoted_ipv4(struct __sk_buff *skb, struct quoted *quoted)
+{
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(skb, quoted->ip, &ip, sizeof(ip)) < 0 ||
+	    (ip.version_ihl & 0xf0) != 0x40 || (ip.version_ihl & 0x0f) < 5 ||
+	    ip.fragment & FRAGMENT_OFFSET)
+		return 0;
+	quoted->source[0] = ip.source;
+	quoted->destination[0] = ip.destination;
+	quoted->protocol = ip.protocol;
+	quoted->l4 = quoted->ip + (ip.version_ihl & 0x0f) * 4;
+	return 1;
+}
+
+static __always_inline int quoted_ipv6(struct __sk_buff *skb, struct quoted *quoted)
+{
+	struct ipv6hdr ip;
+
+	if (bpf_skb_load_bytes(skb, quoted->ip, &ip, sizeof(ip)) < 0 ||
+	    (ip.version_class_label & const_bswap32(0xf0000000)) != const_bswap32(0x60000000))
+		return 0;
+	__builtin_memcpy(quoted->source, ip.source, sizeof(ip.source));
+	__builtin_memcpy(quoted->destination, ip.destination, sizeof(ip.destination));
+	quoted->protocol = ip.next_header;
+	quoted->l4 = quoted->ip + sizeof(ip);
+	return 1;
+}
+
+/* Whether it is an error about a segment or a datagram. */
+static __always_inline int read_quoted(struct __sk_buff *skb, __u8 family,
+				       const struct segment *segment, struct quoted *quoted)
+{
+	__be16 ports[2];
+	__u8 type;
+
+	if (bpf_skb_load_bytes(skb, segment->at.l4_offset, &type, sizeof(type)) < 0 ||
+	    !is_error(family, segment, type))
+		return 0;
+	quoted->ip = segment->at.l4_offset + ICMP_HEADER;
+	if (!(family == FAMILY_IPV4 ? quoted_ipv4(skb, quoted) : quoted_ipv6(skb, quoted)) ||
+	    (quoted->protocol != IPPROTO_TCP && quoted->protocol != IPPROTO_UDP) ||
+	    bpf_skb_load_bytes(skb, quoted->l4, ports, sizeof(ports)) < 0)
+		return 0;
+	quoted->source_port = ports[0];
+	quoted->destination_port = ports[1];
+	return 1;
+}
