@@ -53,11 +53,28 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     lease: int = 0
 
 
+class Point(msgspec.Struct, frozen=True):
+    """Where a watch can go on: a revision, and the past in which it is one.
+
+    ``past`` is the store's own business. None: it is not known, and the number is taken at its
+    word.
+    """
+
+    revision: int
+    past: object = None
+
+
 class Page(msgspec.Struct, frozen=True):
     """Part of a listing; every page of one listing carries the same (the first page's) revision."""
 
     entries: Sequence[Entry]
     revision: int
+    past: object = None
+
+    @property
+    def point(self) -> Point:
+        """Where the listing ends and a watch begins."""
+        return Point(self.revision, self.past)
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -65,6 +82,12 @@ class Batch(msgspec.Struct, frozen=True):
 
     events: Sequence[Change]
     revision: int
+    past: object = None
+
+    @property
+    def point(self) -> Point:
+        """Where to go on after it."""
+        return Point(self.revision, self.past)
 
 
 class PutOp(msgspec.Struct, frozen=True, gc=False):
@@ -101,8 +124,10 @@ class Reader(Protocol):
         """All keys under the prefix, page by page, pinned to one revision. At least one page."""
         ...
 
-    def changes(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
-        """Every change under the prefix later than revision ``after``, for ever, in order.
+    def changes(self, prefix: str, *, after: int | Point) -> AsyncIterator[Batch]:
+        """Every change under the prefix later than ``after``, for ever, in order.
+
+        Raises ``OtherPast`` when ``after`` is a point of another past than the store's.
 
         A store whose watch takes time to stand yields a first, empty batch when it does.
         """

@@ -14,6 +14,7 @@ from kvstore.client import (
     Entry,
     HistoryLost,
     Page,
+    Point,
     PutOp,
     Refused,
     Unavailable,
@@ -23,7 +24,6 @@ from kvstore.config import EtcdConfig
 from kvstore.dial import Connection, Connector
 from kvstore.limits import Limiter, Waited
 from kvstore.lists import Listing, after_prefix, entry, to_bytes
-from kvstore.revision import Revision
 from kvstore.stream import Lagging
 from kvstore.wire import GRANT, KEEP_ALIVE, RANGE, REVOKE, TXN, Method, Q, R
 from kvstore.witness import Witness, verify
@@ -99,25 +99,25 @@ class EtcdStore:
             async for page in all_:
                 newest = max((newest, *page.entries), key=_changed)
                 witness = Witness(link.cluster_id, link.number, newest.key, newest.revision)
-                yield Page(page.entries, Revision(page.revision, witness))
+                yield Page(page.entries, page.revision, witness)
 
-    async def changes(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
+    async def changes(self, prefix: str, *, after: int | Point) -> AsyncIterator[Batch]:
         """Whole revisions beyond ``after``, for ever, after an empty one that says that the watch
         stands. Raises ``OtherPast`` when ``after`` belongs to another past than this etcd's.
         """
         connection = await self._connector.connection()
-        reached: int = await verify(connection.link, prefix, after)
+        reached = await verify(connection.link, prefix, after)
         if connection.link.outdated:
             connection.link.end("its token has run out")
             raise Unavailable("its token has run out")
         while True:
             async with aclosing(self._watch(prefix, connection, reached)) as batches:
                 async for batch in batches:
-                    reached = batch.revision
+                    reached = batch.point
                     yield batch
 
     async def _watch(
-        self, prefix: str, connection: Connection, after: int
+        self, prefix: str, connection: Connection, after: Point
     ) -> AsyncGenerator[Batch, None]:
         """One watch, until its reader has left too much unread."""
         async with self._limiter.turn():

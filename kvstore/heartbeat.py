@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 
 from kvstore.backoff import Backoff
-from kvstore.client import Denied, Reader, StoreError
+from kvstore.client import Denied, Point, Reader, StoreError
 from kvstore.events import Put
 from kvstore.watch import FollowSettings, Report, connection_of, ending, pause
 
@@ -140,14 +140,14 @@ class Heartbeat:
 
     async def _watch(self) -> AsyncIterator[None]:
         """Look what is there, then watch; yields whenever etcd has said something."""
-        key, revision = self._settings.key, 0
+        key, point = self._settings.key, Point(0)
         async with ending(self._store.pages(key)) as pages:
             async for page in pages:
-                revision = page.revision
+                point = page.point
                 for entry in page.entries:
                     if entry.key == key:
                         self._found((entry.value, entry.revision))
-        async with ending(self._store.changes(key, after=revision)) as batches:
+        async with ending(self._store.changes(key, after=point)) as batches:
             async for batch in batches:
                 if not self._watching:
                     self._watching = True

@@ -16,6 +16,7 @@ from kvstore.client import (
     LeaseGone,
     OtherPast,
     Page,
+    Point,
     PutOp,
     Refused,
     StoreError,
@@ -23,7 +24,6 @@ from kvstore.client import (
     WriteOp,
 )
 from kvstore.events import Change, Delete, Put
-from kvstore.revision import Revision
 
 MAX_OPS = 128
 MAX_REQUEST = 3 << 19
@@ -128,23 +128,23 @@ class MemoryStore:
 
     async def pages(self, prefix: str) -> AsyncIterator[Page]:
         await self._turn()
-        connection, revision = self._connections, Revision(self._revision, self._past)
+        connection, revision, past = self._connections, self._revision, self._past
         keys = sorted((key for key in self._entries if key.startswith(prefix)), key=_bytes)
         found = [self._entries[key] for key in keys]
         for at in range(0, max(1, len(found)), self._page_keys):
             await self._turn(connection)
             if self._compacted > revision:
                 raise HistoryLost(f"the history before revision {self._compacted} was compacted")
-            yield Page(found[at : at + self._page_keys], revision)
+            yield Page(found[at : at + self._page_keys], revision, past)
 
-    async def changes(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
+    async def changes(self, prefix: str, *, after: int | Point) -> AsyncIterator[Batch]:
         await self._turn()
-        connection, told = self._connections, after
-        origin = after.origin if isinstance(after, Revision) else self._past
-        if after > self._revision or origin is not self._past:
-            raise OtherPast(f"revision {after} is not of this history")
-        if after >= self._compacted:
-            yield Batch((), Revision(after, self._past))
+        connection = self._connections
+        told, past = (after.revision, after.past) if isinstance(after, Point) else (after, None)
+        if told > self._revision or past not in (None, self._past):
+            raise OtherPast(f"revision {told} is not of this history")
+        if told >= self._compacted:
+            yield Batch((), told, self._past)
         while True:
             await self._turn(connection)
             if told < self._compacted:
@@ -154,7 +154,7 @@ class MemoryStore:
                 await self._moved.wait()
                 continue
             told = batch.revision
-            yield Batch(batch.events, Revision(told, self._past))
+            yield Batch(batch.events, told, self._past)
 
     # Writing
 

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from kvstore import failure
 from kvstore._proto import etcd_pb2 as rpc
-from kvstore.client import Batch, HistoryLost, StoreError, Unavailable
+from kvstore.client import Batch, HistoryLost, Point, StoreError, Unavailable
 from kvstore.config import EtcdConfig
 from kvstore.events import Change, Delete, Put
 from kvstore.lists import after_prefix, to_bytes
-from kvstore.revision import Revision
 from kvstore.wire import WATCH, Link, Stream
 from kvstore.witness import Witness
 
@@ -25,11 +24,11 @@ class Lagging(Unavailable):
 class Watch:
     """What the stream brought for one watch and nobody took yet."""
 
-    def __init__(self, number: int, after: Revision, link: Link, backlog: int) -> None:
+    def __init__(self, number: int, after: Point, link: Link, backlog: int) -> None:
         self.number = number
         self.after = after
         self._link = link
-        self._reached = after
+        self._reached: Batch | Point = after
         self._backlog = backlog
         self._ready: deque[Batch] = deque()
         self._waiting = 0
@@ -49,18 +48,18 @@ class Watch:
         if whole:
             self._parts = []
             last = changes[-1]
-            self._add(Batch(changes, Revision(last.revision, Witness.event(self._link, last))))
+            self._add(Batch(changes, last.revision, Witness.event(self._link, last)))
 
     def stands(self) -> None:
         """etcd has made the watch."""
-        self._add(Batch((), self.after))
+        self._add(Batch((), self.after.revision, self.after.past))
 
     def progress(self, revision: int) -> None:
         """Everything up to this revision has been delivered. A member that lags behind the one we
         read before may name one that is long past.
         """
-        if not self._parts and revision > self._reached:
-            self._add(Batch((), Revision(revision, self._reached.origin)))
+        if not self._parts and revision > self._reached.revision:
+            self._add(Batch((), revision, self._reached.past))
 
     def fail(self, error: StoreError) -> None:
         """No more will come; what came is still handed out first."""
@@ -82,8 +81,7 @@ class Watch:
     def _add(self, batch: Batch) -> None:
         if self._failure is not None:
             return
-        if isinstance(batch.revision, Revision):
-            self._reached = batch.revision
+        self._reached = batch
         self._ready.append(batch)
         self._waiting += len(batch.events)
         self._wake.set()
@@ -105,9 +103,9 @@ class Watches:
         self._numbers = iter(range(1, 1 << 62))
         self._over: StoreError | None = None
 
-    def open(self, prefix: str, *, after: int) -> Watch:
+    def open(self, prefix: str, *, after: int | Point) -> Watch:
         """Start watching; the first batch holds a revision beyond ``after``."""
-        after = after if isinstance(after, Revision) else Revision(after, None)
+        after = after if isinstance(after, Point) else Point(after)
         watch = Watch(next(self._numbers), after, self._link, self._config.watch_backlog)
         if self._over is not None:
             watch.fail(self._over)
@@ -116,7 +114,7 @@ class Watches:
         create = rpc.WatchCreateRequest(
             key=key or b"\0",
             range_end=after_prefix(key),
-            start_revision=after + 1,
+            start_revision=after.revision + 1,
             progress_notify=True,
             watch_id=watch.number,
             fragment=True,

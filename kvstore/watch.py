@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import msgspec
 
 from kvstore.backoff import Backoff
-from kvstore.client import Batch, Denied, HistoryLost, OtherPast, Reader, StoreError
+from kvstore.client import Batch, Denied, HistoryLost, OtherPast, Point, Reader, StoreError
 from kvstore.events import Change, Delete, Event, Put, Synced
 from kvstore.gate import Belief, Dated, Gate
 from kvstore.pace import Pace
@@ -119,7 +119,7 @@ class _Follower:
         self._report = report
         self._troubled = True
         self.known: set[str] = set()
-        self.seen: int | None = None
+        self.seen: Point | None = None
         self.holding = False
         self.past: int | None = None
         """The connection on which the past that we know was last seen to be the store's own."""
@@ -153,7 +153,9 @@ class _Follower:
                     yield told
         connection = self._connection()
         try:
-            async with ending(self.store.changes(self.prefix, after=self.seen or 0)) as batches:
+            async with ending(
+                self.store.changes(self.prefix, after=self.seen or Point(0))
+            ) as batches:
                 while (batch := await self._next(batches)) is not None:
                     self.past = connection
                     self.goes_on()
@@ -161,7 +163,7 @@ class _Follower:
                         began = self._pace.begin()
                         yield changes
                         await self._pace.ended(began)
-                    self.seen = batch.revision
+                    self.seen = batch.point
         except OtherPast:
             raise
         except HistoryLost:
@@ -173,15 +175,15 @@ class _Follower:
         """Everything, then what vanished, then Synced: additions first, so that nothing is empty in
         between.
         """
-        complete, revision = False, 0
+        complete, point = False, Point(0)
         while not complete:
             await self._await_canary()
             stale, connection = set(self.known), self._connection()
             async with ending(self._read(stale)) as slices:
-                async for revision, puts in slices:  # noqa: B007 - the last one counts
+                async for point, puts in slices:  # noqa: B007 - the last one counts
                     if puts:
                         yield puts
-            complete = await self._is_complete(revision)
+            complete = await self._is_complete(point.revision)
         if self.past is not None and {connection, self._connection()} != {self.past}:
             self.forget(doubting=True)  # the past was verified on another connection than this
         self.holding = not self.belief.settles()
@@ -189,13 +191,13 @@ class _Follower:
             for gone in _slices(sorted(stale), self.size) if stale else ():
                 began = self._pace.begin()
                 self.known.difference_update(gone)
-                yield [Delete(key, revision) for key in gone]
+                yield [Delete(key, point.revision) for key in gone]
                 await self._pace.ended(began)
-            yield (Synced(revision),)
-        self.seen = revision
+            yield (Synced(point.revision),)
+        self.seen = point
 
-    async def _read(self, stale: set[str]) -> AsyncIterator[tuple[int, Sequence[Put]]]:
-        """What is there, each slice with its revision; takes the keys it finds out of ``stale``."""
+    async def _read(self, stale: set[str]) -> AsyncIterator[tuple[Point, Sequence[Put]]]:
+        """What is there, each slice with its point; takes the keys it finds out of ``stale``."""
         async with ending(self.store.pages(self.prefix)) as pages:
             async for page in pages:
                 for entries in _slices(page.entries, self.size):
@@ -204,7 +206,7 @@ class _Follower:
                     self.known.update(keys)
                     if stale:
                         stale.difference_update(keys)
-                    yield page.revision, puts
+                    yield page.point, puts
 
     def _believed(self, batch: Batch) -> Iterator[Sequence[Change]]:
         """The batch in slices, without the deletions that are held or say nothing new."""
@@ -244,14 +246,14 @@ class _Follower:
         """Return when the canary is there."""
         if (key := self.canary) is None:
             return
-        revision = 0
+        point = Point(0)
         async with ending(self.store.pages(key)) as pages:
             async for page in pages:
-                revision = page.revision
+                point = page.point
                 if any(one.key == key for one in page.entries):
                     return
         self.interrupted(f"waiting for {key}, which says that the list is complete")
-        async with ending(self.store.changes(key, after=revision)) as batches:
+        async with ending(self.store.changes(key, after=point)) as batches:
             async for batch in batches:
                 if any(isinstance(event, Put) and event.key == key for event in batch.events):
                     return

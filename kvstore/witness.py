@@ -3,10 +3,9 @@
 import msgspec
 
 from kvstore._proto import etcd_pb2 as rpc
-from kvstore.client import HistoryLost, OtherPast
+from kvstore.client import HistoryLost, OtherPast, Point
 from kvstore.events import Change, Put
 from kvstore.lists import to_bytes
-from kvstore.revision import Revision
 from kvstore.wire import RANGE, Link
 
 
@@ -30,23 +29,23 @@ class Witness(msgspec.Struct, frozen=True):
         return cls(link.cluster_id, link.number, event.key, changed)
 
 
-async def verify(link: Link, prefix: str, after: int) -> Revision:
-    """``after`` as a revision of this connection's history; raises a ``HistoryLost`` if it is not.
+async def verify(link: Link, prefix: str, after: int | Point) -> Point:
+    """``after`` as a point of this connection's history; raises a ``HistoryLost`` if it is not.
 
     Without a witness nothing but the number can be checked: that it is neither compacted nor still
     to come.
     """
-    origin = after.origin if isinstance(after, Revision) else None
-    witness = origin if isinstance(origin, Witness) else None
-    if witness is None:
-        changed = await _changed(link, prefix, after)
-        return Revision(after, Witness(link.cluster_id, link.number, prefix, changed))
+    point = after if isinstance(after, Point) else Point(after)
+    revision, witness = point.revision, point.past
+    if not isinstance(witness, Witness):
+        changed = await _changed(link, prefix, revision)
+        return Point(revision, Witness(link.cluster_id, link.number, prefix, changed))
     if witness.link == link.number and not link.has_token:
-        return Revision(after, witness)
+        return point
     if witness.cluster_id != link.cluster_id:
         raise OtherPast(f"etcd {link.cluster_id:x} answers now, it was {witness.cluster_id:x}")
     try:
-        changed = await _changed(link, witness.key, after)
+        changed = await _changed(link, witness.key, revision)
     except OtherPast:  # ``after`` is still to come
         raise
     except HistoryLost as error:  # ``after`` is compacted; then the present must do
@@ -57,7 +56,7 @@ async def verify(link: Link, prefix: str, after: int) -> Revision:
         raise OtherPast(
             f"{witness.key} changed at revision {witness.changed}, now etcd says {changed}"
         )
-    return Revision(after, msgspec.structs.replace(witness, link=link.number))
+    return Point(revision, msgspec.structs.replace(witness, link=link.number))
 
 
 async def _changed(link: Link, key: str, at: int) -> int:

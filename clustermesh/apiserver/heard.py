@@ -7,7 +7,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Histogram
 
 from clustermesh.apiserver.measured import PREFIX, scope
-from kvstore.client import Batch, Entry, Page, Store
+from kvstore.client import Batch, Entry, Page, Point, Store
 from kvstore.events import Put
 from kvstore.watch import ending
 
@@ -53,7 +53,7 @@ class Heard:
                     self._seconds.labels(scope(entry.key), "create").observe(took)
         self._seconds.labels(scope(prefix), "listDone").observe(0.0)
 
-    async def changes(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
+    async def changes(self, prefix: str, *, after: int | Point) -> AsyncIterator[Batch]:
         """A watch; whoever reads it takes the next batch when this one is dealt with."""
         async with ending(self._store.changes(prefix, after=after)) as batches:
             async for batch in batches:

@@ -14,6 +14,7 @@ from kvstore.client import (
     DeletePrefixOp,
     Entry,
     Page,
+    Point,
     PutOp,
     Store,
     StoreError,
@@ -80,7 +81,7 @@ class Measured:
         """As the other says."""
         return self._store.pages(prefix)
 
-    def changes(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
+    def changes(self, prefix: str, *, after: int | Point) -> AsyncIterator[Batch]:
         """As the other says."""
         return self._store.changes(prefix, after=after)
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from kvstore.client import Batch, Conflict, Entry, Page, PutOp, Store, StoreError, WriteOp
+from kvstore.client import Batch, Conflict, Entry, Page, Point, PutOp, Store, StoreError, WriteOp
 from kvstore.events import Delete, Put, Synced
 from kvstore.watch import ending, follow
 
@@ -170,7 +170,7 @@ class Fenced:
         """As the other says."""
         return self._store.pages(prefix)
 
-    def changes(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
+    def changes(self, prefix: str, *, after: int | Point) -> AsyncIterator[Batch]:
         """As the other says."""
         return self._store.changes(prefix, after=after)
 

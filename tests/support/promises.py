@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from kvstore.client import Batch, Entry, Page, Reader
+from kvstore.client import Batch, Entry, Page, Point, Reader
 from kvstore.events import Change, Put
 from kvstore.watch import ending
 
@@ -49,8 +49,8 @@ class Recording:
                 yield page
         self.listings.append(Listing(prefix, revision, state))
 
-    async def changes(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
-        watch = Watching(prefix, after)
+    async def changes(self, prefix: str, *, after: int | Point) -> AsyncIterator[Batch]:
+        watch = Watching(prefix, after.revision if isinstance(after, Point) else after)
         self.watches.append(watch)
         async with ending(self._reader.changes(prefix, after=after)) as batches:
             async for batch in batches:

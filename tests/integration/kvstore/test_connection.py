@@ -16,7 +16,7 @@ from kvstore.watch import ending
 from tests.support.certs import Authority
 from tests.support.etcd import Etcd, free_port, running_etcd
 from tests.support.proxy import proxy_to
-from tests.support.store_contract import everything
+from tests.support.store_contract import end_of
 
 QUICK = {"reconnect_ceiling": 0.2, "dial_timeout": 2.0, "qps": 10_000.0}
 
@@ -140,7 +140,7 @@ async def test_another_etcd_behind_the_same_address_is_noticed() -> None:
         ):
             await once(store)
             await store.commit([PutOp("k/a", b"1")])
-            _, revision = await everything(store, "k/")
+            seen = await end_of(store, "k/")
             first = store.cluster_id
             proxy._target = two.port
             proxy.cut()
@@ -148,7 +148,7 @@ async def test_another_etcd_behind_the_same_address_is_noticed() -> None:
             async with asyncio.timeout(20):
                 await store.connected(beyond=1)
             assert store.cluster_id != first
-            async with ending(store.changes("k/", after=revision)) as batches:
+            async with ending(store.changes("k/", after=seen)) as batches:
                 with pytest.raises(OtherPast, match="answers now"):
                     await anext(batches)
 

@@ -9,7 +9,7 @@ from kvstore.client import Denied, HistoryLost, PutOp, Store, Unavailable
 from kvstore.events import Delete
 from kvstore.memory import MemoryStore
 from kvstore.watch import ending
-from tests.support.store_contract import StoreContract, everything
+from tests.support.store_contract import StoreContract, end_of, everything
 
 
 class TestMemory(StoreContract):
@@ -65,24 +65,24 @@ async def test_a_restored_backup_is_another_past_even_when_it_has_caught_up() ->
     await store.commit([PutOp("a", b"1")])
     backup = store.snapshot()
     await store.commit([PutOp("a", b"2")])
-    _, known = await everything(store, "")
+    known = await end_of(store, "")
     store.restore(backup)
     for _ in range(5):
         await store.commit([PutOp("b", b"x")])
-    assert store.revision > known
+    assert store.revision > known.revision
     async with ending(store.changes("", after=known)) as batches:
         with pytest.raises(HistoryLost):
             await anext(batches)
-    entries, now = await everything(store, "")
+    (entries, _), now = await everything(store, ""), await end_of(store, "")
     assert [(one.key, one.value) for one in entries] == [("a", b"1"), ("b", b"x")]
     async with ending(store.changes("", after=now)) as batches:
-        assert (await anext(batches)).revision == now
+        assert (await anext(batches)).point == now
 
 
 async def test_another_etcd_has_another_id_and_nothing_in_it() -> None:
     store = MemoryStore(cluster_id=7)
     await store.commit([PutOp("a", b"1")])
-    _, known = await everything(store, "")
+    known = await end_of(store, "")
     store.replace_cluster_id(8)
     assert store.cluster_id == 8
     async with ending(store.changes("", after=known)) as batches:
