@@ -142,7 +142,7 @@ class Server:
             data, control, _, peer = listener.recvmsg(65536, 256)
             local = (local_address(control), listener.getsockname()[1])
             reply = self._answer(text(peer), text(local), data.strip().decode(errors="replace"))
-            listener.sendto(reply, peer)
+            listener.sendmsg([reply], from_address(local[0]), 0, peer)
         except OSError:
             return
 
@@ -155,6 +155,17 @@ def local_address(control: list[tuple[int, int, bytes]]) -> str:
         if level == socket.IPPROTO_IPV6 and kind == PKTINFO6:
             return socket.inet_ntop(socket.AF_INET6, data[:16])
     return ""
+
+
+def from_address(local: str) -> list[tuple[int, int, bytes]]:
+    """Makes the answer leave from the address that was asked: a node has several."""
+    if not local:
+        return []
+    if ":" in local:
+        index = bytes(4)  # any device
+        return [(socket.IPPROTO_IPV6, PKTINFO6, socket.inet_pton(socket.AF_INET6, local) + index)]
+    source = socket.inet_aton(local)
+    return [(socket.IPPROTO_IP, PKTINFO4, bytes(4) + source + bytes(4))]
 
 
 def main(arguments: list[str]) -> None:

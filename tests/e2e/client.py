@@ -3,6 +3,8 @@
 ``client.py ask tcp|udp ADDRESS PORT COUNT TIMEOUT``   so many questions, a new socket for each
 ``client.py hold tcp|udp ADDRESS PORT``                one socket, a question every 20 ms, until
                                                        standard input ends
+``client.py each TIMEOUT``                               the questions on standard input: a JSON
+                                                       list of [tcp|udp, ADDRESS, PORT, COUNT]
 ``client.py knock tcp|udp ADDRESS PORT TIMEOUT``       new sockets for ever, until input ends
 """
 
@@ -59,6 +61,10 @@ def ask(protocol, address, port, count, timeout):
     return [one(protocol, address, int(port), float(timeout)) for _ in range(int(count))]
 
 
+def each(timeout):
+    return [ask(*question, timeout) for question in json.load(sys.stdin)]
+
+
 def hold(protocol, address, port):
     answered, errors = 0, []
     with connected(protocol, address, int(port), 5.0) as made:
@@ -87,4 +93,5 @@ def knock(protocol, address, port, timeout):
 
 if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
-    json.dump({"ask": ask, "hold": hold, "knock": knock}[mode](*arguments), sys.stdout)
+    modes = {"ask": ask, "each": each, "hold": hold, "knock": knock}
+    json.dump(modes[mode](*arguments), sys.stdout)

@@ -27,7 +27,7 @@ def before() -> dict[str, dict[str, str]]:
 def interrupted(before: dict[str, dict[str, str]]) -> dict[str, Any]:
     """The host after somebody pressed Ctrl-C while a lab was being built."""
     up = subprocess.Popen(
-        [*MESHCTL, "lab", "up", "--name", NAME],
+        [*MESHCTL, "lab", "up", "--ipv6", "--name", NAME],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     assert up.stdout is not None
@@ -47,9 +47,9 @@ def interrupted(before: dict[str, dict[str, str]]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def lab(before: dict[str, dict[str, str]], interrupted: dict[str, Any]) -> Iterator[World]:
-    """The lab, up. Connected it is by the tests. Removed, it leaves the host as it was."""
+    """The lab, up, of both families. Connected it is by the tests. Removed, it leaves no trace."""
     world = World()
-    world.lab("up")
+    world.lab("up", "--ipv6")
     try:
         yield world
     finally:
