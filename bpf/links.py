@@ -1,5 +1,6 @@
 """Attachments that outlive us: pinned links, updated in place, remade when their target is gone."""
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +46,23 @@ def ensure_link(hook: Hook, program_fd: int) -> bool:
             hook.path.unlink()  # its device or control group is gone, or another one is wanted
         _make(hook, program_fd)
     except OSError as error:
-        raise AttachError(f"cannot attach {hook.path.name}: {error.strerror}") from error
+        raise AttachError(
+            f"cannot attach {hook.path.name}: {error.strerror}{_why(hook, error)}"
+        ) from error
     finally:
         if fd is not None:
             os.close(fd)
     return True
+
+
+def _why(hook: Hook, error: OSError) -> str:
+    """What a refusal means where the kernel's word for it does not say."""
+    if error.errno != errno.EPERM or hook.attach_type not in CGROUP_HOOKS.values():
+        return ""
+    return (
+        "; another program may have this hook for itself: `bpftool cgroup tree` names it,"
+        " it must be attached with the flag multi"
+    )
 
 
 def _bring_up_to_date(fd: int, link: syscalls.LinkInfo, program_fd: int) -> bool:

@@ -187,9 +187,9 @@ def link_info(fd: int) -> LinkInfo:
     return LinkInfo(kind, number, program_id, wide, attach_type)
 
 
-def link_create(program_fd: int, target: int, attach_type: int) -> int:
+def link_create(program_fd: int, target: int, attach_type: int, flags: int = 0) -> int:
     """`target` is a control group's file descriptor or an interface index."""
-    return _call(LINK_CREATE, _LINK.pack(program_fd, target, attach_type, 0) + bytes(16))
+    return _call(LINK_CREATE, _LINK.pack(program_fd, target, attach_type, flags) + bytes(16))
 
 
 def link_update(link_fd: int, program_fd: int) -> None:

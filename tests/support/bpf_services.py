@@ -89,6 +89,11 @@ class Lab:
             [(AffinityMatchKey(number, rev_nat).pack(), b"\0") for number in backends]
         )
 
+    def forget(self, vip: str, kind: socket.SocketKind, *, port: int = PORT) -> None:
+        """The service is none of ours any more."""
+        services = self.datapath.maps.services6 if ":" in vip else self.datapath.maps.services4
+        services.drop_many([ServiceKey(packed(vip), port, PROTO[kind]).pack()])
+
     def counted(self, reason: int, line: int | None = None) -> int:
         return counted(self.datapath.maps.metrics.read(), reason, line)
 
