@@ -356,6 +356,7 @@ class Agent:
                     lambda: self._remotes.statuses(self._dataplane.count),
                     self._prober.statuses,
                 ),
+                "/v1/probes/now": api.probed(self._prober.now),
                 "/v1/monitor": api.monitor(self._monitor.lines),
                 "/v1/audit": api.audit(self._auditor.audit),
                 "/v1/explain": explain.answer(self._dataplane.explainer, self._everybody),

@@ -9,6 +9,7 @@ import msgspec
 from agent.audit.auditor import Impossible
 from agent.probes.prober import ProbeStatus
 from clustermesh.audit import AuditReport
+from clustermesh.findings import ProbeAnswer
 from clustermesh.flows import Filter
 from clustermesh.http import Answer, Query, Refused
 from clustermesh.status import (
@@ -77,6 +78,17 @@ def reads(
         "/v1/nodes": lambda query: _chosen(picture.nodes(), query, ("cluster", "name")),
         "/v1/identities": lambda query: _chosen(picture.identities(), query, ("cluster", "id")),
     }
+
+
+def probed(now: Callable[[str], Awaitable[list[ProbeAnswer]]]) -> Answer:
+    """GET /v1/probes/now?cluster=NAME: its nodes, asked through the mesh while one waits."""
+
+    async def answer(query: Query) -> list[ProbeAnswer]:
+        if query.keys() != {"cluster"}:
+            raise Refused(400, "expected the parameter cluster, and no other")
+        return await now(query["cluster"])
+
+    return answer
 
 
 def monitor(lines: Callable[[Filter], AsyncIterator[bytes]]) -> Answer:

@@ -1,6 +1,7 @@
 """What checks find: a verdict with a stable code, what was seen, why that matters, how to mend it.
 
-GET /v1/troubleshoot, GET /v1/premises and POST /v1/reach of an agent, and ``meshctl plan``.
+GET /v1/troubleshoot, /v1/premises, /v1/probes/now and POST /v1/reach of an agent, and
+``meshctl plan``.
 """
 
 from enum import StrEnum
@@ -45,6 +46,16 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     endpoints: tuple[str, ...]
     host_aliases: dict[str, tuple[str, ...]] = {}
     authority: str
+
+
+class ProbeAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """GET /v1/probes/now: one node of a remote cluster, asked through the overlay just now.
+
+    ``rtt`` is in seconds; None: it did not answer.
+    """
+
+    address: str
+    rtt: float | None
 
 
 class Premises(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):

@@ -19,7 +19,7 @@ from typing import Self, TypeVar
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 SERVER_NAME = "clustermesh-apiserver.cilium.io"
@@ -30,6 +30,9 @@ RENEW_BEFORE = datetime.timedelta(days=30)
 CLOCK_SKEW = datetime.timedelta(hours=1)
 OWNER_ONLY = 0o600
 CROSS = "ca.cross.crt"
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+"""Of an authority: ours are of the first kind, Cilium's chart makes the second."""
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -57,7 +60,7 @@ class Authority:
     def __init__(
         self,
         certificate: x509.Certificate,
-        key: ec.EllipticCurvePrivateKey,
+        key: PrivateKey,
         *,
         trusted: Sequence[x509.Certificate] = (),
         cross: x509.Certificate | None = None,
@@ -87,24 +90,37 @@ class Authority:
 
         Raises ``CertificateError`` when the files are missing or do not belong together.
         """
-        trusted = certificates_in(certificate)
-        pem = _read(key)
-        try:
-            private = serialization.load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError) as error:
-            raise CertificateError(f"{key} holds no unencrypted private key in PEM") from error
-        if not isinstance(private, ec.EllipticCurvePrivateKey):
-            raise CertificateError(f"{key} holds no elliptic-curve key")
-        mine = [one for one in trusted if one.public_key() == private.public_key()]
-        if not mine:
-            raise CertificateError(f"{key} is not the key of {certificate}")
+        pem, names = _read(certificate), (str(certificate), str(key))
+        parsed(pem, names[0])
         cross = certificate.with_name(CROSS)
         found = certificates_in(cross) if cross.exists() else []
+        return cls.of(pem, _read(key), names=names, crosses=found)
+
+    @classmethod
+    def of(
+        cls,
+        bundle: bytes,
+        key: bytes,
+        *,
+        names: tuple[str, str],
+        crosses: Sequence[x509.Certificate] = (),
+    ) -> Self:
+        """The same from PEM; ``names`` of bundle and key are for the ``CertificateError``."""
+        trusted = parsed(bundle, names[0])
+        try:
+            private = serialization.load_pem_private_key(key, password=None)
+        except (ValueError, TypeError) as error:
+            raise CertificateError(f"{names[1]} holds no unencrypted private key in PEM") from error
+        if not isinstance(private, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+            raise CertificateError(f"{names[1]} holds neither an elliptic-curve nor an RSA key")
+        mine = [one for one in trusted if one.public_key() == private.public_key()]
+        if not mine:
+            raise CertificateError(f"{names[1]} is not the key of {names[0]}")
         return cls(
             mine[0],
             private,
             trusted=trusted,
-            cross=next((one for one in found if one.public_key() == private.public_key()), None),
+            cross=next((one for one in crosses if one.public_key() == private.public_key()), None),
         )
 
     @property
@@ -185,7 +201,16 @@ class Authority:
     ) -> bool:
         """Whether the file is a certificate of ours for ``name`` that need not be renewed yet."""
         try:
-            found = certificates_in(certificate)[0]
+            return self.vouches_for_pem(_read(certificate), name, now=now)
+        except CertificateError:
+            return False
+
+    def vouches_for_pem(
+        self, pem: bytes, name: str, *, now: datetime.datetime | None = None
+    ) -> bool:
+        """The same for a certificate in PEM; nothing is vouched for in no bytes."""
+        try:
+            found = parsed(pem, name)[0]
         except CertificateError:
             return False
         rest = found.not_valid_after_utc - (now or _now())
@@ -279,7 +304,7 @@ def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def _pem(key: PrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,

@@ -11,11 +11,13 @@ import msgspec
 import structlog
 
 from agent.probes.verdict import Limits, Reach, Verdict, sample
+from clustermesh.findings import ProbeAnswer
 from clustermesh.status import NodeStatus
 
 log = structlog.get_logger()
 
 HALF_LIFE: Final = 0.2  # weight of the newest measurement in RTT and loss
+AT_ONCE: Final = 8  # nodes that one question is about
 NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 Connect = Callable[[str, int, float], Coroutine[Any, Any, float | None]]
@@ -115,6 +117,20 @@ class Prober:
             f"cluster {cluster}: none of its nodes answers through the mesh; its backends are used"
             " only where nothing else is left"
             for cluster in sorted(self._silent)
+        ]
+
+    async def now(self, cluster: str) -> list[ProbeAnswer]:
+        """Ask some nodes of a cluster at once, whatever is thought of it, if any is known."""
+        settings = self._settings
+        chosen = self._targets.get(cluster, [])[:AT_ONCE]
+        async with asyncio.TaskGroup() as group:
+            asked = [
+                group.create_task(self._connect(it, settings.port, settings.timeout))
+                for it in chosen
+            ]
+        return [
+            ProbeAnswer(address=address, rtt=task.result())
+            for address, task in zip(chosen, asked, strict=True)
         ]
 
     async def run(self) -> None:

@@ -13,7 +13,7 @@ from clustermesh.lab.errors import LabError
 from clustermesh.lab.paths import Paths
 from clustermesh.lab.state import running
 from clustermesh.lab.topology import SERVICE_PORT
-from clustermesh.meshctl import api, connect, meshfile, watch
+from clustermesh.meshctl import api, meshfile, performing, watch
 from clustermesh.meshctl.peering import peerings
 from clustermesh.status import AgentStatus, IdentityStatus
 
@@ -110,8 +110,8 @@ class Demo:
         self._progress("connecting")
         began = time.monotonic()
         names = [self._near.name, self._far.name]
-        done = connect.perform(
-            connect.CONNECT, self._mesh, names, timeout=CONNECT_TIMEOUT, report=self._progress
+        done = performing.perform(
+            performing.CONNECT, self._mesh, names, timeout=CONNECT_TIMEOUT, report=self._progress
         )
         late = [outcome for outcome in done.nodes if not outcome.done]
         if late:

@@ -1,11 +1,11 @@
-"""``meshctl connect`` and ``disconnect``: change files, wait for the nodes, say what came of it."""
+"""``meshctl connect`` and ``disconnect``: what was asked, what came of it, and what to do next."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Annotated
 
-import msgspec
 import typer
 
+from clustermesh.findings import Finding
 from clustermesh.meshctl import plan, watch
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
@@ -19,56 +19,76 @@ from clustermesh.meshctl.output import (
     say,
     show_json,
 )
-from clustermesh.meshctl.peering import Change, Peering, making, peerings, unmaking
+from clustermesh.meshctl.peering import Mode, peerings
+from clustermesh.meshctl.performing import (
+    CONNECT,
+    DISCONNECT,
+    Result,
+    Task,
+    connected,
+    perform,
+    planned,
+)
 
 Clusters = Annotated[list[str], typer.Argument(help="Two or more clusters.", show_default=False)]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait for the nodes; 0: do not wait.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the nodes.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")]
+Connections = Annotated[
+    Mode,
+    typer.Option(
+        "--connection-mode",
+        help="mesh: all with all; bidirectional: the first with each other one;"
+        " unicast: only the first follows the others.",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Connect although a check of plan fails.")]
+Keep = Annotated[bool, typer.Option("--keep", help="Leave a connection that does not work.")]
 
 WAIT = 60.0
-
-
-class Task(NamedTuple):
-    """What to change for a peering, and how to see on a node that it has taken effect."""
-
-    changes: Callable[[Peering], Iterator[Change]]
-    judge: watch.Judge
-    done: str
-    waiting: str
-
-
-CONNECT = Task(making, watch.synced, "synced", "waiting for the nodes to sync")
-DISCONNECT = Task(unmaking, watch.drained, "drained", "waiting for the nodes to drain")
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """What was changed, and what each node made of it."""
-
-    changes: tuple[str, ...]
-    nodes: tuple[watch.Outcome, ...]
 
 
 def connect(
     clusters: Clusters,
     mesh: MeshOption = None,
+    mode: Connections = Mode.MESH,
+    wait: Wait = True,  # noqa: FBT002  # typer makes it a flag
     timeout: Timeout = WAIT,
     dry_run: DryRun = False,  # noqa: FBT002  # typer makes it a flag
+    force: Force = False,  # noqa: FBT002  # typer makes it a flag
+    keep: Keep = False,  # noqa: FBT002  # typer makes it a flag
     output: Output = Format.TABLE,
 ) -> None:
-    """Let clusters follow each other, and wait until every node has what the others publish.
+    """Let clusters follow each other, wait until every node has what the others publish, and
+    prove it with probes through the overlay.
 
-    With --dry-run it is `meshctl plan`: it says what would change, and checks both sides.
+    What `meshctl plan` finds wrong with clusters that are not connected yet stops it beforehand.
+    A pair that was not connected before and does not work is parted again. With --dry-run it is
+    `meshctl plan`.
     """
     opened = open_mesh(mesh)
     if dry_run:
-        plan.show(plan.make(opened, clusters), output)
-    else:
-        _command(CONNECT, opened, clusters, timeout, output)
+        plan.show(plan.make(opened, clusters, mode), output)
+        return
+    if not force:
+        _refuse_what_cannot_work(opened, clusters, mode)
+    with Progress() as progress:
+        result = perform(
+            CONNECT,
+            opened,
+            clusters,
+            timeout=timeout if wait else 0.0,
+            report=progress,
+            mode=mode,
+            keep=keep,
+        )
+    _end(CONNECT, result, output)
 
 
 def disconnect(
     clusters: Clusters,
     mesh: MeshOption = None,
+    wait: Wait = True,  # noqa: FBT002  # typer makes it a flag
     timeout: Timeout = WAIT,
     dry_run: DryRun = False,  # noqa: FBT002  # typer makes it a flag
     output: Output = Format.TABLE,
@@ -77,84 +97,83 @@ def disconnect(
 
     The peer may be dead: what is changed and waited for is on this side.
     """
-    _command(DISCONNECT, open_mesh(mesh), clusters, None if dry_run else timeout, output)
+    opened = open_mesh(mesh)
+    if dry_run:
+        changes = [it.change.what for it in planned(DISCONNECT, peerings(opened, clusters))]
+        result = Result(changes=tuple(changes), nodes=())
+        _print(DISCONNECT, result, output, title="would change:")
+        return
+    with Progress() as progress:
+        waiting = timeout if wait else 0.0
+        result = perform(DISCONNECT, opened, clusters, timeout=waiting, report=progress)
+    _end(DISCONNECT, result, output)
 
 
-def perform(
-    task: Task,
-    mesh: Mesh,
-    clusters: Sequence[str],
-    *,
-    timeout: float,
-    report: Callable[[str], None],
-) -> Result:
-    """Make the changes and wait; raises ``MeshctlError``, ``CertificateError`` or ``OSError``."""
-    wanted = peerings(mesh, clusters)
-    changes = _planned(task, wanted)
-    for change in changes:
-        report(change.what)
-        change.do()
-    outcomes: Sequence[watch.Outcome] = ()
-    if timeout > 0:
-        report(task.waiting)
-        nodes = watch.pairs(mesh, wanted)
-        outcomes = watch.until(nodes, task.judge, timeout=timeout, report=report)
-    return Result(changes=tuple(change.what for change in changes), nodes=tuple(outcomes))
+def _refuse_what_cannot_work(mesh: Mesh, clusters: Sequence[str], mode: Mode) -> None:
+    """Only for pairs that are new: one that is connected is mended, whatever a check says."""
+    wanted = peerings(mesh, clusters, mode)
+    if {it.pair for it in wanted} <= connected(wanted):
+        return
+    failures = plan.make(mesh, clusters, mode).blocking
+    if failures:
+        raise MeshctlError(
+            f"nothing was changed, because it would not work: {_causes(failures)}."
+            " See `meshctl plan`; --force connects nevertheless.",
+            Exit.NOT_READY,
+        )
 
 
-def _planned(task: Task, wanted: Sequence[Peering]) -> list[Change]:
-    """Every change; what makes agents do something comes last when connecting, first when parting,
-    so that no agent is refused by a peer that does not know it yet, or no more.
-    """
-    changes = [change for peering in wanted for change in task.changes(peering)]
-    return sorted(changes, key=lambda change: change.order)
+def _end(task: Task, result: Result, output: Format) -> None:
+    _print(task, result, output, title="changed:")
+    for outcome in result.nodes:
+        if not outcome.reached:
+            complain(f"{outcome.node}: its agent does not answer; it follows when it runs again")
+    late = result.late
+    if not late:
+        return
+    first = late[0]
+    what = task.done if first in result.nodes else "reached through the overlay"
+    kept = "The configuration stays as it is; look again with `meshctl status`."
+    if result.undone:
+        kept = "What was new was taken back (--keep leaves it)."
+    cause = f" Cause: {_causes(result.causes)}." if result.causes else ""
+    raise MeshctlError(
+        f"{len(late)} of {len(result.nodes) + len(result.probes)} not {what} in time; the first is"
+        f" {first.node} with {first.peer}: {first.why}.{cause} {kept}",
+        Exit.NOT_READY,
+    )
 
 
-def _command(
-    task: Task, mesh: Mesh, clusters: Sequence[str], timeout: float | None, output: Format
-) -> None:
-    if timeout is None:
-        planned = _planned(task, peerings(mesh, clusters))
-        result = Result(changes=tuple(change.what for change in planned), nodes=())
-    else:
-        with Progress() as progress:
-            result = perform(task, mesh, clusters, timeout=timeout, report=progress)
+def _print(task: Task, result: Result, output: Format, *, title: str) -> None:
     if output is Format.JSON:
         show_json(result)
     else:
-        say(_told(task, result, dry_run=timeout is None))
-    _judge(task, result)
+        say("\n".join(render(task, result, title=title)))
 
 
-def _told(task: Task, result: Result, *, dry_run: bool) -> str:
-    title = "would change:" if dry_run else "changed:"
-    lines = [title, *(f"  {change}" for change in result.changes)] if result.changes else []
-    lines = lines or ["nothing to change on disk"]
-    if result.nodes:
-        rows = [
-            (outcome.node, outcome.peer, _word(task, outcome), outcome.why)
-            for outcome in result.nodes
-        ]
-        lines += ["", columns(("NODE", "PEER", "STATE", "DETAIL"), rows)]
-    return "\n".join(lines)
+def render(task: Task, result: Result, *, title: str) -> Iterator[str]:
+    """What changed, what the nodes say, what the probes say, what was taken back."""
+    yield title if result.changes else "nothing to change"
+    yield from (f"  {change}" for change in result.changes)
+    for words, outcomes in ((task.done, result.nodes), ("answers", result.probes)):
+        if outcomes:
+            yield ""
+            yield columns(
+                ("NODE", "PEER", "STATE", "DETAIL"),
+                [(it.node, it.peer, _word(words, it), it.why) for it in outcomes],
+            )
+    if result.undone:
+        yield "\ntaken back:"
+        yield from (f"  {change}" for change in result.undone)
 
 
-def _word(task: Task, outcome: watch.Outcome) -> str:
+def _word(done: str, outcome: watch.Outcome) -> str:
     if not outcome.reached:
         return "unreached"
-    return task.done if outcome.done else f"not {task.done}"
+    return done if outcome.done else f"not {done}"
 
 
-def _judge(task: Task, result: Result) -> None:
-    late = [outcome for outcome in result.nodes if not outcome.done]
-    silent = [outcome for outcome in result.nodes if outcome.done and not outcome.reached]
-    for outcome in silent:
-        complain(f"{outcome.node}: its agent does not answer; it follows when it runs again")
-    if late:
-        first = late[0]
-        raise MeshctlError(
-            f"{len(late)} of {len(result.nodes)} not {task.done} in time; the first is"
-            f" {first.node} with {first.peer}: {first.why}. The configuration stays as it is;"
-            " look again with `meshctl status`.",
-            Exit.NOT_READY,
-        )
+def _causes(findings: Sequence[Finding]) -> str:
+    first = findings[0]
+    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    return f"{first.code}: {first.where}: {first.seen}{more}"

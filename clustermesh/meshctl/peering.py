@@ -1,28 +1,43 @@
-"""What connecting two clusters changes on disk: certificates, the peer's user, the client file.
+"""What connecting two clusters changes: certificates, the peer's user, the client file.
 
 One *peering* is one direction: the reader's agents follow the source's etcd. Everything is
 level-based: making a peering twice changes nothing the second time.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
 from functools import partial
 from itertools import permutations
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.meshfile import Cluster, Mesh
-from clustermesh.pki import Authority, write_private
+from clustermesh.meshctl.places import Place, Shelf, place_of
+
+
+class Mode(StrEnum):
+    """Who follows whom; the words are those of ``cilium clustermesh connect``."""
+
+    MESH = "mesh"
+    """Every cluster follows every other."""
+    BIDIRECTIONAL = "bidirectional"
+    """The first and each of the others follow each other."""
+    UNICAST = "unicast"
+    """The first follows each of the others."""
 
 
 class Change(NamedTuple):
-    """One thing to do, in words for the operator. Those of lower ``order`` are done first."""
+    """One thing to do, in words for the operator. Those of lower ``order`` are done first.
+
+    ``undo`` restores what was there when the change was planned.
+    """
 
     order: int
     what: str
     do: Callable[[], None]
+    undo: Callable[[], None]
 
 
 class Peering(NamedTuple):
@@ -37,126 +52,101 @@ class Peering(NamedTuple):
         return f"remote-{self.reader.name}"
 
     @property
-    def config(self) -> Path:
-        """The client file, named after the cluster it leads to (contract kvstore 5.1)."""
-        return self.reader.config_dir / self.source.name
+    def pair(self) -> frozenset[str]:
+        """The two clusters, whichever follows the other."""
+        return frozenset((self.reader.name, self.source.name))
 
     @property
-    def agent_config(self) -> Path | None:
-        """The file by which agents read the copy that a kvstoremesh makes, where there is one."""
-        directory = self.reader.agent_config_dir
-        return None if directory is None else directory / self.source.name
-
-    @property
-    def ca(self) -> Path:
+    def ca(self) -> str:
         return self._beside("-ca.crt")
 
     @property
-    def certificate(self) -> Path:
+    def certificate(self) -> str:
         return self._beside(".crt")
 
     @property
-    def key(self) -> Path:
+    def key(self) -> str:
         return self._beside(".key")
 
-    def _beside(self, suffix: str) -> Path:
-        return self.reader.config_dir / f"{self.source.name}.etcd-client{suffix}"
+    def _beside(self, suffix: str) -> str:
+        return f"{self.source.name}.etcd-client{suffix}"
 
 
-def peerings(mesh: Mesh, names: Sequence[str]) -> list[Peering]:
-    """Both directions between every two of the named clusters."""
+def peerings(mesh: Mesh, names: Sequence[str], mode: Mode = Mode.MESH) -> list[Peering]:
+    """The directions that a mode makes of the named clusters."""
     clusters = [mesh.cluster(name) for name in names]
     for name in names:
         if names.count(name) > 1:
             raise MeshctlError(f"{name} is named twice: name different clusters.", Exit.USAGE)
     if len(clusters) < 2:
         raise MeshctlError("name at least two clusters.", Exit.USAGE)
-    return [Peering(reader, source) for reader, source in permutations(clusters, 2)]
+    first, *others = clusters
+    match mode:
+        case Mode.MESH:
+            return [Peering(reader, source) for reader, source in permutations(clusters, 2)]
+        case Mode.BIDIRECTIONAL:
+            return [it for other in others for it in (Peering(first, other), Peering(other, first))]
+        case Mode.UNICAST:
+            return [Peering(first, other) for other in others]
+
+
+def exists(peering: Peering) -> bool:
+    """Whether the reader follows the source already, well or badly."""
+    return bool(place_of(peering.reader).remotes.read(peering.source.name))
 
 
 def making(peering: Peering) -> Iterator[Change]:
     """What is missing: certificate and user first, the client file last, since it starts things."""
-    authority = Authority.load(peering.source.ca_cert, peering.source.ca_key)
+    here, there = place_of(peering.reader), place_of(peering.source)
     reader, source = peering.reader.name, peering.source.name
-    whole = peering.key.is_file() and authority.vouches_for(peering.certificate, peering.user)
-    if not whole:
-        pair = authority.client(peering.user)
+    yield from _certificates(peering, here, there)
+    users = there.users
+    if users is not None and not _named(there, peering.user):
         yield Change(
             0,
-            f"{reader}: certificate {peering.user}, issued by {source} ({peering.certificate})",
-            lambda: pair.write(peering.certificate, peering.key),
+            f"{source}: etcd user {peering.user}, who may read ({users.where(there.users_name)})",
+            partial(_add_user, there, peering.user),
+            partial(_drop_user, there, peering.user),
         )
-    if _content(peering.ca) != authority.bundle:
-        yield Change(
-            0,
-            f"{reader}: CA certificate of {source} ({peering.ca})",
-            lambda: write_private(peering.ca, authority.bundle),
-        )
-    users = _users(peering.source.users_file)
-    if not any(user.get("name") == peering.user for user in users):
-        yield Change(
-            0,
-            f"{source}: etcd user {peering.user}, who may read ({peering.source.users_file})",
-            lambda: _write_users(
-                peering.source.users_file,
-                [*_users(peering.source.users_file), {"name": peering.user, "role": "remote"}],
-            ),
-        )
-    if _content(peering.config) != client_file(peering):
-        yield Change(
-            1,
-            f"{reader}: follows {source} ({peering.config})",
-            lambda: write_private(peering.config, client_file(peering)),
-        )
-    if (
-        (cached := peering.agent_config) is not None
-        and (client := peering.reader.cache_client) is not None
-        and _content(cached) != _content(client)
-    ):
-        yield Change(
-            1,
-            f"{reader}: its agents read the copy of {source} ({cached})",
-            partial(_copy, client, cached),
-        )
+    wanted = client_file(peering, here.remotes.directory)
+    if here.remotes.read(source) != wanted:
+        yield _put(here.remotes, source, wanted, f"{reader}: follows {source}", order=1)
+    if here.agents is not None and here.agents.read(source) != (copy := here.agents_file()):
+        what = f"{reader}: its agents read the copy of {source}"
+        yield _put(here.agents, source, copy, what, order=1)
 
 
 def unmaking(peering: Peering) -> Iterator[Change]:
     """What is left of a peering: the client file first, so that agents drain before anything."""
+    here, there = place_of(peering.reader), place_of(peering.source)
     reader, source = peering.reader.name, peering.source.name
-    if (cached := peering.agent_config) is not None and cached.exists():
-        yield Change(
-            0,
-            f"{reader}: its agents read the copy of {source} no more ({cached})",
-            partial(cached.unlink, missing_ok=True),
+    if here.agents is not None and here.agents.read(source):
+        yield _put(
+            here.agents, source, None, f"{reader}: its agents read the copy of {source} no more"
         )
-    if peering.config.exists():
-        yield Change(
-            0,
-            f"{reader}: follows {source} no more ({peering.config})",
-            lambda: peering.config.unlink(missing_ok=True),
-        )
-    users = _users(peering.source.users_file)
-    if any(user.get("name") == peering.user for user in users):
+    if here.remotes.read(source):
+        yield _put(here.remotes, source, None, f"{reader}: follows {source} no more")
+    users = there.users
+    if users is not None and _named(there, peering.user):
         yield Change(
             1,
-            f"{source}: etcd user {peering.user} removed ({peering.source.users_file})",
-            lambda: _write_users(
-                peering.source.users_file,
-                [u for u in _users(peering.source.users_file) if u.get("name") != peering.user],
-            ),
+            f"{source}: etcd user {peering.user} removed ({users.where(there.users_name)})",
+            partial(_drop_user, there, peering.user),
+            partial(_add_user, there, peering.user),
         )
-    for path in (peering.ca, peering.certificate, peering.key):
-        if path.exists():
-            yield Change(1, f"{reader}: removed {path}", partial(path.unlink, missing_ok=True))
+    for name in (peering.ca, peering.certificate, peering.key):
+        if here.remotes.read(name):
+            what = f"{reader}: removed {here.remotes.where(name)}"
+            yield _put(here.remotes, name, None, what, order=1)._replace(what=what)
 
 
-def client_file(peering: Peering) -> bytes:
-    """The etcd client YAML of contract kvstore 5.1."""
+def client_file(peering: Peering, directory: str) -> bytes:
+    """The etcd client YAML of contract kvstore 5.1; certificates are in ``directory``."""
     document: dict[str, Any] = {
         "endpoints": list(peering.source.endpoints),
-        "trusted-ca-file": str(peering.ca),
-        "cert-file": str(peering.certificate),
-        "key-file": str(peering.key),
+        "trusted-ca-file": f"{directory}/{peering.ca}",
+        "key-file": f"{directory}/{peering.key}",
+        "cert-file": f"{directory}/{peering.certificate}",
     }
     if peering.source.host_aliases:
         document["cilium-host-aliases"] = {
@@ -165,28 +155,67 @@ def client_file(peering: Peering) -> bytes:
     return yaml.safe_dump(document, sort_keys=False).encode()
 
 
-def _users(path: Path) -> list[dict[str, Any]]:
-    content = _content(path)
+def _certificates(peering: Peering, here: Place, there: Place) -> Iterator[Change]:
+    authority, shelf = there.authority(), here.remotes
+    reader, source = peering.reader.name, peering.source.name
+    key, certificate = shelf.read(peering.key), shelf.read(peering.certificate)
+    if not (key and authority.vouches_for_pem(certificate, peering.user)):
+        pair, name = authority.client(peering.user), peering.certificate
+        yield Change(
+            0,
+            f"{reader}: certificate {peering.user}, issued by {source} ({shelf.where(name)})",
+            partial(_put_pair, shelf, peering, pair.key, pair.certificate),
+            partial(_put_pair, shelf, peering, key, certificate),
+        )
+    if shelf.read(peering.ca) != authority.bundle:
+        what = f"{reader}: CA certificate of {source}"
+        yield _put(shelf, peering.ca, authority.bundle, what)
+
+
+def _put(shelf: Shelf, name: str, content: bytes | None, what: str, *, order: int = 0) -> Change:
+    before = shelf.read(name) or None
+    return Change(
+        order,
+        f"{what} ({shelf.where(name)})",
+        partial(shelf.put, name, content),
+        partial(shelf.put, name, before),
+    )
+
+
+def _put_pair(shelf: Shelf, peering: Peering, key: bytes, certificate: bytes) -> None:
+    """The key first, so that no certificate is ever seen without its key."""
+    shelf.put(peering.key, key or None)
+    shelf.put(peering.certificate, certificate or None)
+
+
+def _named(place: Place, user: str) -> bool:
+    return any(entry.get("name") == user for entry in _users(place))
+
+
+def _add_user(place: Place, user: str) -> None:
+    if not _named(place, user):
+        _write_users(place, [*_users(place), {"name": user, "role": "remote"}])
+
+
+def _drop_user(place: Place, user: str) -> None:
+    _write_users(place, [entry for entry in _users(place) if entry.get("name") != user])
+
+
+def _users(place: Place) -> list[dict[str, Any]]:
+    if place.users is None:
+        return []
+    where, content = place.users.where(place.users_name), place.users.read(place.users_name)
     try:
         document = (yaml.safe_load(content) if content else None) or {}
     except yaml.YAMLError as error:
-        raise MeshctlError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+        raise MeshctlError(f"{where} is not YAML: {' '.join(str(error).split())}.") from error
     users = document.get("users", []) if isinstance(document, dict) else None
     if not isinstance(users, list | None) or not isinstance(document, dict):
-        raise MeshctlError(f"{path}: expected a list under `users`.")
+        raise MeshctlError(f"{where}: expected a list under `users`.")
     return [user for user in users or [] if isinstance(user, dict)]
 
 
-def _write_users(path: Path, users: Sequence[dict[str, Any]]) -> None:
-    write_private(path, yaml.safe_dump({"users": list(users)}, sort_keys=False).encode())
-
-
-def _copy(source: Path, target: Path) -> None:
-    write_private(target, source.read_bytes())
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
+def _write_users(place: Place, users: Sequence[dict[str, Any]]) -> None:
+    if place.users is not None:
+        content = yaml.safe_dump({"users": list(users)}, sort_keys=False).encode()
+        place.users.put(place.users_name, content)

@@ -14,7 +14,7 @@ from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.meshfile import Cluster, Mesh, full_name
 from clustermesh.meshctl.output import Format, Output, say, show_json
-from clustermesh.meshctl.peering import Peering, making, peerings
+from clustermesh.meshctl.peering import Mode, Peering, making, peerings
 from clustermesh.meshctl.premises import Side
 from clustermesh.meshctl.troubleshoot import rows
 from clustermesh.pki import Authority, CertificateError
@@ -22,6 +22,8 @@ from clustermesh.status import ApiserverStatus
 
 PATIENCE = 20.0
 SOON = timedelta(days=30)
+
+CATCHES_UP = frozenset({"AGENT_SILENT", "APISERVER_NOT_READY", "REACH_UNKNOWN"})
 
 Clusters = Annotated[list[str], typer.Argument(help="Two or more clusters.", show_default=False)]
 
@@ -35,6 +37,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     @property
     def failures(self) -> list[Finding]:
         return [finding for finding in self.findings if finding.result is Result.FAILED]
+
+    @property
+    def blocking(self) -> list[Finding]:
+        """Those that connecting must not ignore; an agent that is dead catches up later."""
+        return [finding for finding in self.failures if finding.code not in CATCHES_UP]
 
 
 def plan(clusters: Clusters, mesh: MeshOption = None, output: Output = Format.TABLE) -> None:
@@ -59,15 +66,15 @@ def show(made: Plan, output: Format) -> None:
 
 def render(made: Plan) -> Iterator[str]:
     """What would change, then every check."""
-    yield "would change:" if made.changes else "nothing to change on disk"
+    yield "would change:" if made.changes else "nothing to change"
     yield from (f"  {change}" for change in made.changes)
     yield ""
     yield from rows(made.findings)
 
 
-def make(mesh: Mesh, names: Sequence[str]) -> Plan:
+def make(mesh: Mesh, names: Sequence[str], mode: Mode = Mode.MESH) -> Plan:
     """Read both sides, and of third members what may be in the way."""
-    wanted = peerings(mesh, names)
+    wanted = peerings(mesh, names, mode)
     sides = {cluster.name: _side(cluster) for cluster in mesh.clusters}
     chosen = [sides[name] for name in names]
     third = [side for name, side in sides.items() if name not in names]

@@ -12,6 +12,7 @@ from bpf.errors import BpfError
 from bpf.kernel_maps import KernelMap
 from bpf.layout import IpcacheValue
 from bpf.layout_lb import BackendValue
+from clustermesh.findings import ProbeAnswer
 from clustermesh.meshctl import api
 from clustermesh.meshctl.bpf import PINS
 from clustermesh.meshctl.meshfile import Mesh, Node, full_name
@@ -90,6 +91,24 @@ def synced(pair: Pair) -> Outcome:
         why=f"{remote.num_nodes} nodes, {remote.num_endpoints} endpoints,"
         f" {remote.num_identities} identities, {remote.num_shared_services} services",
     )
+
+
+def answering(pair: Pair) -> Outcome:
+    """Whether nodes of the peer answer a node's probes through the overlay, one is enough."""
+    path = f"/v1/probes/now?cluster={pair.peer}"
+    try:
+        found = api.fetch(pair.entry.agent, path, tuple[ProbeAnswer, ...])
+    except api.NoAnswer as error:
+        return _outcome(pair, done=False, reached=False, why=str(error))
+    if not found:
+        return _outcome(pair, done=True, why="not probed: no node of it has an overlay address")
+    times = [it.rtt for it in found if it.rtt is not None]
+    silent = ", ".join(it.address for it in found if it.rtt is None)
+    if not times:
+        why = f"no packet comes back through the overlay from {silent}"
+        return _outcome(pair, done=False, why=why)
+    why = f"{len(times)} of {len(found)} nodes answer, in {min(times) * 1000:.1f} ms"
+    return _outcome(pair, done=True, why=f"{why}; not {silent}" if silent else why)
 
 
 def drained(pair: Pair) -> Outcome:

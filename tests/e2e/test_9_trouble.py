@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_a_healthy_mesh_passes_every_check(mesh: World):
     assert plan(mesh) == {}
     assert troubles(mesh) == {}
     text = mesh.meshctl("plan", *PEERS).stdout
-    assert "nothing to change on disk" in text
+    assert "nothing to change" in text
     assert "ETCD_AUTHORISED" in text
     assert "works" in mesh.meshctl("troubleshoot").stdout
 
@@ -151,3 +152,55 @@ def test_overlapping_pod_ranges_are_named(mesh: World):
         found = eventually("the overlap is seen", lambda: plan(mesh))
     assert "POD_CIDR_OVERLAP" in found
     eventually("it is gone", lambda: plan(mesh) == {})
+
+
+@contextmanager
+def firewalled(mesh: World, cluster: str, rule: str) -> Iterator[None]:
+    """Every node of a cluster drops what the rule says on its way in."""
+    nodes = ("node-1", "node-2")
+
+    def nft(node: str, *command: str) -> None:
+        subprocess.run(mesh.on_node(cluster, node, "nft", *command), check=True)
+
+    for node in nodes:
+        nft(node, "add table inet firewall")
+        nft(node, "add chain inet firewall in { type filter hook input priority 0; }")
+        nft(node, f"add rule inet firewall in {rule} drop")
+    try:
+        yield
+    finally:
+        for node in nodes:
+            nft(node, "delete table inet firewall")
+
+
+def test_a_connection_that_no_packet_passes_is_taken_back(mesh: World):
+    mesh.meshctl("disconnect", *PEERS)
+    before = sorted(mesh.paths.remotes("cluster-a").iterdir())
+    with firewalled(mesh, "cluster-b", "udp dport 8472"):
+        done = mesh.meshctl("connect", *PEERS, "--force", "-o", "json", check=False)
+    told = json.loads(done.stdout)
+    assert done.returncode == 3, done.stderr
+    assert "no packet comes back through the overlay" in done.stderr
+    assert sorted(told["undone"]) == sorted(told["changes"])
+    assert all(node["done"] for node in told["nodes"])
+    assert sorted(mesh.paths.remotes("cluster-a").iterdir()) == before
+
+
+def test_a_connection_that_stood_is_kept_when_no_packet_passes(mesh: World):
+    before = {path: path.read_bytes() for path in mesh.paths.remotes("cluster-a").iterdir()}
+    with firewalled(mesh, "cluster-b", "udp dport 8472"):
+        done = mesh.meshctl("connect", *PEERS, "-o", "json", check=False)
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["undone"] == []
+    assert {p: p.read_bytes() for p in mesh.paths.remotes("cluster-a").iterdir()} == before
+
+
+def test_connecting_again_during_an_outage_changes_nothing(mesh: World):
+    mesh.lab("kill", "cluster-b/etcd", "cluster-b/apiserver")
+    before = {path: path.stat().st_mtime_ns for path in mesh.paths.remotes("cluster-a").iterdir()}
+    done = mesh.meshctl("connect", *PEERS, "--timeout", "1", "-o", "json", check=False)
+    told = json.loads(done.stdout)
+    assert done.returncode == 3
+    assert told["changes"] == told["undone"] == []
+    after = {path: path.stat().st_mtime_ns for path in mesh.paths.remotes("cluster-a").iterdir()}
+    assert after == before

@@ -98,6 +98,19 @@ async def test_a_dead_cluster_is_told_within_five_seconds_and_comes_back() -> No
 
 
 @virtual
+async def test_a_question_is_answered_at_once_and_changes_no_verdict() -> None:
+    mesh = Mesh()
+    mesh.prober.aim(mesh.nodes(paris=9), own="home")
+    mesh.dead = {"paris-0"}
+    found = await mesh.prober.now("paris")
+    assert len(found) == 8
+    assert all(it.rtt == pytest.approx(0.001) for it in found if it.address not in mesh.dead)
+    assert {it.rtt for it in found if it.address in mesh.dead} <= {None}
+    assert await mesh.prober.now("nowhere") == []
+    assert mesh.told == []
+
+
+@virtual
 async def test_some_dead_nodes_condemn_no_cluster() -> None:
     mesh = Mesh()
     mesh.prober.aim(mesh.nodes(paris=9), own="home")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clustermesh.meshctl import connect
+from clustermesh.meshctl import performing
 from clustermesh.meshctl.errors import MeshctlError
 from clustermesh.meshctl.meshfile import Cluster, Mesh
 from clustermesh.meshctl.peering import making, peerings, unmaking
@@ -38,8 +38,8 @@ def mesh(tmp_path: Path) -> Mesh:
     return Mesh(clusters=tuple(cluster(name, number, tmp_path) for number, name in names))
 
 
-def perform(task: connect.Task, mesh: Mesh, names: list[str]) -> tuple[str, ...]:
-    return connect.perform(task, mesh, names, timeout=0, report=lambda _: None).changes
+def perform(task: performing.Task, mesh: Mesh, names: list[str]) -> tuple[str, ...]:
+    return performing.perform(task, mesh, names, timeout=0, report=lambda _: None).changes
 
 
 def files(mesh: Mesh) -> dict[Path, bytes]:
@@ -53,7 +53,7 @@ def users(mesh: Mesh, name: str) -> list[str]:
 
 
 def test_each_side_follows_the_other_with_a_certificate_of_its_own(mesh: Mesh):
-    perform(connect.CONNECT, mesh, PEERS)
+    perform(performing.CONNECT, mesh, PEERS)
     for reader, source in (PEERS, reversed(PEERS)):
         folder = mesh.cluster(reader).config_dir
         config = EtcdConfig.load(folder / source)
@@ -66,14 +66,14 @@ def test_each_side_follows_the_other_with_a_certificate_of_its_own(mesh: Mesh):
 
 
 def test_everything_written_is_for_its_owner_only(mesh: Mesh):
-    perform(connect.CONNECT, mesh, PEERS)
+    perform(performing.CONNECT, mesh, PEERS)
     written = [*mesh.cluster("cluster-a").config_dir.iterdir()]
     assert len(written) == 4
     assert {path.stat().st_mode & 0o777 for path in written} == {0o600}
 
 
 def test_only_the_client_file_counts_as_a_cluster(mesh: Mesh):
-    perform(connect.CONNECT, mesh, PEERS)
+    perform(performing.CONNECT, mesh, PEERS)
     folder = mesh.cluster("cluster-a").config_dir
     counted = [path.name for path in folder.iterdir() if b"endpoints:" in path.read_bytes()]
     assert counted == ["cluster-b"]
@@ -82,41 +82,41 @@ def test_only_the_client_file_counts_as_a_cluster(mesh: Mesh):
 def test_the_client_file_comes_last(mesh: Mesh):
     (first, _) = peerings(mesh, PEERS)
     *_, last = making(first)
-    assert str(first.config) in last.what
-    perform(connect.CONNECT, mesh, PEERS)
+    assert "follows cluster-b (" in last.what
+    perform(performing.CONNECT, mesh, PEERS)
     parting, *_ = unmaking(first)
-    assert str(first.config) in parting.what
+    assert "follows cluster-b no more (" in parting.what
 
 
 def test_connecting_twice_changes_nothing(mesh: Mesh):
-    assert perform(connect.CONNECT, mesh, PEERS)
+    assert perform(performing.CONNECT, mesh, PEERS)
     before = files(mesh)
-    assert perform(connect.CONNECT, mesh, PEERS) == ()
+    assert perform(performing.CONNECT, mesh, PEERS) == ()
     assert files(mesh) == before
 
 
 def test_what_is_missing_is_mended(mesh: Mesh):
-    perform(connect.CONNECT, mesh, PEERS)
+    perform(performing.CONNECT, mesh, PEERS)
     (mesh.cluster("cluster-a").config_dir / "cluster-b.etcd-client.key").unlink()
     mesh.cluster("cluster-b").users_file.write_text("users: []\n")
-    changed = perform(connect.CONNECT, mesh, PEERS)
+    changed = perform(performing.CONNECT, mesh, PEERS)
     assert len(changed) == 2
-    assert perform(connect.CONNECT, mesh, PEERS) == ()
+    assert perform(performing.CONNECT, mesh, PEERS) == ()
 
 
 def test_parting_undoes_connecting(mesh: Mesh):
     before = set(files(mesh))
-    perform(connect.CONNECT, mesh, PEERS)
-    assert perform(connect.DISCONNECT, mesh, PEERS)
+    perform(performing.CONNECT, mesh, PEERS)
+    assert perform(performing.DISCONNECT, mesh, PEERS)
     assert set(files(mesh)) == before
     assert users(mesh, "cluster-a") == ["remote-elsewhere"]
-    assert perform(connect.DISCONNECT, mesh, PEERS) == ()
+    assert perform(performing.DISCONNECT, mesh, PEERS) == ()
 
 
 def test_three_clusters_are_connected_pairwise_and_parted_alone(mesh: Mesh):
-    perform(connect.CONNECT, mesh, [*PEERS, "cluster-c"])
+    perform(performing.CONNECT, mesh, [*PEERS, "cluster-c"])
     assert sorted(users(mesh, "cluster-c"))[:2] == ["remote-cluster-a", "remote-cluster-b"]
-    perform(connect.DISCONNECT, mesh, PEERS)
+    perform(performing.DISCONNECT, mesh, PEERS)
     assert (mesh.cluster("cluster-a").config_dir / "cluster-c").exists()
     assert not (mesh.cluster("cluster-a").config_dir / "cluster-b").exists()
 
@@ -137,12 +137,12 @@ def test_wrong_names_are_refused(mesh: Mesh, names: list[str], said: str):
 def test_a_peer_whose_authority_cannot_be_read_is_refused_by_file(mesh: Mesh):
     mesh.cluster("cluster-b").ca_key.write_text("nothing")
     with pytest.raises(CertificateError, match=r"cluster-b/ca\.key"):
-        perform(connect.CONNECT, mesh, PEERS)
+        perform(performing.CONNECT, mesh, PEERS)
 
 
 @pytest.mark.parametrize("text", ["users: 7", "[1", "- a"])
 def test_a_users_file_that_is_none_is_refused_and_kept(mesh: Mesh, text: str):
     mesh.cluster("cluster-b").users_file.write_text(text)
     with pytest.raises(MeshctlError, match=r"users\.yaml"):
-        perform(connect.CONNECT, mesh, PEERS)
+        perform(performing.CONNECT, mesh, PEERS)
     assert mesh.cluster("cluster-b").users_file.read_text() == text

@@ -74,7 +74,7 @@ def test_changes_and_findings_are_shown_with_fixes(capsys: pytest.CaptureFixture
     assert "failed" in text
     assert "fix: start it" in text
     show(Plan(changes=(), findings=(GOOD,)), Format.TABLE)
-    assert "nothing to change on disk" in capsys.readouterr().out
+    assert "nothing to change" in capsys.readouterr().out
 
 
 def test_a_failed_check_is_an_exit_code(capsys: pytest.CaptureFixture[str]):
