@@ -21,10 +21,11 @@ from agent.checkpoint import Checkpoint
 from agent.dataplane import Dataplane
 from agent.explain import explain, premises
 from agent.explain.diagnose import Diagnoser
+from agent.explain.passing import Passing
 from agent.facts import LocalKind, Me
 from agent.monitor.monitor import Monitor
 from agent.monitor.names import Names
-from agent.network.wanted import FAMILIES, Facts, Place, collapsed, family
+from agent.network.wanted import FAMILIES, Facts, collapsed, family
 from agent.probes.prober import Prober, ProbeSettings
 from agent.propagation import Propagations
 from agent.remotes.hearing import Hearing
@@ -174,6 +175,7 @@ class Agent:
             held=self._dataplane.explainer.held,
             heartbeat_limit=settings.heartbeat_limit,
         )
+        self._passing = Passing(self._me, settings.tunnel_port)
         self._fresh = asyncio.Event()
 
     async def run(self, sockets: list[socket.socket]) -> None:
@@ -222,15 +224,7 @@ class Agent:
 
         settings = self._settings
         network = self._network = Network(
-            Place(
-                device=settings.device,
-                table=settings.route_table,
-                priority=settings.rule_priority,
-                wire_port=settings.tunnel_port,
-                device_port=settings.device_port,
-                mtu=settings.mtu,
-                node_ip=settings.node_ip,
-            ),
+            settings.place,
             attach=self._attach,
             report=self._network_changed,
             interval=settings.network_interval,
@@ -362,12 +356,16 @@ class Agent:
                 "/v1/explain": explain.answer(self._dataplane.explainer, self._everybody),
                 "/v1/troubleshoot": self._diagnoser.troubleshoot,
                 "/v1/premises": premises.answer(
-                    self._me, self._dataplane.nodes, self._dataplane.explainer.local_services
+                    self._me,
+                    self._dataplane.nodes,
+                    self._dataplane.explainer.local_services,
+                    self._settings.place,
                 ),
             },
             actions={
                 "/v1/audit": api.audit(self._auditor.repair),
                 "/v1/reach": self._diagnoser.reach,
+                **self._passing.actions(),
             },
         )
 

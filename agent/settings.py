@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from agent.network.wanted import Place
 from clustermesh.settings import about, seconds, text
 
 PINS: Final = "clustermesh"
@@ -133,6 +134,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
     def __post_init__(self) -> None:
         _check(self)
+
+    @property
+    def place(self) -> Place:
+        """Where on the node we put things of the network."""
+        return Place(
+            device=self.device,
+            table=self.route_table,
+            priority=self.rule_priority,
+            wire_port=self.tunnel_port,
+            device_port=self.device_port,
+            mtu=self.mtu,
+            node_ip=self.node_ip,
+        )
 
     @property
     def node(self) -> str:

@@ -1,7 +1,7 @@
 """What checks find: a verdict with a stable code, what was seen, why that matters, how to mend it.
 
-GET /v1/troubleshoot, /v1/premises, /v1/probes/now and POST /v1/reach of an agent, and
-``meshctl plan``.
+GET /v1/troubleshoot, /v1/premises, /v1/probes/now and POST /v1/reach, /v1/passing of an agent,
+and ``meshctl plan``; docs/checks.md lists every code.
 """
 
 from enum import StrEnum
@@ -58,8 +58,45 @@ class ProbeAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     rtt: float | None
 
 
+class Heard(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", omit_defaults=True):
+    """POST /v1/passing/hear, a line: a datagram that came in on the overlay's port.
+
+    ``sender`` is ``cluster/node``, empty in the first line; ``size`` that of the IP packet.
+    """
+
+    sender: str = ""
+    source: str = ""
+    size: int = 0
+
+
+class Called(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """POST /v1/passing/call: an address to which datagrams were sent, and what kept one back."""
+
+    address: str
+    error: str = ""
+
+
+class Underlay(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """The node's side of the overlay: MTUs in bytes, UDP ports.
+
+    ``device_port`` differs from ``port`` where another device, ``taken_by``, has that one.
+    """
+
+    node_ip: str
+    protocol: str = "vxlan"
+    port: int
+    device_port: int = 0
+    taken_by: str = ""
+    mtu: int = 0
+    underlay_mtu: int = 0
+
+
 class Premises(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """GET /v1/premises: what a node's cluster brings into a mesh. Ranges and addresses as text."""
+    """GET /v1/premises: what a node's cluster brings into a mesh. Ranges and addresses as text.
+
+    ``clock`` is the node's, in Unix seconds; ``lacking`` names features that its kernel has not;
+    ``node_ports_taken`` are node ports of services that a process of the node listens on, too.
+    """
 
     cluster: str
     cluster_id: int
@@ -69,3 +106,8 @@ class Premises(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     pod_ranges: tuple[str, ...] = ()
     node_addresses: tuple[str, ...] = ()
     service_addresses: tuple[str, ...] = ()
+    clock: float = 0.0
+    underlay: Underlay | None = None
+    kernel: str = ""
+    lacking: tuple[str, ...] = ()
+    node_ports_taken: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Why a remote cluster is not connected, tried anew from the node that has to connect to it.
 
 In order: file, client certificate, name, TCP, TLS, etcd's answer, config; the first that fails is
-the cause and ends the row. With a connection it goes on: heartbeat, canaries, lists, values, use.
+the cause and ends the row. With a connection it goes on: heartbeat, canaries, values, use.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from typing import Final
 import msgspec
 from cryptography import x509
 
-from agent.explain import server
+from agent.explain import contents, server
 from agent.facts import Me
 from clustermesh import keys
 from clustermesh.findings import Diagnosis, Finding, Reach, Result
 from clustermesh.http import Query, Refused
-from clustermesh.keys import Kind, Layout
+from clustermesh.keys import Layout, Origin
 from clustermesh.model import ClusterConfig
 from clustermesh.remotes import directory, handshake
 from clustermesh.remotes.directory import RemoteFile
@@ -32,8 +32,6 @@ from kvstore.dial import addresses
 SOON: Final = timedelta(days=30)
 PATIENCE: Final = 5.0
 """Seconds for an etcd to answer one question."""
-
-SLICES_ONLY: Final = "endpointslices-only"
 
 
 class Diagnoser:
@@ -146,8 +144,12 @@ class Diagnoser:
         status = next((it for it in self._statuses() if it.name == cluster), None)
         beat = await store.get(keys.HEARTBEAT)
         yield self._heartbeat(status, None if beat is None else beat.value)
-        if config.capabilities.synced_canaries:
-            yield await _canaries(store, cluster, config)
+        layout = Layout.CACHE if config.capabilities.cached else Layout.STATE
+        origin = Origin(cluster, config.id, self._me.max_clusters, layout)
+        async for finding in contents.findings(
+            store, origin, config, beat.value if beat else b"", limit=self._heartbeat_limit
+        ):
+            yield finding
         if status is not None:
             for finding in self._use(status):
                 yield finding
@@ -190,22 +192,6 @@ _DENIED_FIX: Final = (
     " meshctl connect writes it), and see in its status that it has"
 )
 _SICK_FIX: Final = "see the health of the peer's etcd: quorum, disk, alarms"
-
-
-async def _canaries(store: Reader, cluster: str, config: ClusterConfig) -> Finding:
-    layout = Layout.CACHE if config.capabilities.cached else Layout.STATE
-    slices = config.capabilities.endpoint_slices_export_mode == SLICES_ONLY
-    services = Kind.ENDPOINT_SLICES if slices else Kind.SERVICES
-    where = keys.canaries_prefix(cluster)
-    missing = [
-        str(kind)
-        for kind in (Kind.NODES, Kind.IDENTITIES, Kind.IPS, services)
-        if await store.get(keys.canary(kind, layout, cluster)) is None
-    ]
-    if not missing:
-        return _ok("CANARIES", where, "the peer has published its first full lists")
-    seen = f"the peer has not finished its first list of {', '.join(missing)}"
-    return _failed("CANARY_MISSING", where, seen, "see the status of the peer's apiserver")
 
 
 def _judged(cluster: str, value: bytes | None, me: Me) -> ClusterConfig:

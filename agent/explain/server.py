@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from cryptography import x509
@@ -18,6 +19,8 @@ from clustermesh.findings import Finding, Result
 TIMEOUT: Final = 3.0
 ANSWER: Final = 0.5
 """Seconds within which a server that refuses a client certificate says so."""
+
+SOON: Final = timedelta(days=30)
 
 _EXPIRED, _NOT_YET, _WRONG_NAME, _WRONG_IP = 10, 9, 62, 64
 """OpenSSL's verification codes."""
@@ -56,7 +59,10 @@ def steps(server: Server) -> Iterator[Finding]:
         with _connect(server, address) as plain:
             yield _ok("TCP", server, "accepts connections")
             if server.authority:
-                yield _ok("TLS", server, _handshake(server, plain))
+                told, until = _handshake(server, plain)
+                if until is not None and until - datetime.now(UTC) < SOON:
+                    yield _expiring(server, until)
+                yield _ok("TLS", server, told)
     except Stopped as end:
         yield Finding(
             code=end.code, result=Result.FAILED, where=server.where, seen=end.seen, fix=end.fix
@@ -109,7 +115,8 @@ def _connect(server: Server, address: str) -> socket.socket:
         ) from None
 
 
-def _handshake(server: Server, plain: socket.socket) -> str:
+def _handshake(server: Server, plain: socket.socket) -> tuple[str, datetime | None]:
+    """What is said of the server, and the end of its certificate where it could be seen."""
     context = _context(server)
     try:
         with context.wrap_socket(plain, server_hostname=server.name) as secure:
@@ -120,7 +127,7 @@ def _handshake(server: Server, plain: socket.socket) -> str:
         raise _untrusted(server, error) from None
     except ssl.SSLError as error:
         if not server.certificate and "certificate" in _reason(error):
-            return "it is who it should be, and asks for a client certificate"
+            return "it is who it should be, and asks for a client certificate", None
         raise Stopped(
             "TLS_REFUSED",
             f"the server ends the TLS handshake: {_reason(error)}",
@@ -165,10 +172,20 @@ def _listen(secure: ssl.SSLSocket) -> None:
         secure.recv(1)
 
 
-def _who(secure: ssl.SSLSocket) -> str:
+def _who(secure: ssl.SSLSocket) -> tuple[str, datetime]:
     found = x509.load_der_x509_certificate(secure.getpeercert(binary_form=True) or b"")
     until = found.not_valid_after_utc
-    return f"{found.subject.rfc4514_string()}, valid until {until:%Y-%m-%d}"
+    return f"{found.subject.rfc4514_string()}, valid until {until:%Y-%m-%d}", until
+
+
+def _expiring(server: Server, until: datetime) -> Finding:
+    return Finding(
+        code="TLS_EXPIRES",
+        result=Result.WARNING,
+        where=server.where,
+        seen=f"the server's certificate is valid until {until:%Y-%m-%d} only",
+        fix="renew the certificate of the peer's etcd",
+    )
 
 
 def _untrusted(server: Server, error: ssl.SSLCertVerificationError) -> Stopped:

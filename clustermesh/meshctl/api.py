@@ -2,7 +2,7 @@
 
 import http.client
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -72,14 +72,18 @@ def get(url: str, path: str, *, timeout: float = TIMEOUT, method: str = "GET") -
         connection.close()
 
 
-def lines(url: str, path: str, *, timeout: float) -> Iterator[bytes]:
-    """GET a path whose answer goes on and on: its lines, as they come; raises ``NoAnswer``.
+def lines(
+    url: str, path: str, *, timeout: float, body: Mapping[str, str] | None = None
+) -> Generator[bytes, None, None]:
+    """A path whose answer goes on and on: its lines, as they come; raises ``NoAnswer``. With a
+    body it is a POST.
 
     ``timeout`` is the longest silence in seconds, an empty line is none.
     """
     connection = _connection(url, timeout)
     try:
-        connection.request("GET", path)
+        data = None if body is None else msgspec.json.encode(body)
+        connection.request("GET" if body is None else "POST", path, data)
         response = connection.getresponse()
         if response.status != http.client.OK:
             raise NoAnswer(f"{url}{path} answers {response.status}: {response.read().decode()}")

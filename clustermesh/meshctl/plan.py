@@ -1,5 +1,6 @@
 """``meshctl plan``: what connecting would change and what may keep it from working. Reads only."""
 
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -9,7 +10,7 @@ import typer
 from cryptography import x509
 
 from clustermesh.findings import Diagnosis, Finding, Premises, Reach, Result
-from clustermesh.meshctl import api, premises
+from clustermesh.meshctl import api, conditions, passing, premises
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.meshfile import Cluster, Mesh, full_name
@@ -75,10 +76,13 @@ def render(made: Plan) -> Iterator[str]:
 def make(mesh: Mesh, names: Sequence[str], mode: Mode = Mode.MESH) -> Plan:
     """Read both sides, and of third members what may be in the way."""
     wanted = peerings(mesh, names, mode)
-    sides = {cluster.name: _side(cluster) for cluster in mesh.clusters}
+    skews: dict[str, float] = {}
+    sides = {cluster.name: side(cluster, skews) for cluster in mesh.clusters}
     chosen = [sides[name] for name in names]
     third = [side for name, side in sides.items() if name not in names]
     findings = list(premises.judge(mesh, chosen, third))
+    findings += conditions.judge(chosen, skews)
+    findings += passing.judge(chosen)
     trusted = []
     for cluster in (side.cluster for side in chosen):
         finding = authority(cluster)
@@ -94,12 +98,17 @@ def make(mesh: Mesh, names: Sequence[str], mode: Mode = Mode.MESH) -> Plan:
     )
 
 
-def _side(cluster: Cluster) -> Side:
-    return Side(
-        cluster,
-        _asked(cluster.apiserver, "/v1/status", ApiserverStatus),
-        {full_name(cluster, n): _asked(n.agent, "/v1/premises", Premises) for n in cluster.nodes},
-    )
+def side(cluster: Cluster, skews: dict[str, float]) -> Side:
+    """A cluster as its processes tell it; ``skews`` gets how far each node's clock is before
+    ours, as well as the time that the answer took allows.
+    """
+    nodes: dict[str, Premises | str] = {}
+    for node in cluster.nodes:
+        name, asked = full_name(cluster, node), time.time()
+        found = nodes[name] = _asked(node.agent, "/v1/premises", Premises)
+        if isinstance(found, Premises) and found.clock:
+            skews[name] = found.clock - (asked + time.time()) / 2
+    return Side(cluster, _asked(cluster.apiserver, "/v1/status", ApiserverStatus), nodes)
 
 
 def _asked(url: str, path: str, kind: type[api.T]) -> api.T | str:

@@ -153,6 +153,10 @@ def _hosts(where: str, one: Side, other: Side) -> Iterator[Finding]:
             seen = f"node {ip} of {one.cluster.name} lies in pod range {taken}"
             fix = "give one of the two other addresses: packets to the node would go to pods"
             yield _failed("NODE_IN_POD_CIDR", where, f"{seen} of {other.cluster.name}", fix)
+    for ip in sorted({ip for found in other.heard for ip in found.service_addresses} & {*nodes}):
+        seen = f"node {ip} of {one.cluster.name} has the address of a service"
+        fix = "choose another service range: connections to that node would go to the service"
+        yield _failed("NODE_IS_SERVICE", where, f"{seen} of {other.cluster.name}", fix)
     for ip in services:
         for taken in _around(ip, ranges):
             seen = f"service {ip} of {one.cluster.name} lies in pod range {taken}"

@@ -204,3 +204,34 @@ def test_connecting_again_during_an_outage_changes_nothing(mesh: World):
     assert told["changes"] == told["undone"] == []
     after = {path: path.stat().st_mtime_ns for path in mesh.paths.remotes("cluster-a").iterdir()}
     assert after == before
+
+
+def test_a_blocked_overlay_port_is_named_before_anything_is_connected(mesh: World):
+    mesh.meshctl("disconnect", *PEERS)
+    with firewalled(mesh, "cluster-b", "udp dport 8472"):
+        found = plan(mesh)
+        done = mesh.meshctl("connect", *PEERS, check=False)
+    assert list(found) == ["UDP_BLOCKED"]
+    assert "cluster-b/node-" in found["UDP_BLOCKED"]["where"]
+    assert done.returncode == 3
+    assert "nothing was changed" in done.stderr
+    assert "UDP_BLOCKED" in done.stderr
+    assert plan(mesh) == {}
+
+
+def test_a_narrow_link_is_named(mesh: World):
+    link = ("ip", "link", "set", "eth0", "mtu")
+    subprocess.run(mesh.on_node("cluster-b", "node-1", *link, "1400"), check=True)
+    try:
+        assert "MTU_PATH" in plan(mesh)
+    finally:
+        subprocess.run(mesh.on_node("cluster-b", "node-1", *link, "1500"), check=True)
+
+
+def test_a_stale_canary_and_a_corrupt_value_are_named(mesh: World):
+    mesh.lab("kill", "cluster-b/apiserver")
+    mesh.etcd("cluster-b", "put", "cilium/.heartbeat", "2020-01-01T00:00:00Z")
+    mesh.etcd("cluster-b", "put", "cilium/state/nodes/v1/cluster-b/node-1", "{")
+    found = troubles(mesh)
+    assert {"CANARY_STALE", "VALUE_CORRUPT"} <= found.keys()
+    assert found["VALUE_CORRUPT"]["where"] == "cilium/state/nodes/v1/cluster-b/node-1"

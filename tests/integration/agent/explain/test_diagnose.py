@@ -16,7 +16,7 @@ from clustermesh.keys import Kind, Layout
 from clustermesh.model import Capabilities
 from clustermesh.status import RemoteStatus
 from kvstore.client import Denied, Unavailable
-from tests.support.remote_world import ME, Peer, opener
+from tests.support.remote_world import ME, Peer, node, opener
 
 READY = RemoteStatus(name="paris", ready=True, connected=True, heartbeat_age=3.0, num_nodes=1)
 
@@ -62,7 +62,7 @@ async def test_what_works_is_ok_to_the_end(tmp_path: Path, port: int) -> None:
     scene = Scene(tmp_path, port)
     await scene.peer.open_shop()
     codes = [one.code for one in await scene.found()]
-    assert codes == ["FILE", "DNS", "TCP", "CONFIG", "HEARTBEAT", "CANARIES", "SYNCED"]
+    assert codes == ["FILE", "DNS", "TCP", "CONFIG", "HEARTBEAT", "CANARIES", "VALUES", "SYNCED"]
     assert await scene.bad() == []
 
 
@@ -139,6 +139,48 @@ async def test_a_missing_canary_is_named(tmp_path: Path, port: int) -> None:
     bad = [one for one in await scene.found() if one.result is not Result.OK]
     assert [one.code for one in bad] == ["CANARY_MISSING"]
     assert "services" in bad[0].seen
+
+
+async def test_canaries_that_a_dead_control_plane_left_are_stale(tmp_path: Path, port: int) -> None:
+    scene = Scene(tmp_path, port)
+    await scene.peer.open_shop()
+    await scene.peer.beat("2020-01-01T00:00:00Z")
+    scene.status = msgspec.structs.replace(READY, heartbeat_age=1.0)
+    bad = [one for one in await scene.found() if one.result is not Result.OK]
+    assert [one.code for one in bad] == ["CANARY_STALE"]
+    assert "s old" in bad[0].seen
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("cilium/state/nodes/v1/paris/n1", b"{", "truncated"),
+        ("cilium/state/ip/v1/default/10.7.0.9", b'{"IP": "10.7.0.8"}', "10.7.0.8"),
+        ("cilium/state/services/v1/paris/shop/x", b'{"name": 7}', "name"),
+    ],
+)
+async def test_a_corrupt_value_is_named_with_its_field(
+    tmp_path: Path, port: int, key: str, value: bytes, reason: str
+) -> None:
+    scene = Scene(tmp_path, port)
+    await scene.peer.open_shop()
+    await scene.peer.put(key, value)
+    bad = [one for one in await scene.found() if one.result is not Result.OK]
+    assert [(one.code, one.where) for one in bad] == [("VALUE_CORRUPT", key)]
+    assert reason in bad[0].seen
+
+
+@pytest.mark.parametrize(("number", "name"), [(255, "WireGuard"), (3, "IPsec")])
+async def test_encryption_that_a_node_announces_is_named(
+    tmp_path: Path, port: int, number: int, name: str
+) -> None:
+    scene = Scene(tmp_path, port)
+    await scene.peer.open_shop()
+    encrypting = msgspec.structs.replace(node("paris", 7, "n1"), encryption_key=number)
+    await scene.peer.publish(encrypting)
+    bad = [one for one in await scene.found() if one.result is not Result.OK]
+    assert [one.code for one in bad] == ["ENCRYPTION"]
+    assert name in bad[0].seen
 
 
 async def test_without_canaries_none_is_missed(tmp_path: Path, port: int) -> None:

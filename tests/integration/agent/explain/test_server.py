@@ -155,3 +155,12 @@ def test_files_that_cannot_be_used(pki):
     with listening(etcd_like(folder)) as port:
         assert tried(port, folder, authority="nothing")[-1][0] == "CA_UNREADABLE"
         assert tried(port, folder, key="/nowhere")[-1][0] == "CLIENT_CERT_UNREADABLE"
+
+
+def test_a_certificate_that_ends_soon_is_a_warning(pki: tuple[Authority, Path]):
+    authority, folder = pki
+    old = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=350)
+    authority.server(now=old).write(folder / "server.crt", folder / "server.key")
+    with listening(etcd_like(folder)) as port:
+        codes = [code for code, _ in tried(port, folder)]
+    assert codes == ["DNS", "TCP", "TLS_EXPIRES", "TLS"]

@@ -28,7 +28,7 @@ def cluster(folder: Path, name: str = "cluster-a", number: int = 1) -> Cluster:
     return Cluster(
         name=name,
         id=number,
-        endpoints=("https://x:2379",),
+        endpoints=(f"https://{name}:2379",),
         ca_cert=top / "ca.crt",
         ca_key=top / "ca.key",
         config_dir=top / "remotes",

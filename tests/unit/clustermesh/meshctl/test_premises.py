@@ -69,6 +69,7 @@ def test_two_good_clusters_have_only_good_findings():
         ({"pod_ranges": ("10.1.128.0/17",)}, "POD_CIDR_OVERLAP"),
         ({"node_addresses": ("10.1.0.1",)}, "NODE_IN_POD_CIDR"),
         ({"node_addresses": ("172.30.1.11",)}, "NODE_ADDRESS_TAKEN"),
+        ({"node_addresses": ("10.101.0.10",)}, "NODE_IS_SERVICE"),
         ({"service_addresses": ("10.1.0.10",)}, "SERVICE_IN_POD_CIDR"),
         ({"pod_ranges": ("172.30.1.0/24",)}, "NODE_IN_POD_CIDR"),
         ({"pod_ranges": ("10.101.0.0/16",)}, "SERVICE_IN_POD_CIDR"),
