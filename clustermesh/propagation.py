@@ -1,4 +1,4 @@
-"""Propagation probes: a fact with the time in it, and what its arrivals say (decision 0008).
+"""Propagation probes: a fact with the time in it, and what its arrivals say (decision 0009).
 
 The key is ours alone. It lies where other clusters may read (contract kvstore 7) and where no
 release of Cilium looks: it follows ``cilium/state/<kind>/v1/`` of the kinds it knows. [pure]

@@ -1,4 +1,4 @@
-"""Propagation probes: now and then a fact that says when it was written (decision 0008)."""
+"""Propagation probes: now and then a fact that says when it was written (decision 0009)."""
 
 import asyncio
 import secrets

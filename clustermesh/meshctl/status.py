@@ -1,5 +1,6 @@
-"""``meshctl status``: how every agent sees every remote cluster, and whether all is well."""
+"""``meshctl status``: what each cluster has of each other, what is wrong, and what to do next."""
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Annotated
@@ -18,20 +19,24 @@ from clustermesh.meshctl.output import (
     Output,
     Progress,
     console,
-    duration,
+    say,
     show_json,
     table,
 )
+from clustermesh.meshctl.overview import nodes as by_node
+from clustermesh.meshctl.overview import pairs, text, wrong
+from clustermesh.meshctl.overview.pairs import PairStatus
+from clustermesh.meshctl.overview.wrong import Wrong
 from clustermesh.status import (
     AgentStatus,
     ApiserverStatus,
     CertificateStatus,
-    RemoteStatus,
-    SyncedKinds,
 )
 from clustermesh.trust import expiry
 
 POLL = 0.2
+FEW = 12
+"""Nodes up to which each is shown without being asked for."""
 WAIT = 60.0
 
 
@@ -44,33 +49,76 @@ class MeshStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     problems: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     """What is well now and will not be: certificates that end within 30 days."""
+    pairs: tuple[PairStatus, ...] = ()
+    """What each cluster has of each other, over all its nodes."""
+    wrong: tuple[Wrong, ...] = ()
+    """Problems and more, each told once and with what to do next."""
 
 
 def status(
     mesh: MeshOption = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until all is ready.")] = False,  # noqa: FBT002  # typer makes it a flag
-    timeout: Annotated[float, typer.Option(help="Seconds that --wait waits at most.")] = WAIT,
+    cluster: Annotated[
+        str, typer.Option("--cluster", help="Only this cluster's view.", show_default=False)
+    ] = "",
     output: Output = Format.TABLE,
+    *,
+    nodes: Annotated[
+        bool | None,
+        typer.Option(help="Node by node, too; by default in a mesh of few nodes."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until all is ready.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds that --wait waits at most.")] = WAIT,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Again and again, until Ctrl-C.")
+    ] = False,
+    interval: Annotated[float, typer.Option(help="Seconds between two, with --watch.")] = 2.0,
 ) -> None:
-    """Show apiservers, agents and what each agent has of each remote cluster.
+    """Show the mesh: clusters, what each has of each other, and what is wrong, with the next step.
 
     Ends with exit code 3 when something is not ready.
     """
-    opened = open_mesh(mesh)
+    opened = chosen(open_mesh(mesh), cluster)
+    if nodes is None:
+        nodes = len(opened.nodes()) <= FEW
+    while watch:
+        _show(gather(opened), output, nodes=nodes, again=True)
+        time.sleep(max(interval, POLL))
     now = gather(opened)
     if wait and not now.ready:
         now = _until_ready(opened, timeout)
-    if output is Format.JSON:
-        show_json(now)
-    else:
-        for part in render(now, time.time()):
-            console().print(part)
+    _show(now, output, nodes=nodes)
     if not now.ready:
         raise MeshctlError(
             f"not ready: {now.problems[0]}"
             + (f" (and {len(now.problems) - 1} more)" if len(now.problems) > 1 else ""),
             Exit.NOT_READY,
         )
+
+
+def chosen(mesh: Mesh, cluster: str) -> Mesh:
+    """The mesh as one cluster has it; all of it for an empty name."""
+    if not cluster:
+        return mesh
+    return msgspec.structs.replace(mesh, clusters=(mesh.cluster(cluster),))
+
+
+def _show(now: MeshStatus, output: Format, *, nodes: bool, again: bool = False) -> None:
+    """``again``: in place of what was shown before on a terminal, a line of JSON each time."""
+    if output is Format.JSON:
+        if again:
+            say(msgspec.json.encode(now).decode())
+            sys.stdout.flush()
+        else:
+            show_json(now)
+        return
+    page = console()
+    if again and page.is_terminal:
+        page.clear()
+    for part in render(now, time.time(), nodes=nodes):
+        page.print(part)
+    if again:
+        page.print(time.strftime("\n%H:%M:%S, Ctrl-C ends"))
+        sys.stdout.flush()
 
 
 def gather(mesh: Mesh) -> MeshStatus:
@@ -83,13 +131,25 @@ def gather(mesh: Mesh) -> MeshStatus:
     agents = {
         full_name(cluster, node): _ask(node.agent, AgentStatus) for cluster, node in mesh.nodes()
     }
+    return told(apiservers, agents, time.time())
+
+
+def told(
+    apiservers: Mapping[str, ApiserverStatus | None],
+    agents: Mapping[str, AgentStatus | None],
+    clock: float,
+) -> MeshStatus:
+    """What these answers say together."""
     found = problems(apiservers, agents)
+    between = pairs.of(agents)
     return MeshStatus(
         ready=not found,
-        apiservers=apiservers,
-        agents=agents,
+        apiservers=dict(apiservers),
+        agents=dict(agents),
         problems=tuple(found),
-        warnings=tuple(_expiring(apiservers, agents, time.time())),
+        warnings=tuple(_expiring(apiservers, agents, clock)),
+        pairs=between,
+        wrong=wrong.find(apiservers, agents, between),
     )
 
 
@@ -105,22 +165,36 @@ def problems(
     return found
 
 
-def render(now: MeshStatus, clock: float) -> Iterator[Table | str]:
-    """Tables for the terminal; ``clock`` is the time in Unix seconds."""
-    yield _apiserver_table(now, clock)
+def render(now: MeshStatus, clock: float, *, nodes: bool = True) -> Iterator[Table | str]:
+    """The page for the terminal; ``clock`` is the time in Unix seconds."""
+    yield text.clusters(now.apiservers, now.agents, clock)
     yield ""
-    yield _agent_table(now, clock)
-    yield ""
-    yield _remote_table(now, clock)
-    yield from _certificate_table(now, clock)
-    for title, lines in (
-        ("Problems", now.problems),
-        ("Warnings", now.warnings),
-        ("Refused", _refused(now)),
-    ):
+    yield from text.grid(now.pairs)
+    yield from text.matrix(now.pairs)
+    yield from text.wrong(now.wrong)
+    for title, lines in (("Certificates", now.warnings), ("Refused", _refused(now))):
         if lines:
             yield f"\n[bold]{title}[/bold]"
             yield from (f"  {escape(line)}" for line in lines)
+    if nodes:
+        yield from _by_node(now, clock)
+    elif now.agents:
+        yield "\n(by node: meshctl status --nodes)"
+
+
+def _by_node(now: MeshStatus, clock: float) -> Iterator[Table | str]:
+    yield ""
+    for name, found in now.apiservers.items():
+        if found:
+            yield f"{name}: {escape(found.etcd)}; {found.pending} writes pending"
+    yield ""
+    yield by_node.agents(now.agents, clock)
+    yield ""
+    yield by_node.remotes(now.agents, clock)
+    if failures := list(by_node.failures(now.agents, clock)):
+        yield "\n[bold]Last failures[/bold]"
+        yield from failures
+    yield from _certificate_table(now, clock)
 
 
 def _until_ready(mesh: Mesh, timeout: float) -> MeshStatus:
@@ -167,7 +241,11 @@ def _refused(now: MeshStatus) -> list[str]:
     """Objects that were refused: named, but no reason not to be ready."""
     refused = [(name, found.refusals) for name, found in now.apiservers.items() if found]
     refused += [(name, found.refusals) for name, found in now.agents.items() if found]
-    return [f"{name}: {one.what}: {one.reason}" for name, many in refused for one in many]
+    where: dict[str, list[str]] = {}
+    for name, many in refused:
+        for one in many:
+            where.setdefault(f"{one.what}: {one.reason}", []).append(name)
+    return [f"{', '.join(names)}: {said}" for said, names in where.items()]
 
 
 def _expiring(
@@ -201,107 +279,8 @@ def _certificate_table(now: MeshStatus, clock: float) -> Iterator[Table | str]:
     for place, certificates in _certificates({**now.apiservers, **now.agents}):
         for one in certificates:
             left = expiry.days_left(one, clock)
-            days = _bad(str(left)) if left < expiry.WARN_DAYS else str(left)
+            days = text.bad(str(left)) if left < expiry.WARN_DAYS else str(left)
             made.add_row(place, escape(one.what), escape(one.subject), one.fingerprint[:16], days)
     if made.row_count:
         yield ""
         yield made
-
-
-def _apiserver_table(now: MeshStatus, clock: float) -> Table:
-    made = table("CLUSTER", "ID", "APISERVER", "ETCD", "KEYS", "PENDING", "HEARTBEAT", "REFUSED")
-    for name, found in now.apiservers.items():
-        if found is None:
-            made.add_row(name, "?", _bad("no answer"), *("?" * 5))
-            continue
-        made.add_row(
-            name,
-            str(found.cluster_id),
-            _ready(found.ready),
-            escape(found.etcd),
-            str(sum(found.keys.values())),
-            str(found.pending),
-            _ago(found.heartbeat, clock),
-            str(len(found.refusals)),
-        )
-    return made
-
-
-def _agent_table(now: MeshStatus, clock: float) -> Table:
-    made = table(
-        "NODE", "AGENT", "UP", "SERVICES", "GLOBAL", "MAP ENTRIES", "MAP WRITES", "REFUSED"
-    )
-    for name, found in now.agents.items():
-        if found is None:
-            made.add_row(name, _bad("no answer"), *("?" * 6))
-            continue
-        made.add_row(
-            name,
-            _ready(found.ready),
-            duration(clock - found.started),
-            str(found.num_services),
-            str(found.num_global_services),
-            str(sum(count.entries for count in found.maps.values())),
-            str(found.map_writes),
-            str(len(found.refusals)),
-        )
-    return made
-
-
-def _remote_table(now: MeshStatus, clock: float) -> Table:
-    made = table(
-        *("NODE", "REMOTE", "STATE", "SYNCED", "NODES", "ENDPOINTS", "IDENTITIES", "SERVICES"),
-        *("FAILURES", "LAST FAILURE", "HEARTBEAT", "NEWEST FACT"),
-    )
-    for name, found in now.agents.items():
-        for remote in (found.own, *found.remotes) if found else ():
-            own = found is not None and remote is found.own
-            made.add_row(
-                name,
-                f"{remote.name} (own)" if own else remote.name,
-                _state(remote),
-                _synced(remote.synced),
-                str(remote.num_nodes),
-                str(remote.num_endpoints),
-                str(remote.num_identities),
-                str(remote.num_shared_services),
-                str(remote.num_failures),
-                _failure(remote, clock),
-                duration(remote.heartbeat_age),
-                duration(remote.newest_fact_age),
-            )
-    return made
-
-
-def _state(remote: RemoteStatus) -> str:
-    if remote.ready:
-        return _ready(ready=True)
-    if remote.held:
-        return _bad("held")
-    return _bad("connected" if remote.connected else "not connected")
-
-
-def _synced(kinds: SyncedKinds) -> str:
-    """``all``, or what is missing."""
-    told = {name: getattr(kinds, name) for name in kinds.__struct_fields__}
-    missing = [name.replace("_", "-") for name, done in told.items() if done is False]
-    return "all" if not missing else f"not {', '.join(missing)}"
-
-
-def _failure(remote: RemoteStatus, clock: float) -> str:
-    if not remote.last_failure:
-        return "never"
-    ago = f"{_ago(remote.last_failure, clock)} ago"
-    return f"{ago}: {escape(remote.last_failure_reason)}" if remote.last_failure_reason else ago
-
-
-def _ago(moment: float, clock: float) -> str:
-    return duration(clock - moment) if moment else "never"
-
-
-def _ready(ready: bool) -> str:  # noqa: FBT001  # a word for a boolean is what this is
-    return "[green]ready[/green]" if ready else _bad("not ready")
-
-
-def _bad(text: str) -> str:
-    return f"[red]{text}[/red]"

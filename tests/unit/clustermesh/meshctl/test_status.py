@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from clustermesh.meshctl.status import MeshStatus, problems, render
+from clustermesh.meshctl.status import MeshStatus, render, told
 from clustermesh.status import (
     AgentStatus,
     ApiserverStatus,
@@ -51,13 +51,7 @@ def shown(now: MeshStatus) -> str:
 
 
 def mesh(agent: AgentStatus | None, apiserver: ApiserverStatus | None = APISERVER) -> MeshStatus:
-    found = problems({"cluster-a": apiserver}, {"cluster-a/node-1": agent})
-    return MeshStatus(
-        ready=not found,
-        apiservers={"cluster-a": apiserver},
-        agents={"cluster-a/node-1": agent},
-        problems=tuple(found),
-    )
+    return told({"cluster-a": apiserver}, {"cluster-a/node-1": agent}, 1060.0)
 
 
 def test_all_is_well():
@@ -66,7 +60,7 @@ def test_all_is_well():
     text = shown(now)
     assert "etcd [1/1]" in text
     assert "cluster-a (own)" in text
-    assert "Problems" not in text
+    assert "What is wrong" not in text
 
 
 @pytest.mark.parametrize(
@@ -101,7 +95,8 @@ def test_a_failure_is_shown_with_its_age_and_reason():
         PEER, last_failure=1000.0, last_failure_reason="refused [bold]", num_failures=3
     )
     text = shown(mesh(msgspec.structs.replace(AGENT, remotes=(failed,))))
-    assert "1m00s ago: refused [bold]" in text
+    assert "cluster-b: refused [bold]\n    on cluster-a/node-1 (1m00s ago)" in text
+    assert "3, 1m00s ago" in text
 
 
 def test_kinds_that_are_not_synced_are_named():

@@ -1,0 +1,1 @@
+"""One page about the whole mesh: what meshctl status shows."""
