@@ -65,7 +65,7 @@ REASONS: dict[Reason, str] = {
     Reason.DROP_UNKNOWN_L3: "neither IPv4 nor IPv6",
     Reason.DROP_NOT_WRITTEN: "the packet could not be changed",
     Reason.DROP_NO_TUNNEL_KEY: "no tunnel key",
-    Reason.DROP_UNROUTABLE: "a multicast or link-local destination",
+    Reason.DROP_UNROUTABLE: "a multicast, loopback or link-local address",
     Reason.DROP_NO_ROOM: "the connection could not be remembered",
     Reason.DROP_NO_SERVICE: "the service has no backend",
     Reason.DROP_NO_ENDPOINT: "no node has the destination",

@@ -173,6 +173,7 @@ def family_of(address: str) -> socket.AddressFamily:
 def listen(address: str, kind: socket.SocketKind) -> socket.socket:
     server = socket.socket(family_of(address), kind)
     server.settimeout(10)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     server.bind((address, PORT))
     if kind is socket.SOCK_STREAM:
         server.listen()

@@ -30,6 +30,11 @@ static __always_inline int lb4_own_node(__be32 address)
 	return node && state && node->cluster_id == state->cluster_id;
 }
 
+static __always_inline int lb4_unspecified(__be32 address)
+{
+	return !address;
+}
+
 static __always_inline int lb4_loopback(void *ctx, __be32 address)
 {
 	return (address & const_bswap32(0xff000000)) == const_bswap32(0x7f000000) && is_on_host(ctx);
@@ -39,8 +44,11 @@ static __always_inline int lb4_loopback(void *ctx, __be32 address)
  * written into a Service as an external one, so these count only where they are a node's. Contract 3.7. */
 static __always_inline struct lb_service *lb4_find(void *ctx, struct lb4_key *key)
 {
-	struct lb_service *service = lb4_service(key);
+	struct lb_service *service;
 
+	if (lb4_unspecified(key->address) && !is_on_host(ctx))
+		return NULL; /* it means the pod itself, not every node */
+	service = lb4_service(key);
 	if (service)
 		return service->flags & SERVICE_EXTERNAL_IP && !lb4_own_node(key->address) ?
 			       NULL :

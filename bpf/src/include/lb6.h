@@ -38,6 +38,11 @@ static __always_inline int lb6_own_node(const __be32 address[4])
 	return known && known->identity == IDENTITY_HOST;
 }
 
+static __always_inline int lb6_unspecified(const __be32 address[4])
+{
+	return !address[0] && !address[1] && !address[2] && !address[3];
+}
+
 static __always_inline int lb6_loopback(void *ctx, const __be32 address[4])
 {
 	return !address[0] && !address[1] && !address[2] && address[3] == const_bswap32(1) &&
@@ -47,8 +52,11 @@ static __always_inline int lb6_loopback(void *ctx, const __be32 address[4])
 /* See lb4_find. */
 static __always_inline struct lb_service *lb6_find(void *ctx, struct lb6_key *key)
 {
-	struct lb_service *service = lb6_service(key);
+	struct lb_service *service;
 
+	if (lb6_unspecified(key->address) && !is_on_host(ctx))
+		return NULL; /* it means the pod itself, not every node */
+	service = lb6_service(key);
 	if (service)
 		return service->flags & SERVICE_EXTERNAL_IP && !lb6_own_node(key->address) ?
 			       NULL :

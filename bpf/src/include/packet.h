@@ -32,6 +32,23 @@ static __always_inline void *header(struct __sk_buff *skb, __u32 offset, __u32 s
 	return at;
 }
 
+/* Addresses that mean something on one host or one link only. What came from elsewhere with such a one
+ * would reach, for example, what listens on the loopback device where kube-proxy has opened that. */
+static __always_inline int confined4(__be32 address)
+{
+	return (address & const_bswap32(0xf0000000)) == const_bswap32(0xe0000000) ||
+	       (address & const_bswap32(0xff000000)) == const_bswap32(0x7f000000) || !address ||
+	       address == 0xffffffff;
+}
+
+static __always_inline int confined6(const __be32 address[4])
+{
+	return (address[0] & const_bswap32(0xff000000)) == const_bswap32(0xff000000) ||
+	       (address[0] & const_bswap32(0xffc00000)) == const_bswap32(0xfe800000) ||
+	       (!address[0] && !address[1] && !address[2] &&
+		(!address[3] || address[3] == const_bswap32(1)));
+}
+
 static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, struct inner *inner)
 {
 	struct iphdr *ip = header(skb, sizeof(struct ethhdr), sizeof(*ip));
@@ -47,8 +64,7 @@ static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, struct inne
 		inner->protocol = ip->protocol;
 		inner->unreachable = ip->version_ihl == 0x45;
 	}
-	if ((ip->destination & const_bswap32(0xf0000000)) == const_bswap32(0xe0000000) ||
-	    ip->destination == 0xffffffff)
+	if (confined4(ip->destination) || confined4(ip->source))
 		return DROP_UNROUTABLE;
 	return FORWARDED;
 }
@@ -66,14 +82,15 @@ static __always_inline enum reason parse_ipv6(struct __sk_buff *skb, struct inne
 	inner->l4_offset = sizeof(struct ethhdr) + sizeof(*ip);
 	inner->protocol = ip->next_header;
 	inner->unreachable = 1;
-	if ((ip->destination[0] & const_bswap32(0xff000000)) == const_bswap32(0xff000000) ||
-	    (ip->destination[0] & const_bswap32(0xffc00000)) == const_bswap32(0xfe800000))
+	if (confined6(ip->destination) || confined6(ip->source))
 		return DROP_UNROUTABLE;
 	return FORWARDED;
 }
 
 static __always_inline enum reason parse(struct __sk_buff *skb, struct inner *inner)
 {
+	if (skb->vlan_present) /* the stack would throw it away without a word */
+		return DROP_UNKNOWN_L3;
 	switch (skb->protocol) {
 	case const_bswap16(ETH_P_IP):
 		return parse_ipv4(skb, inner);

@@ -135,7 +135,10 @@ def test_an_answer_comes_from_the_node_that_was_asked(made: Lab, node):
 
 
 @KINDS
-@pytest.mark.parametrize(("loopback", "backend"), [("127.0.0.1", BACKEND4), ("::1", BACKEND6)])
+@pytest.mark.parametrize(
+    ("loopback", "backend"),
+    [("127.0.0.1", BACKEND4), ("::1", BACKEND6), (EVERY4, BACKEND4), (EVERY6, BACKEND6)],
+)
 def test_only_the_hosts_loopback_has_node_ports(
     bpffs: Path, settings: DatapathSettings, place: str, kind, loopback, backend
 ):

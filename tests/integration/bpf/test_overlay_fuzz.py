@@ -1,8 +1,10 @@
 """Packets nobody should send: none is delivered wrongly, and the counters add up."""
 
+import json
 import os
 import random
 import socket
+import subprocess
 from collections import Counter
 from struct import pack, unpack_from
 
@@ -134,10 +136,20 @@ INNER = {
     "fragment": ethernet(ip(REMOTE, "10.2.0.5", 17, b"later part", fragment=10)),
     "multicast": ethernet(udp(REMOTE, "224.0.0.5")),
     "arp": ethernet(bytes(28), protocol=0x0806),
+    "loopback": ethernet(udp(REMOTE, "127.0.0.1")),
+    "from loopback": ethernet(udp("127.0.0.1", "10.2.0.5")),
+    "loopback of ipv6": ethernet(udp(REMOTE6, "::1")),
+    "from nobody": ethernet(udp("::", "fd00:2::5")),
+    "vlan": ethernet(pack("!HH", 5, 0x0800) + udp(REMOTE, "10.2.0.5"), protocol=0x8100),
     "version": ethernet(b"\x65" + udp(REMOTE, "10.2.0.5")[1:], protocol=0x0800),
 }
 INNER_REASONS = {
     "multicast": Reason.DROP_UNROUTABLE,
+    "loopback": Reason.DROP_UNROUTABLE,
+    "from loopback": Reason.DROP_UNROUTABLE,
+    "loopback of ipv6": Reason.DROP_UNROUTABLE,
+    "from nobody": Reason.DROP_UNROUTABLE,
+    "vlan": Reason.DROP_UNKNOWN_L3,
     "arp": Reason.DROP_UNKNOWN_L3,
     "version": Reason.DROP_INVALID_PACKET,
 }
@@ -177,11 +189,26 @@ def wire(datapath):
         ]
         datapath.maps.nodes.put_many(nodes)
         inside(lambda: datapath.attach_overlay(socket.if_nametoindex("cm-overlay")), namespace=node)
-        yield forger
+        inside(lambda: subprocess.run(["nft", "-f", "-"], input=WATCH, check=True), namespace=node)
+        yield forger, node
+
+
+WATCH = b"""table inet watch {
+ counter delivered { }
+ chain pre { type filter hook prerouting priority -400; iifname cm-overlay counter name delivered; }
+}"""
+
+
+def delivered(node: str) -> int:
+    """Packets that the stack was given."""
+    command = ["nft", "-j", "list", "counter", "inet", "watch", "delivered"]
+    told = inside(lambda: subprocess.run(command, check=True, capture_output=True), namespace=node)
+    return int(json.loads(told.stdout)["nftables"][1]["counter"]["packets"])
 
 
 def test_every_forged_packet_is_judged_by_the_rules(wire, datapath):
     chance = seeded(3)
+    forger, node = wire
 
     def forge() -> Counter[Reason]:
         expected: Counter[Reason] = Counter()
@@ -199,9 +226,10 @@ def test_every_forged_packet_is_judged_by_the_rules(wire, datapath):
             sender.close()
         return expected
 
-    expected = inside(forge, namespace=wire)
+    expected = inside(forge, namespace=forger)
     counted: Counter[Reason] = Counter()
     for key, (count, _) in datapath.maps.metrics.read().items():
         counted[Reason(key[0])] += count
     assert counted == expected
     assert len(expected) == 7
+    assert delivered(node) == expected[Reason.FORWARDED]

@@ -122,6 +122,13 @@ def test_a_source_that_is_not_known_yet_is_sent_and_counted(overlay, datapath):
         (ethernet(udp(POD4, "255.255.255.255")), UNROUTABLE),
         (ethernet(udp(POD6, "ff02::2")), UNROUTABLE),
         (ethernet(udp(POD6, "fe80::7")), UNROUTABLE),
+        (ethernet(udp(POD4, "127.0.0.1")), UNROUTABLE),
+        (ethernet(udp("127.0.0.1", REMOTE4)), UNROUTABLE),
+        (ethernet(udp("0.0.0.0", REMOTE4)), UNROUTABLE),  # noqa: S104  # an address in a packet
+        (ethernet(udp("224.0.0.1", REMOTE4)), UNROUTABLE),
+        (ethernet(udp(POD6, "::1")), UNROUTABLE),
+        (ethernet(udp("::", REMOTE6)), UNROUTABLE),
+        (ethernet(udp("fe80::7", REMOTE6)), UNROUTABLE),
         (ethernet(icmp(POD4, UNKNOWN4, 3, 1)), NO_ENDPOINT),
         (ethernet(icmp(POD6, UNKNOWN6, 1, 3)), NO_ENDPOINT),
         (ethernet(ip(POD4, UNKNOWN4, 17, b"later part", fragment=10)), NO_ENDPOINT),

@@ -10,6 +10,7 @@ import pytest
 from bpf.counters import Line, Reason
 from bpf.layout_lb import (
     AffinityMatchKey,
+    AffinityValue,
     ServiceFlag,
     ServiceKey,
     ServiceValue,
@@ -219,6 +220,47 @@ def test_stickiness_ends_with_its_timeout(lab):
     numbers = [lab.backend(address, TCP) for address in BACKENDS4]
     lab.service(VIP4, TCP, numbers, flags=ServiceFlag.SESSION_AFFINITY, timeout=0)
     assert len(many(lab, VIP4, TCP, 60)) > 1
+
+
+@CASES
+def test_stickiness_is_counted_from_the_last_use(lab, vip, addresses):
+    numbers = [lab.backend(address, TCP) for address in addresses]
+    lab.service(vip, TCP, numbers, flags=ServiceFlag.SESSION_AFFINITY, timeout=1000)
+    (stuck,) = many(lab, vip, TCP, 3)
+    affinity = lab.datapath.maps.affinity6 if ":" in vip else lab.datapath.maps.affinity4
+    ((client, raw),) = affinity.items()
+    used = AffinityValue.unpack(raw)
+
+    def last_used(seconds_ago: int) -> None:
+        then = int(time.monotonic()) - seconds_ago
+        affinity.put_many([(client, AffinityValue(then, used.backend_id).pack())])
+
+    last_used(900)
+    assert set(many(lab, vip, TCP, 10)) == {stuck}
+    assert AffinityValue.unpack(affinity.get(client)).last_used >= used.last_used
+    seen = set()
+    for _ in range(30):  # each draws anew: that all 30 draw the same is one in 10^13
+        last_used(1001)
+        seen |= set(many(lab, vip, TCP, 1))
+    assert len(seen) > 1
+
+
+@CASES
+@KINDS
+def test_a_pod_may_be_its_own_backend(lab, vip, addresses, kind):
+    """No packet leaves, so there is nothing to translate: the peer is the pod itself."""
+    lab.service(vip, kind, [lab.backend(addresses[0], kind)])
+
+    def both_ends() -> tuple[str, str, str]:
+        with socket.socket(family_of(vip), kind) as client:
+            client.settimeout(5)
+            client.bind((addresses[0], 0))
+            client.connect((vip, PORT))
+            client.sendall(b"who")
+            answer = client.recv(100).decode()
+            return answer, client.getsockname()[0], client.getpeername()[0]
+
+    assert lab.run(both_ends) == (addresses[0], addresses[0], vip)
 
 
 @CASES
