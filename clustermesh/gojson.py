@@ -13,6 +13,8 @@ S = TypeVar("S")
 TOO_DEEP: Final = "Nested too deeply"
 
 _encoder = msgspec.json.Encoder(order="deterministic")
+_anything = msgspec.json.Decoder(float_hook=float)
+"""Numbers beyond a float's range are no reason to refuse what nobody reads: Go skips them."""
 
 # Inside JSON these characters occur in strings only, so replacing bytes cannot touch structure.
 _ESCAPES = (
@@ -82,7 +84,7 @@ class Reader(Generic[T]):
     def forgiving(self, data: bytes) -> T:
         """The value in ``data``, every name looked at."""
         try:
-            value = msgspec.json.decode(data.decode(errors="replace"))
+            value = _anything.decode(data.decode(errors="replace"))
         except RecursionError:
             raise msgspec.DecodeError(TOO_DEEP) from None
         return self.convert(value)

@@ -1,7 +1,7 @@
 """A store that is an etcd v3: the protocols of ``client`` over one connection that is kept up."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from operator import attrgetter
 from random import Random
@@ -21,7 +21,7 @@ from kvstore.client import (
     WriteOp,
 )
 from kvstore.config import EtcdConfig
-from kvstore.dial import Connection, Connector
+from kvstore.dial import Connector
 from kvstore.limits import Limiter, Waited
 from kvstore.lists import Listing, after_prefix, entry, to_bytes
 from kvstore.stream import Lagging
@@ -111,24 +111,17 @@ class EtcdStore:
             connection.link.end("its token has run out")
             raise Unavailable("its token has run out")
         while True:
-            async with aclosing(self._watch(prefix, connection, reached)) as batches:
-                async for batch in batches:
+            async with self._limiter.turn():
+                watch = connection.watches.open(prefix, after=reached)
+            try:
+                while True:
+                    batch = await watch.next()
                     reached = batch.point
                     yield batch
-
-    async def _watch(
-        self, prefix: str, connection: Connection, after: Point
-    ) -> AsyncGenerator[Batch, None]:
-        """One watch, until its reader has left too much unread."""
-        async with self._limiter.turn():
-            watch = connection.watches.open(prefix, after=after)
-        try:
-            while True:
-                yield await watch.next()
-        except Lagging:
-            return
-        finally:
-            connection.watches.close(watch)
+            except Lagging:
+                continue  # its reader has left too much unread: again from where it stopped
+            finally:
+                connection.watches.close(watch)
 
     async def commit(self, ops: Sequence[WriteOp]) -> int:
         """One transaction."""

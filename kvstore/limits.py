@@ -1,8 +1,6 @@
 """How many operations may start in a second, how many may be under way (contract kvstore 5.2)."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 
 class Waited:
@@ -57,14 +55,40 @@ class Limiter:
         self._tokens = min(self._tokens + since * self._rate, max(1.0, self._rate)) - 1
         return max(0.0, -self._tokens / self._rate)
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    def turn(self) -> "Turn":
         """Hold this around one operation."""
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        async with self._room:
-            wait = self._reserve(clock())
-            if wait > 0:
+        return Turn(self)
+
+    async def begin(self) -> asyncio.Semaphore:
+        """Wait for a turn; what to release at its end."""
+        clock, room = asyncio.get_running_loop().time, self._room
+        began = now = clock()
+        if room.locked():
+            await room.acquire()
+            now = clock()
+        else:
+            await room.acquire()  # at once
+        try:
+            if (wait := self._reserve(now)) > 0:
                 await asyncio.sleep(wait)
-            self.waited.add(clock() - began)
-            yield
+                now = clock()
+        except asyncio.CancelledError:
+            room.release()
+            raise
+        self.waited.add(now - began)
+        return room
+
+
+class Turn:
+    """One operation's place. A generator made into a context manager would cost more than it."""
+
+    __slots__ = ("_limiter", "_room")
+
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
+
+    async def __aenter__(self) -> None:
+        self._room = await self._limiter.begin()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._room.release()

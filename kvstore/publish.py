@@ -7,10 +7,10 @@ from operator import attrgetter
 import msgspec
 
 from kvstore.backoff import Backoff
-from kvstore.client import DeleteOp, LeaseGone, PutOp, Refused, Store, StoreError
+from kvstore.client import LeaseGone, PutOp, Refused, Store, StoreError
 from kvstore.lease import Leases
 from kvstore.watch import Report, ending
-from kvstore.wishes import Wishes
+from kvstore.wishes import Op, Wishes
 
 
 class PublishSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +62,9 @@ class Publisher:
         self._idle = asyncio.Event()
         self._idle.set()
         self._told: str | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        """Goes off when a lease is due: set once for each time, not once for each write."""
+        self._alarm_at: float | None = None
 
     @property
     def pending(self) -> int:
@@ -149,9 +152,14 @@ class Publisher:
         """Make wishes come true, keep leases alive; for ever."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._notice_connections(), name="publisher: new connections")
-            await self._work()
+            try:
+                await self._work()
+            finally:
+                self._silence()
 
     def _stir(self) -> None:
+        if not self._idle.is_set():
+            return  # it is awake, or about to be
         if self._wishes or self._unswept:
             self._idle.clear()
             self._wake.set()
@@ -186,12 +194,23 @@ class Publisher:
 
     async def _rest(self) -> None:
         """Wait for a wish, a new connection, or the next renewal of a lease."""
-        try:
-            async with asyncio.timeout_at(self._leases.due_at()):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+        due = self._leases.due_at()
+        if due != self._alarm_at:
+            self._silence()
+            if due is not None:
+                self._alarm = asyncio.get_running_loop().call_at(due, self._ring)
+            self._alarm_at = due
+        await self._wake.wait()
         self._wake.clear()
+
+    def _ring(self) -> None:
+        self._alarm_at = None
+        self._wake.set()
+
+    def _silence(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = None
 
     async def _pause(self, connection: int, seconds: float) -> None:
         """Wait; not longer than until a lost connection is up again."""
@@ -224,31 +243,15 @@ class Publisher:
                 self._unswept = False
         self._idle.set()
 
-    async def _take(self) -> list[PutOp | DeleteOp]:
+    async def _take(self) -> list[Op]:
         """The oldest wishes, as many as fit into a transaction; in flight from now on."""
-        ops: list[PutOp | DeleteOp] = []
-        room = self._settings.batch_bytes
-        while self._wishes and len(ops) < self._settings.batch_ops:
-            key, value = self._wishes.first()
-            size = len(key) + len(value or b"")
-            if ops and size > room:
-                break
-            if value is None:
-                op: PutOp | DeleteOp = DeleteOp(key)
-            else:
-                lease = self._leases.find(key)
-                if lease is None:
-                    if ops:
-                        break  # what is taken must not wait for a new lease
-                    await self._leases.grant(key, asyncio.get_running_loop().time())
-                    continue
-                op = PutOp(key, value, lease)
-            self._wishes.depart(key)
-            ops.append(op)
-            room -= size
+        most, room = self._settings.batch_ops, self._settings.batch_bytes
+        while not (ops := self._wishes.depart(most, room, self._leases.find)):
+            now = asyncio.get_running_loop().time()
+            await self._leases.grant(self._wishes.first(), now)
         return ops
 
-    async def _commit(self, ops: Sequence[PutOp | DeleteOp]) -> None:
+    async def _commit(self, ops: Sequence[Op]) -> None:
         """Write; what the store refuses is narrowed down to the key that it refuses."""
         try:
             revision = await self._store.commit(ops)
@@ -269,13 +272,11 @@ class Publisher:
         else:
             self._settle(ops, revision)
 
-    def _settle(self, ops: Sequence[PutOp | DeleteOp], revision: int) -> None:
-        for op in ops:
-            if self._wishes.arrived(op.key):
-                self._last = (op.key, revision)
-            else:
-                self._leases.release(op.key)
-                self._last = (op.key, 0)
+    def _settle(self, ops: Sequence[Op], revision: int) -> None:
+        for key in self._wishes.arrived(ops):
+            self._leases.release(key)
+        last = ops[-1]
+        self._last = (last.key, revision if isinstance(last, PutOp) else 0)
 
     async def _keep_alive(self, now: float | None = None) -> int:
         """Renew the leases that are due by now; the keys of those that have ended are written

@@ -159,6 +159,9 @@ class _Follower:
                 while (batch := await self._next(batches)) is not None:
                     self.past = connection
                     self.goes_on()
+                    if not batch.events:
+                        self.seen = batch.point
+                        continue
                     for changes in self._believed(batch):
                         began = self._pace.begin()
                         yield changes
@@ -210,13 +213,14 @@ class _Follower:
 
     def _believed(self, batch: Batch) -> Iterator[Sequence[Change]]:
         """The batch in slices, without the deletions that are held or say nothing new."""
-        since = self.belief.since()
+        since: int | None = None
         told: list[Change] = []
         for event in batch.events:
             if isinstance(event, Put):
                 self.known.add(event.key)
                 told.append(event)
             elif event.key in self.known:
+                since = self.belief.since() if since is None else since
                 if event.revision < since:
                     self.holding = True
                 else:

@@ -233,24 +233,20 @@ class Pending(Generic[Q, R]):
         if self._call is None:
             raise Unavailable(self._link.end_reason)
         try:
-            return self._link.guard(await self._answer())
+            try:
+                reply: R = await self._call
+            except grpc.aio.AioRpcError as error:
+                if not failure.asks_for_new_token(error):
+                    raise
+                await self._link.renew_token()
+                reply = await self._link.start(self._method, self._request, self._seconds)
+            return self._link.guard(reply)
         except grpc.aio.AioRpcError as error:
             raise self._link.failed(error) from None
         except asyncio.CancelledError:
             if told := self._link.interrupted():
                 raise told from None
             raise
-
-    async def _answer(self) -> R:
-        reply: R
-        try:
-            reply = await self._call  # type: ignore[misc]  # not None here; grpc has no types
-        except grpc.aio.AioRpcError as error:
-            if not failure.asks_for_new_token(error):
-                raise
-            await self._link.renew_token()
-            reply = await self._link.start(self._method, self._request, self._seconds)
-        return reply
 
 
 class Stream(Generic[Q, R]):

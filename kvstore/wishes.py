@@ -1,9 +1,11 @@
 """What should be in a store, what is, and what is on its way there: a publisher's books."""
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from kvstore.client import Entry
+from kvstore.client import DeleteOp, Entry, PutOp
+
+Op = PutOp | DeleteOp
 
 
 class _Unknown:
@@ -60,9 +62,10 @@ class Wishes:
 
     def wish(self, key: str, value: bytes | None) -> None:
         """From now on the key should have this value."""
-        if value is not None and self._refused.get(key) == value:
-            return
-        self._refused.pop(key, None)
+        if self._refused:
+            if value is not None and self._refused.get(key) == value:
+                return
+            self._refused.pop(key, None)
         if value is None:
             self._canaries.discard(key)
         holds = self._flight[key] if key in self._flight else self._written.get(key)
@@ -99,22 +102,42 @@ class Wishes:
         self._written[stranger] = _UNKNOWN
         self._pending[stranger] = None
 
-    def first(self) -> tuple[str, bytes | None]:
-        """The oldest wish."""
-        return next(iter(self._pending.items()))
+    def first(self) -> str:
+        """The key of the oldest wish."""
+        return next(iter(self._pending))
 
-    def depart(self, key: str) -> None:
-        """Its wish is on the way."""
-        self._flight[key] = self._pending.pop(key)
+    def depart(self, most: int, room: int, lease_of: Callable[[str], int | None]) -> list[Op]:
+        """The oldest wishes, in flight from now on: at most so many, and so many bytes unless one
+        alone is larger. They end before a key without a lease.
+        """
+        ops: list[Op] = []
+        for key, value in self._pending.items():
+            room -= len(key) + (len(value) if value is not None else 0)
+            if len(ops) == most or (room < 0 and ops):
+                break
+            if value is None:
+                ops.append(DeleteOp(key))
+            elif (lease := lease_of(key)) is not None:
+                ops.append(PutOp(key, value, lease))
+            else:
+                break
+        pending, flight = self._pending, self._flight
+        for op in ops:
+            flight[op.key] = pending.pop(op.key)
+        return ops
 
-    def arrived(self, key: str) -> bool:
-        """The store has taken it; whether the key is there now."""
-        value = self._flight.pop(key)
-        if value is None:
-            self._written.pop(key, None)
-            return False
-        self._written[key] = value
-        return True
+    def arrived(self, ops: Iterable[Op]) -> list[str]:
+        """The store has taken these; the keys that are not there any more."""
+        written, flight, gone = self._written, self._flight, []
+        for op in ops:
+            key = op.key
+            value = flight.pop(key)
+            if value is None:
+                written.pop(key, None)
+                gone.append(key)
+            else:
+                written[key] = value
+        return gone
 
     def refuse(self, key: str) -> None:
         """The store will never take it: what it holds stays, until something else is wished for."""

@@ -2,8 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Histogram
@@ -57,6 +56,7 @@ class Measured:
             buckets=BUCKETS,
             registry=registry,
         )
+        self._clocks: dict[tuple[Operation, str], Histogram] = {}
 
     @property
     def cluster_id(self) -> int:
@@ -115,25 +115,51 @@ class Measured:
         with self._timed(("lease", "delete", "Revoke")):
             await self._store.revoke(lease)
 
-    @contextmanager
-    def _timed(self, *operations: Operation) -> Iterator[None]:
-        began = time.perf_counter()
-        outcome = "success"
+    def begin(self) -> None:
+        """One more operation is under way."""
         self.in_flight += 1
-        try:
-            yield
+
+    def end(self, operations: Iterable[Operation], took: float, failure: object) -> None:
+        """It is over, after so many seconds; with which failure, if any."""
+        self.in_flight -= 1
+        self.seconds += took
+        if failure is None:
             self.succeeded += 1
-        except StoreError:
-            outcome = "error"
+        elif isinstance(failure, StoreError):
             self.failed += 1
             self.errors.update({name for name, _, _ in operations})
-            raise
-        finally:
-            took = time.perf_counter() - began
-            self.in_flight -= 1
-            self.seconds += took
-            for operation in operations:
-                self._seconds.labels(*operation, outcome).observe(took)
+        outcome = "error" if isinstance(failure, StoreError) else "success"
+        for operation in operations:
+            self._clock(operation, outcome).observe(took)
+
+    def _clock(self, operation: Operation, outcome: str) -> Histogram:
+        """Where its duration goes; looking it up by its labels takes as long as a small write."""
+        found = self._clocks.get((operation, outcome))
+        if found is None:
+            found = self._seconds.labels(*operation, outcome)
+            self._clocks[operation, outcome] = found
+        return found
+
+    def _timed(self, *operations: Operation) -> "_Timed":
+        return _Timed(self, operations)
+
+
+class _Timed:
+    """One operation while it is under way."""
+
+    __slots__ = ("_began", "_measured", "_operations")
+
+    def __init__(self, measured: Measured, operations: tuple[Operation, ...]) -> None:
+        self._measured = measured
+        self._operations = operations
+
+    def __enter__(self) -> None:
+        self._measured.begin()
+        self._began = time.perf_counter()
+
+    def __exit__(self, _kind: object, failure: object, _trace: object) -> None:
+        took = time.perf_counter() - self._began
+        self._measured.end(self._operations, took, failure)
 
 
 def _labels(op: WriteOp) -> Operation:

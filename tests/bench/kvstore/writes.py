@@ -1,7 +1,9 @@
 """Writing 100,000 keys of 400 bytes, 128 a transaction. `python tests/bench/kvstore/writes.py`.
 
 Each way in a process of its own, against an empty etcd. The floor is the same loop of transactions
-on bare gRPC. "publish" is a publisher with its leases and what it remembers of each key.
+on bare gRPC; "floor with leases" grants a lease for each thousand keys on the way, as every writer
+of a mesh must. "publish" is a publisher with its leases and what it remembers of each key: compare
+it with that.
 """
 
 import argparse
@@ -38,22 +40,36 @@ def settings(endpoint: str) -> EtcdConfig:
     return EtcdConfig.of(endpoint, qps=1e6)
 
 
-async def floor(endpoint: str, count: int) -> None:
+async def floor(endpoint: str, count: int, *, leases: bool = False) -> None:
     link = await dial(Address(settings(endpoint).endpoints[0]), settings(endpoint))
     raw = link._channel.unary_unary(
         wire.TXN.path,
         request_serializer=rpc.TxnRequest.SerializeToString,
         response_deserializer=rpc.TxnResponse.FromString,
     )
+    grant = link._channel.unary_unary(
+        wire.GRANT.path,
+        request_serializer=rpc.LeaseGrantRequest.SerializeToString,
+        response_deserializer=rpc.LeaseGrantResponse.FromString,
+    )
+    lease = 0
     for start in range(0, count, BATCH):
+        if leases and start // 1000 != (start - BATCH) // 1000:
+            lease = (await grant(rpc.LeaseGrantRequest(TTL=900))).ID
         request = rpc.TxnRequest(
             success=[
-                rpc.RequestOp(request_put=rpc.PutRequest(key=key(at).encode(), value=VALUE))
+                rpc.RequestOp(
+                    request_put=rpc.PutRequest(key=key(at).encode(), value=VALUE, lease=lease)
+                )
                 for at in range(start, start + BATCH)
             ]
         )
         await raw(request)
     await link.close()
+
+
+async def leased(endpoint: str, count: int) -> None:
+    await floor(endpoint, count, leases=True)
 
 
 async def commit(endpoint: str, count: int) -> None:
@@ -74,6 +90,7 @@ async def publish(endpoint: str, count: int) -> None:
 
 WAYS: dict[str, Callable[[str, int], Awaitable[None]]] = {
     "floor": floor,
+    "floor with leases": leased,
     "commit": commit,
     "publish": publish,
 }

@@ -2,20 +2,24 @@
 
 `python tests/bench/kvstoremesh/scale.py --clusters 4 --rates 205,1000,5000`. The sources are one
 etcd per cluster (`--layout state`) or one for all of them (`--layout cache`). All etcds keep their
-data in memory. CPU is user plus system of a process. The reference of the same run, for ratios, is
-a program that only writes the same keys into another etcd, in transactions as large.
+data in memory. CPU is user plus system of a process. The references of the same run, for ratios:
+for the cold copy a program that only writes the same keys into another etcd, in transactions as
+large; for churn a program on bare gRPC that has nothing but a watch and a transaction for each
+message (bare.py).
 """
 
 import argparse
 import asyncio
+import json
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
@@ -163,7 +167,7 @@ async def churned(
     world: World,
     changes: Iterator[Change],
     cache: Store,
-    replica: Replica,
+    who: tuple[str, int],
     target: Etcd,
     *,
     rate: float,
@@ -177,7 +181,7 @@ async def churned(
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(latency.watch(cache, revision, standing))
         await standing.wait()
-        before, etcd, began = Spent(replica.pid), Spent(target.pid), time.perf_counter()
+        before, etcd, began = Spent(who[1]), Spent(target.pid), time.perf_counter()
         timed = (msgspec.structs.replace(change, at=n / rate) for n, change in enumerate(changes))
         count = await fill.churn(
             world.stores, timed, world.layout, seconds=seconds, sent=latency.sent
@@ -186,16 +190,40 @@ async def churned(
         deadline = time.perf_counter() + 10
         while latency.unseen and time.perf_counter() < deadline:  # noqa: ASYNC110  # no event
             await asyncio.sleep(0.05)
-        after, etcd_after = Spent(replica.pid), Spent(target.pid)
+        after, etcd_after = Spent(who[1]), Spent(target.pid)
         watching.cancel()
     cuts = statistics.quantiles(latency.delays, n=100)
     ms = [cuts[49] * 1e3, cuts[98] * 1e3, max(latency.delays) * 1e3]
     print(
-        f"| {rate:g} asked, {count / took:.0f} done | {ms[0]:.1f} | {ms[1]:.1f} | {ms[2]:.0f} "
+        f"| {who[0]} | {rate:g} asked, {count / took:.0f} done "
+        f"| {ms[0]:.1f} | {ms[1]:.1f} | {ms[2]:.0f} "
         f"| {(after.cpu - before.cpu) / count * 1e3:.3f} "
         f"| {(etcd_after.cpu - etcd.cpu) / count * 1e3:.3f} | {latency.unseen} |",
         flush=True,
     )
+
+
+@contextmanager
+def bare(world: World, target: Etcd) -> Iterator[int]:
+    """The floor, running; its process id."""
+    routes = [
+        (
+            world.etcds[cluster.name].url.removeprefix("http://"),
+            keys.prefix(kind, world.layout, cluster.name),
+            places.target(cluster.name, kind),
+        )
+        for cluster in world.clusters
+        for kind in (Kind.NODES, Kind.IDENTITIES, Kind.IPS, Kind.SERVICES)
+    ]
+    command = [sys.executable, str(Path(__file__).with_name("bare.py"))]
+    arguments = [target.url.removeprefix("http://"), json.dumps(routes)]
+    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        try:
+            yield process.pid
+        finally:
+            process.kill()
 
 
 async def empty_start(folder: Path) -> Spent:
@@ -259,14 +287,14 @@ async def main() -> None:
             own, other = floor[1] / count * 1e3, floor[2] / count * 1e3
             print(f"| writing alone | {floor[0]:.1f} | {own:.3f} | {other:.3f} | | |")
             print(
-                "| events/s | p50 ms | p99 ms | max ms | CPU ms/event | etcd CPU ms/event "
+                "| churn | events/s | p50 ms | p99 ms | max ms | CPU ms/event | etcd CPU ms/event "
                 "| coalesced |"
             )
             changes = story(world.clusters, Rates(), seed=1)
-            for rate in map(float, filter(None, asked.rates.split(","))):
-                await churned(
-                    world, changes, cache, replica, target, rate=rate, seconds=asked.seconds
-                )
+            rates = [float(rate) for rate in asked.rates.split(",") if rate]
+            for rate in rates:
+                who = "kvstoremesh", replica.pid
+                await churned(world, changes, cache, who, target, rate=rate, seconds=asked.seconds)
             await asyncio.sleep(1)
             held = await listed(cache, "cilium/cache/")
             same = {key: entry.value for key, entry in held.items()} == await world.wanted()
@@ -274,6 +302,13 @@ async def main() -> None:
             print(f"peak RSS {Spent(replica.pid).peak:.0f} MB, {len(held)} keys")
             if not same:
                 sys.exit(1)
+            replica.stop()
+            with bare(world, target) as pid:
+                for rate in rates:
+                    who = "bare gRPC", pid
+                    await churned(
+                        world, changes, cache, who, target, rate=rate, seconds=asked.seconds
+                    )
 
 
 if __name__ == "__main__":

@@ -203,6 +203,13 @@ def test_a_handshake_is_read_and_a_bad_one_refused() -> None:
             keys.decode_config(bad)
 
 
+def test_an_unknown_member_may_hold_what_no_float_can() -> None:
+    config = keys.decode_config(b'{"id":7,"future":[1e400,12345678901234567890123]}')
+    assert config.id == 7
+    with pytest.raises(BadFact, match=r"\$\.id"):
+        keys.decode_config(b'{"id":1e400}')
+
+
 @given(st.sampled_from(Kind), st.text(max_size=20), st.binary(max_size=80))
 def test_no_key_and_no_bytes_make_it_fall_over(kind: Kind, name: str, value: bytes) -> None:
     place = keys.prefix(kind, Layout.STATE, "paris")
