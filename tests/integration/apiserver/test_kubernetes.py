@@ -12,7 +12,7 @@ from tests.support.apiserver import Apiserver, contents, recording, until
 from tests.support.etcd import Etcd, running_etcd
 from tests.support.kube import manifests as make
 from tests.support.kube.fake import fake_kube
-from tests.support.kube.kubeserver import Kube, running
+from tests.support.kube.kubeserver import Kube, Opens, running
 from tests.support.vectors import APISERVER
 
 POD = "cilium/state/ip/v1/default/10.7.0.{}"
@@ -52,9 +52,9 @@ async def test_both_sources_publish_the_same(tmp_path: Path, etcd: Etcd) -> None
 
 
 async def test_flavour_core_follows_an_api_server(
-    tmp_path: Path, apiserver: Apiserver, etcd: Etcd
+    tmp_path: Path, apiserver: Apiserver, etcd: Etcd, opens: Opens
 ) -> None:
-    async with running(fake_kube, tmp_path) as kube:
+    async with running(opens, tmp_path) as kube:
         await kube.admin.apply(make.MESH_IDENTITIES, *CORE)
         await apiserver.ready(*flags(kube))
         assert {POD.format(44), POD.format(45)} <= (await values(etcd)).keys()
@@ -67,9 +67,9 @@ async def test_flavour_core_follows_an_api_server(
 
 
 async def test_while_the_api_server_is_down_nothing_goes_and_nothing_beats(
-    tmp_path: Path, apiserver: Apiserver, etcd: Etcd
+    tmp_path: Path, apiserver: Apiserver, etcd: Etcd, opens: Opens
 ) -> None:
-    async with running(fake_kube, tmp_path) as kube:
+    async with running(opens, tmp_path) as kube:
         await kube.admin.apply(make.MESH_IDENTITIES, *CORE)
         await apiserver.ready(*flags(kube))
         await until(lambda: beats(apiserver))

@@ -1,4 +1,4 @@
-"""An apiserver that imports, the etcd of another cluster, and API servers of both kinds."""
+"""An apiserver that imports, and the etcd of another cluster."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,21 +7,7 @@ import pytest
 
 from tests.support.apiserver import Apiserver
 from tests.support.etcd import Etcd, running_etcd
-from tests.support.kube.fake import fake_kube
-from tests.support.kube.real import assets, real_kube
 from tests.support.mcs_cluster import OtherCluster
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "opens" in metafunc.fixturenames:
-        servers = {"test-server": fake_kube} | ({"kube-apiserver": real_kube} if assets() else {})
-        metafunc.parametrize("opens", servers.values(), ids=servers.keys())
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if "kube-apiserver" in item.name:
-            item.add_marker(pytest.mark.timeout(300))
 
 
 @pytest.fixture

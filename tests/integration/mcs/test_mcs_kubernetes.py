@@ -11,7 +11,7 @@ from tests.support.apiserver import Apiserver, contents, until
 from tests.support.etcd import Etcd, running_etcd
 from tests.support.kube import manifests as make
 from tests.support.kube.admin import Answer
-from tests.support.kube.fake import FakeKube, fake_kube
+from tests.support.kube.fake import fake_kube
 from tests.support.kube.kubeserver import Kube, Opens, running
 from tests.support.mcs import export
 from tests.support.mcs_cluster import OtherCluster
@@ -69,11 +69,8 @@ async def there(kube: Kube, manifest: dict[str, Any]) -> dict[str, Any] | None:
 
 
 async def made(kube: Kube) -> dict[str, Any]:
-    """Wait for the derived Service to have an address, as an API server gives one."""
+    """Wait for the derived Service; the API server gives it an address."""
     await until(lambda: there(kube, SERVICE))
-    if isinstance(kube.server, FakeKube):
-        address = {"clusterIP": "10.96.0.77", "clusterIPs": ["10.96.0.77"]}
-        await kube.admin.patch(SERVICE, {"spec": address})
     return await kube.admin.get(SERVICE)
 
 
@@ -133,7 +130,7 @@ async def test_conditions_of_an_export_and_copies_of_its_endpoints(
         await apiserver.ready(*flags(kube, rome))
         await until(lambda: says(kube, "Valid", "False", "NoService"))
         await kube.admin.apply(
-            make.service("cart", "10.0.0.99"), make.endpoint_slice("cart-a", "cart", "10.7.0.44")
+            make.service("cart", "10.96.3.99"), make.endpoint_slice("cart-a", "cart", "10.7.0.44")
         )
         await until(lambda: says(kube, "Valid", "True", "Valid"))
         await until(lambda: says(kube, "Conflict", "False", "NoConflicts"))
@@ -168,7 +165,7 @@ async def test_a_service_that_has_the_name_already_is_refused_alone(
     tmp_path: Path, apiserver: Apiserver, rome: OtherCluster, opens: Opens
 ) -> None:
     async with serving(opens, tmp_path, apiserver) as kube:
-        theirs = make.service(DERIVED, "10.0.0.98")
+        theirs = make.service(DERIVED, "10.96.3.98")
         await kube.admin.apply(theirs)
         rome.join()
         other = of_default("rome", name="web")
@@ -223,7 +220,7 @@ async def test_a_cluster_that_is_away_at_the_start_is_still_believed(
         await asyncio.to_thread(apiserver.stop)  # it says good-bye to the API server here
         rome.etcd.kill()
         await apiserver.ready(*flags(kube, rome))
-        await kube.admin.apply(make.service("cart", "10.0.0.97"), make.service_export("cart"))
+        await kube.admin.apply(make.service("cart", "10.96.3.97"), make.service_export("cart"))
 
         async def heard() -> bool:
             return bool((await apiserver.status())["imports"])

@@ -1,6 +1,7 @@
 """kubectl, as far as the tests need one: apply, status, delete, patch. Works on any API server."""
 
 import asyncio
+import contextlib
 import json
 import ssl
 from types import TracebackType
@@ -89,14 +90,15 @@ class Admin:
             await self.call("PATCH", path, _patch(present, manifest), MERGE_PATCH)
 
     async def _served(self, kind: Kind) -> None:
-        """A new kind takes a moment to be served."""
+        """A new kind takes a moment to be served, and another to be found where clients look."""
+        group = f"/apis/{kind.group}/{kind.versions[0]}"
         for _ in range(300):
-            try:
-                await self.call("GET", f"/apis/{kind.group}/{kind.versions[0]}/{kind.plural}")
-            except Answer:
-                await asyncio.sleep(0.1)
-            else:
-                return
+            with contextlib.suppress(Answer):
+                await self.call("GET", f"{group}/{kind.plural}")
+                found = await self.call("GET", group)
+                if kind.plural in {each["name"] for each in found["resources"]}:
+                    return
+            await asyncio.sleep(0.1)
         raise AssertionError(f"{kind.title} is not served after half a minute")
 
     def _path(self, manifest: Manifest, *, named: bool) -> str:

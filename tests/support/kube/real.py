@@ -4,19 +4,28 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
+import subprocess
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.kube.admission import RANGES
 from tests.support.kube.certs import Authority, service_account_key
 from tests.support.kube.kubeserver import ADMIN_TOKEN, READER, READER_TOKEN
 from tests.support.kube.rbac import MASTERS
 
 PATIENCE = 120.0
+PROBE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "probe"},
+    "spec": {"ports": [{"port": 1}]},
+}
 
 
 @dataclass(frozen=True)
@@ -28,11 +37,29 @@ class Assets:
 
 
 def assets(env: Mapping[str, str] = os.environ) -> Assets | None:
-    """The programs that the envtest variables name; None when they name none."""
+    """The programs that the envtest variables name; None when they name none.
+
+    Without an etcd of their own there is the one on PATH. A variable that names a file that is not
+    there is an error: tests on a real server must not be left out unnoticed.
+    """
     folder = env.get("KUBEBUILDER_ASSETS", "")
     apiserver = env.get("TEST_ASSET_KUBE_APISERVER") or (folder and f"{folder}/kube-apiserver")
-    etcd = env.get("TEST_ASSET_ETCD") or (folder and f"{folder}/etcd")
-    return Assets(Path(apiserver), Path(etcd)) if apiserver and etcd else None
+    if not apiserver:
+        return None
+    etcd = env.get("TEST_ASSET_ETCD") or f"{folder}/etcd"
+    if not (folder or env.get("TEST_ASSET_ETCD")) or not _runs(etcd):
+        etcd = shutil.which("etcd", path=env.get("PATH")) or etcd
+    for path in (apiserver, etcd):
+        if not _runs(path):
+            raise RuntimeError(
+                f"{path} is no program: KUBEBUILDER_ASSETS names a folder with kube-apiserver and "
+                "etcd, TEST_ASSET_KUBE_APISERVER and TEST_ASSET_ETCD the programs"
+            )
+    return Assets(Path(apiserver), Path(etcd))
+
+
+def _runs(path: str) -> bool:
+    return os.access(path, os.X_OK) and not Path(path).is_dir()
 
 
 class RealKube:
@@ -77,13 +104,16 @@ class RealKube:
     async def _start_etcd(self) -> None:
         self._etcd = await self._spawn(
             self._assets.etcd,
-            f"--data-dir={self._folder / 'etcd'}",
+            "--name=test",
+            f"--data-dir={self._folder / 'kube-etcd'}",
             f"--listen-client-urls={self._etcd_url}",
             f"--advertise-client-urls={self._etcd_url}",
             f"--listen-peer-urls={self._peer_url}",
-            "--unsafe-no-fsync",
+            f"--initial-advertise-peer-urls={self._peer_url}",
+            f"--initial-cluster=test={self._peer_url}",
+            *_without_fsync(self._assets.etcd),
         )
-        await _answers(f"{self._etcd_url}/health", None)
+        await self._answers(self._etcd, f"{self._etcd_url}/health", None)
 
     async def _start_apiserver(self) -> None:
         pair = self.authority.server()
@@ -107,15 +137,49 @@ class RealKube:
             f"--service-account-key-file={account_key}",
             f"--service-account-signing-key-file={account_key}",
             "--service-account-issuer=https://kubernetes.default.svc",
-            "--service-cluster-ip-range=10.96.0.0/12",
+            f"--service-cluster-ip-range={','.join(RANGES)}",
             "--authorization-mode=RBAC",
             "--disable-admission-plugins=ServiceAccount",
             "--endpoint-reconciler-type=none",
             "--allow-privileged=true",
         )
         context = ssl.create_default_context(cadata=self.authority.pem)
-        await _answers(f"{self.url}/readyz", context)
-        await _answers(f"{self.url}/api/v1/namespaces/default", context)
+        for path in ("/readyz", "/api/v1/namespaces/default", "/api/v1/namespaces/kube-system"):
+            await self._answers(self._apiserver, self.url + path, context)
+        # Ready or not, it makes no Service before it knows its own ranges of addresses.
+        path = "/api/v1/namespaces/default/services?dryRun=All"
+        await self._answers(self._apiserver, self.url + path, context, json.dumps(PROBE).encode())
+
+    async def _answers(
+        self,
+        process: asyncio.subprocess.Process,
+        url: str,
+        context: ssl.SSLContext | None,
+        body: bytes | None = None,
+    ) -> None:
+        """Wait for a success. A process that ends is a failure at once, with what it said last."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
+        while True:
+            try:
+                await asyncio.to_thread(_read, _request(url, body), context)
+            except OSError as error:
+                if process.returncode is None and loop.time() < deadline:
+                    await asyncio.sleep(0.2)
+                    continue
+                ended = "" if process.returncode is None else f", it ended ({process.returncode})"
+                raise AssertionError(
+                    f"{url} does not answer: {error}{ended}\n{self._last_words()}"
+                ) from error
+            else:
+                return
+
+    def _last_words(self) -> str:
+        """The ends of both logs."""
+        return "\n".join(
+            f"{log.name}: {log.read_text(errors='replace')[-2000:]}"
+            for log in sorted(self._folder.glob("*.log"))
+        )
 
     def _write(self, name: str, text: str) -> Path:
         path = self._folder / name
@@ -127,7 +191,11 @@ class RealKube:
         log = (self._folder / f"{program.name}.log").open("ab")
         with log:
             return await asyncio.create_subprocess_exec(
-                program, *arguments, stdout=log, stderr=log, start_new_session=True
+                *("setpriv", "--pdeathsig", "KILL"),
+                *(program, *arguments),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     async def _etcd_call(self, path: str, body: dict[str, str]) -> dict[str, dict[str, str]]:
@@ -158,28 +226,23 @@ async def _kill(process: asyncio.subprocess.Process | None) -> None:
     await process.wait()
 
 
-async def _answers(url: str, context: ssl.SSLContext | None) -> None:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE
-    while True:
-        request = _request(url)
-        try:
-            await asyncio.to_thread(_read, request, context)
-        except OSError as error:
-            if loop.time() > deadline:
-                raise AssertionError(f"{url} does not answer: {error}") from error
-            await asyncio.sleep(0.2)
-        else:
-            return
+def _without_fsync(etcd: Path) -> tuple[str, ...]:
+    """The flag that spares the disk, where this etcd has it (from 3.5 on)."""
+    said = subprocess.run([etcd, "--help"], capture_output=True, text=True, check=False)
+    flag = "--unsafe-no-fsync"
+    return (flag,) if flag in said.stdout + said.stderr else ()
 
 
 def _request(url: str, body: bytes | None = None) -> urllib.request.Request:
-    headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+    headers = {"Authorization": f"Bearer {ADMIN_TOKEN}", "Content-Type": "application/json"}
     return urllib.request.Request(url, body, headers)  # noqa: S310 - our own servers
 
 
 def _read(request: urllib.request.Request, context: ssl.SSLContext | None) -> bytes:
-    with urllib.request.urlopen(request, timeout=10, context=context) as answer:  # noqa: S310
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if context is not None:
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    with urllib.request.build_opener(*handlers).open(request, timeout=10) as answer:
         body: bytes = answer.read()
         return body
 

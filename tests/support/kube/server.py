@@ -10,6 +10,8 @@ from typing import Any
 from aiohttp import web
 
 from tests.support.kube import store as stores
+from tests.support.kube.admission import Admission
+from tests.support.kube.answers import event, open_, send, status, status_body
 from tests.support.kube.catalog import CRDS, Catalog, Kind, of_crd
 from tests.support.kube.faults import Fault, Faults
 from tests.support.kube.rbac import ADMIN, User, allowed
@@ -60,6 +62,10 @@ class TestApi:
     _runner: web.AppRunner | None = None
     _open: set[asyncio.Transport] = field(default_factory=set)
 
+    @property
+    def _admission(self) -> Admission:
+        return Admission(lambda: iter(self.store.objects.get("services", {}).values()))
+
     async def start(self) -> None:
         app = web.Application(client_max_size=8 * 1024 * 1024)
         app.router.add_route("*", "/{path:.*}", self._handle)
@@ -92,7 +98,7 @@ class TestApi:
         try:
             return await self._answer(request)
         except Refused as refused:
-            return _status(refused)
+            return status(refused)
         except ConnectionError:
             return web.Response()
         finally:
@@ -120,7 +126,7 @@ class TestApi:
             return web.Response(body=fault.body, content_type="application/json")
         headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after else {}
         refused = Refused(fault.status, "InternalError", "a fault of the test")
-        return _status(refused, headers)
+        return status(refused, headers)
 
     def _user(self, request: web.Request) -> User:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -213,9 +219,7 @@ class TestApi:
             case "POST":
                 body = await self._create(target, await request.json())
             case "PUT":
-                body = await self.store.replace(
-                    target.kind, name, await request.json(), part=target.part
-                )
+                body = await self._replace(target, await request.json())
             case "PATCH":
                 body = await self._patch(request, target)
             case "DELETE":
@@ -235,7 +239,7 @@ class TestApi:
         if kind.has_status:
             manifest = {key: value for key, value in manifest.items() if key != "status"}
         name = (target.namespace, manifest["metadata"]["name"])
-        made = await self.store.create(kind, name, manifest)
+        made = await self.store.create(kind, name, self._admission.admit(kind, manifest, None))
         if kind.title == CRDS.title:
             self.catalog.add(of_crd(made))
             made = {**made, "status": {"conditions": [{"type": "Established", "status": "True"}]}}
@@ -255,7 +259,15 @@ class TestApi:
             raise Refused(415, "UnsupportedMediaType", f"the body is {request.content_type}")
         name = (target.namespace, target.name)
         patched = stores.merge(self.store.get(target.kind, name), await request.json())
-        return await self.store.replace(target.kind, name, patched, part=target.part)
+        return await self._replace(target, patched)
+
+    async def _replace(self, target: Target, manifest: Manifest) -> Manifest:
+        name = (target.namespace, target.name)
+        if not target.part:
+            manifest = self._admission.admit(
+                target.kind, manifest, self.store.get(target.kind, name)
+            )
+        return await self.store.replace(target.kind, name, manifest, part=target.part)
 
     async def _list(
         self, request: web.Request, target: Target, fault: Fault | None
@@ -276,8 +288,8 @@ class TestApi:
                 "items": items,
             }
         ).encode()
-        response = await _open(request, fault, length=len(body))
-        await _send(request, response, body, fault)
+        response = await open_(request, fault, length=len(body))
+        await send(request, response, body, fault)
         return response
 
     async def _watch(
@@ -296,9 +308,9 @@ class TestApi:
         expired = Refused(410, "Expired", f"too old resource version: {asked}")
         if lost and self.options.gone_as_status:
             raise expired
-        response = await _open(request, fault)
+        response = await open_(request, fault)
         if lost:
-            await _event(request, response, fault, "ERROR", _status_body(expired))
+            await event(request, response, fault, "ERROR", status_body(expired))
             return response
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(float(query.get("timeoutSeconds", "3600"))):
@@ -317,7 +329,7 @@ class TestApi:
         query, revision = request.query, int(asked or 0)
 
         async def tell(type_: str, body: Manifest) -> None:
-            await _event(request, response, fault, type_, _typed(target, body))
+            await event(request, response, fault, type_, _typed(target, body))
 
         if revision == 0:
             revision = self.store.revision
@@ -362,59 +374,3 @@ def _bookmark(revision: int, annotations: dict[str, str]) -> Manifest:
     if annotations:
         meta["annotations"] = annotations
     return {"metadata": meta, "spec": {}}
-
-
-def _status_body(refused: Refused) -> Manifest:
-    return {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Failure",
-        "message": str(refused),
-        "reason": refused.reason,
-        "code": refused.code,
-        **({"details": refused.details} if refused.details else {}),
-    }
-
-
-def _status(refused: Refused, headers: dict[str, str] | None = None) -> web.Response:
-    return web.json_response(_status_body(refused), status=refused.code, headers=headers)
-
-
-async def _open(
-    request: web.Request, fault: Fault | None, *, length: int | None = None
-) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    if length is not None:
-        response.content_length = length
-    else:
-        response.enable_chunked_encoding()
-    await response.prepare(request)
-    return response
-
-
-async def _event(
-    request: web.Request,
-    response: web.StreamResponse,
-    fault: Fault | None,
-    type_: str,
-    body: Manifest,
-) -> None:
-    line = json.dumps({"type": type_, "object": body}, separators=(",", ":")).encode() + b"\n"
-    await _send(request, response, line, fault)
-
-
-async def _send(
-    request: web.Request, response: web.StreamResponse, data: bytes, fault: Fault | None
-) -> None:
-    """Write, or as much of it as a fault lets through before the connection goes down."""
-    if fault is None or fault.cut_after > len(data):
-        await response.write(data)
-        if fault is not None:
-            fault.cut_after -= len(data)
-        return
-    await response.write(data[: fault.cut_after])
-    await asyncio.sleep(0.05)  # what was written must be on the wire before the reset
-    if request.transport is not None:
-        request.transport.abort()
-    raise ConnectionResetError

@@ -1,4 +1,4 @@
-"""Every test here that asks for ``opens`` runs on the test server, and on a real one if named."""
+"""Tests that ask for ``opens`` run on the test API server, and on a real one if one is named."""
 
 import pytest
 
@@ -15,4 +15,4 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "kube-apiserver" in item.name:
-            item.add_marker(pytest.mark.timeout(300))
+            item.add_marker(pytest.mark.timeout(600))
