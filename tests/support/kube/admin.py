@@ -64,14 +64,14 @@ class Admin:
         return await self.call("GET", self._path(manifest, named=True))
 
     async def _apply(self, manifest: Manifest) -> None:
+        """Look first: a Service's address is taken, also by itself, before its name is."""
         kind = self._catalog.of(manifest)
         path = self._path(manifest, named=True)
-        try:
+        present = await self._present(path)
+        if present is None:
             await self.call("POST", self._path(manifest, named=False), manifest)
-        except Answer as answer:
-            if answer.code != 409:
-                raise
-            await self._replace(kind, path, manifest)
+        else:
+            await self._replace(kind, path, manifest, present)
         if kind.has_status and "status" in manifest:
             patch = {"status": manifest["status"]}
             await self.call("PATCH", f"{path}/status", patch, MERGE_PATCH)
@@ -79,9 +79,16 @@ class Admin:
             self._catalog.add(of_crd(manifest))
             await self._served(of_crd(manifest))
 
-    async def _replace(self, kind: Kind, path: str, manifest: Manifest) -> None:
+    async def _present(self, path: str) -> Manifest | None:
+        try:
+            return await self.call("GET", path)
+        except Answer as answer:
+            if answer.code != 404:
+                raise
+            return None
+
+    async def _replace(self, kind: Kind, path: str, manifest: Manifest, present: Manifest) -> None:
         """Core kinds are merged: a server has filled in fields that it lets nobody clear."""
-        present = await self.call("GET", path)
         if kind.group:
             version = {"resourceVersion": present["metadata"]["resourceVersion"]}
             body = {**manifest, "metadata": {**manifest["metadata"], **version}}

@@ -139,6 +139,16 @@ def test_what_kubernetes_takes_for_text_is_text(written: str, read: str) -> None
     assert node.metadata.labels == {"a": read}
 
 
+def test_json_is_read_as_json() -> None:
+    document = (
+        r'{"apiVersion":"v1","kind":"Node","metadata":{"name":"n","labels":{"a":"\ud83d\ude00"}}}'
+    )
+    [(node, _)] = parse(document.encode()).objects.values()
+    assert node.metadata.labels == {"a": "\U0001f600"}
+    [problem] = parse(b"{apiVersion: v1, kind: Node, metadata: }}").problems
+    assert "not YAML" in problem.reason
+
+
 @pytest.mark.parametrize("written", ["8", "010", "0x1F", "1_000", "-1", "1.5", ".inf", "yes"])
 def test_what_kubernetes_takes_for_no_text_is_refused(written: str) -> None:
     document = f"{{apiVersion: v1, kind: Node, metadata: {{name: n, labels: {{a: {written}}}}}}}"
