@@ -1,5 +1,6 @@
 """The same objects give the same keys, whichever source they come through."""
 
+import asyncio
 import shutil
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,25 @@ async def test_flavour_core_follows_an_api_server(
         assert POD.format(45) in seen.deleted()
 
 
+async def test_replicas_publish_the_same_also_after_one_lost_its_etcd(
+    tmp_path: Path, apiserver: Apiserver, etcd: Etcd, opens: Opens
+) -> None:
+    async with running(opens, tmp_path) as kube:
+        await kube.admin.apply(make.MESH_IDENTITIES, *CORE)
+        with running_etcd(tls=True) as second, Apiserver(tmp_path / "other", second) as replica:
+            await apiserver.ready(*flags(kube))
+            await replica.ready(*flags(kube))
+            before = await values(etcd)
+            assert {POD.format(44), POD.format(45)} <= before.keys()
+            assert await values(second) == before
+            second.wipe()
+            second.start()
+            await second.ready()
+            await until(lambda: holds(second, before))
+            assert await values(etcd) == before
+            await asyncio.to_thread(replica.stop)  # it says good-bye to the API server here
+
+
 async def test_while_the_api_server_is_down_nothing_goes_and_nothing_beats(
     tmp_path: Path, apiserver: Apiserver, etcd: Etcd, opens: Opens
 ) -> None:
@@ -111,6 +131,10 @@ async def values(etcd: Etcd) -> dict[str, bytes]:
         for key, entry in found.items()
         if "/synced/" not in key and key != "cilium/.heartbeat"
     }
+
+
+async def holds(etcd: Etcd, wanted: dict[str, bytes]) -> bool:
+    return await values(etcd) == wanted
 
 
 async def in_value(etcd: Etcd, part: bytes) -> bool:
