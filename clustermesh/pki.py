@@ -9,6 +9,7 @@ every certificate that is issued carries it along, so that those who know only t
 """
 
 import datetime
+import hashlib
 import ipaddress
 import os
 import tempfile
@@ -19,7 +20,7 @@ from typing import Self, TypeVar
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 SERVER_NAME = "clustermesh-apiserver.cilium.io"
@@ -33,6 +34,7 @@ CROSS = "ca.cross.crt"
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 """Of an authority: ours are of the first kind, Cilium's chart makes the second."""
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -142,7 +144,7 @@ class Authority:
 
     def certify(self, other: x509.Certificate, *, now: datetime.datetime | None = None) -> bytes:
         """Another authority's name and key, vouched for by this one."""
-        key = _curve_key(other)
+        key = _public_key(other)
         signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = _builder(other.subject, self._certificate.subject, key, AUTHORITY_DAYS, now)
         made = _as_authority(builder, path_length=0).add_extension(signer, critical=False)
@@ -171,9 +173,13 @@ class Authority:
         """For the etcd user ``name`` (``admin-a``, ``remote-b``, ...)."""
         return self._issue(name, [ExtendedKeyUsageOID.CLIENT_AUTH], None, now)
 
-    def sign(
-        self, name: str, key: ec.EllipticCurvePublicKey, *, now: datetime.datetime | None = None
-    ) -> bytes:
+    def attest(self, content: bytes) -> bytes:
+        """A signature that ``attested`` checks."""
+        if isinstance(self._key, rsa.RSAPrivateKey):
+            return self._key.sign(content, padding.PKCS1v15(), hashes.SHA256())
+        return self._key.sign(content, ec.ECDSA(hashes.SHA256()))
+
+    def sign(self, name: str, key: PublicKey, *, now: datetime.datetime | None = None) -> bytes:
         """The same for a key that stays where it was made: certificate and chain."""
         return self._certificate_for(name, key, [ExtendedKeyUsageOID.CLIENT_AUTH], None, now)
 
@@ -182,7 +188,7 @@ class Authority:
         uses = _extension(old, x509.ExtendedKeyUsage)
         return self._certificate_for(
             common_name(old),
-            _curve_key(old),
+            _public_key(old),
             list(uses) if uses is not None else [ExtendedKeyUsageOID.CLIENT_AUTH],
             _extension(old, x509.SubjectAlternativeName),
             now,
@@ -190,11 +196,8 @@ class Authority:
 
     def issued(self, found: x509.Certificate) -> bool:
         """Whether this authority's key signed it, and it is not its own."""
-        try:
-            found.verify_directly_issued_by(self._certificate)
-        except (InvalidSignature, ValueError, TypeError):
-            return False
-        return found.public_key() != self._key.public_key()
+        own = found.public_key() == self._key.public_key()
+        return not own and signed_by(found, self._certificate)
 
     def vouches_for(
         self, certificate: Path, name: str, *, now: datetime.datetime | None = None
@@ -229,7 +232,7 @@ class Authority:
     def _certificate_for(
         self,
         name: str,
-        key: ec.EllipticCurvePublicKey,
+        key: PublicKey,
         uses: list[x509.ObjectIdentifier],
         also: x509.SubjectAlternativeName | None,
         now: datetime.datetime | None,
@@ -266,7 +269,7 @@ def write_private(path: Path, content: bytes) -> None:
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    key: ec.EllipticCurvePublicKey,
+    key: PublicKey,
     days: int,
     now: datetime.datetime | None,
 ) -> x509.CertificateBuilder:
@@ -325,6 +328,51 @@ def parsed(pem: bytes, where: str) -> list[x509.Certificate]:
         raise CertificateError(f"{where} holds no certificate in PEM") from error
 
 
+def attested(root: x509.Certificate, content: bytes, signature: bytes) -> bool:
+    """Whether the authority with this certificate has signed the content."""
+    key = root.public_key()
+    try:
+        if isinstance(key, rsa.RSAPublicKey):
+            key.verify(signature, content, padding.PKCS1v15(), hashes.SHA256())
+        elif isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signature, content, ec.ECDSA(hashes.SHA256()))
+        else:
+            return False
+    except InvalidSignature:
+        return False
+    return True
+
+
+def signed_by(found: x509.Certificate, root: x509.Certificate) -> bool:
+    """Whether one certificate is the direct work of the other's owner."""
+    try:
+        found.verify_directly_issued_by(root)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
+
+
+def pin(certificate: x509.Certificate) -> str:
+    """SHA-256 of the public key (SubjectPublicKeyInfo in DER), in hex. Raises
+    ``CertificateError`` for keys of other kinds.
+    """
+    return key_pin(_public_key(certificate))
+
+
+def key_pin(key: PublicKey) -> str:
+    """The same of a key."""
+    der = key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(der).hexdigest()
+
+
+def is_authority(found: x509.Certificate) -> bool:
+    """Whether it may sign others."""
+    usage = _extension(found, x509.BasicConstraints)
+    return usage is not None and usage.ca
+
+
 def pem_of(*certificates: x509.Certificate) -> bytes:
     return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates)
 
@@ -335,10 +383,11 @@ def common_name(certificate: x509.Certificate) -> str:
     return str(names[0].value) if len(names) == 1 else ""
 
 
-def _curve_key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
+def _public_key(certificate: x509.Certificate) -> PublicKey:
     key = certificate.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise CertificateError(f"{certificate.subject.rfc4514_string()} has no elliptic-curve key")
+    if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
+        name = certificate.subject.rfc4514_string()
+        raise CertificateError(f"{name} has neither an elliptic-curve nor an RSA key")
     return key
 
 

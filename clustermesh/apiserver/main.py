@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry
 
 from clustermesh import http, logs, process
-from clustermesh.apiserver import metrics, order, start
+from clustermesh.apiserver import joining, metrics, order, start
 from clustermesh.apiserver.access import Access
 from clustermesh.apiserver.announce import Announcement
 from clustermesh.apiserver.beacon import Beacon
@@ -17,6 +17,7 @@ from clustermesh.apiserver.certificates import Certificates
 from clustermesh.apiserver.heard import Heard
 from clustermesh.apiserver.heartbeat import Heart
 from clustermesh.apiserver.imports import ImportSide
+from clustermesh.apiserver.joining import Joining
 from clustermesh.apiserver.measured import Measured
 from clustermesh.apiserver.numbering import FileNumbers
 from clustermesh.apiserver.publication import Publication
@@ -58,7 +59,10 @@ async def run(argv: Sequence[str]) -> None:
         log.info("starting", cluster=settings.cluster_name, version=VERSION)
         board = Board(told=_tell)
         board.require("etcd")
-        with http.listening(socket=settings.api_socket, listen=settings.api_listen) as sockets:
+        with (
+            http.listening(socket=settings.api_socket, listen=settings.api_listen) as sockets,
+            joining.listening(settings) as guests,
+        ):
             async with (
                 open_etcd(config, report=board.reporter("etcd")) as store,
                 asyncio.TaskGroup() as tasks,
@@ -66,6 +70,7 @@ async def run(argv: Sequence[str]) -> None:
                 apiserver = Apiserver(settings, config, store, board)
                 surface = apiserver.surface(control)
                 tasks.create_task(http.serve(surface, sockets), name="http")
+                tasks.create_task(apiserver.joining.serve(guests), name="joining")
                 await apiserver.run()
 
 
@@ -89,6 +94,7 @@ class Apiserver:
             board=board,
         )
         self._certificates = Certificates(settings, config)
+        self.joining = Joining(settings, board.reporter("joining"))
         self._started = time.time()
         self._report: Report | None = None
         board.require_once(order.CONDITION)
@@ -101,7 +107,7 @@ class Apiserver:
             log=control,
             status=self._status,
             registry=self._registry,
-            actions={"/v1/trust/probe": self._certificates.probe},
+            actions={"/v1/trust/probe": self._certificates.probe, **self.joining.actions()},
         )
 
     async def run(self) -> None:

@@ -84,6 +84,15 @@ class Settings(
     cluster_users_recheck: Annotated[
         float, seconds("how often the file of users is looked at", ge=0.05)
     ] = 2.0
+    join_listen: Annotated[
+        str, about("let clusters join with a token on host:port (TLS), such as 0.0.0.0:9882")
+    ] = ""
+    join_address: Annotated[
+        str, about("how they reach it, host:port with commas; without it, as in --join-listen")
+    ] = ""
+    join_mesh: Annotated[
+        Path | None, about("mesh file with this cluster's entry: CA, endpoints, where files go")
+    ] = None
     etcd_qps: Annotated[
         float, about("operations per second against etcd after the first sync", ge=1)
     ] = 200.0

@@ -8,12 +8,14 @@ from clustermesh.meshctl import (
     ca,
     connect,
     explain,
+    join,
     lab,
     lists,
     monitor,
     plan,
     rotate,
     status,
+    token,
     troubleshoot,
 )
 from clustermesh.meshctl.output import Format, Output, say, show_json
@@ -47,6 +49,8 @@ app.add_typer(lists.identity_app, name="identity")
 app.add_typer(bpf.app, name="bpf")
 ca.app.command("rotate")(rotate.rotate)
 app.add_typer(ca.app, name="ca")
+app.add_typer(token.app, name="token")
+app.command("join")(join.join)
 app.add_typer(lab.app, name="lab")
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 
 from clustermesh.pki import (
     CROSS,
@@ -26,6 +25,7 @@ from clustermesh.pki import (
     CertificateError,
     certificates_in,
     common_name,
+    is_authority,
     pem_of,
     write_private,
 )
@@ -91,7 +91,7 @@ class Rotation:
     def leaves(self, authority: Authority) -> Iterator[tuple[Path, x509.Certificate]]:
         """The certificates in use that it issued, by file."""
         for path, found in self._files():
-            if not _is_authority(found[0]) and authority.issued(found[0]):
+            if not is_authority(found[0]) and authority.issued(found[0]):
                 yield path, found[0]
 
     # -- trust ----------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Rotation:
                 partial(write_private, cross, content),
             )
         for path, found in self._files():
-            if active.root in found and fresh not in found and _is_authority(found[0]):
+            if active.root in found and fresh not in found and is_authority(found[0]):
                 yield Change(
                     f"{self._name}: both authorities are trusted ({path})",
                     partial(write_private, path, pem_of(*found, fresh)),
@@ -168,7 +168,7 @@ class Rotation:
             raise CertificateError(f"{left[0]} is still the old authority's: step `{Step.ISSUE}`")
         mine = self._certificate
         for path, found in sorted(self._files(), key=lambda it: it[0] == mine):  # ours comes last
-            if old.root in found and _is_authority(found[0]):
+            if old.root in found and is_authority(found[0]):
                 rest = [one for one in found if one != old.root]
                 yield Change(
                     f"{self._name}: the old authority is trusted no more ({path})",
@@ -209,15 +209,3 @@ def _read(path: Path) -> list[x509.Certificate]:
         return certificates_in(path)
     except CertificateError:
         return []
-
-
-def _is_authority(found: x509.Certificate) -> bool:
-    try:
-        return found.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        return False
-
-
-def fingerprint(found: x509.Certificate) -> str:
-    """SHA-256 of the DER, in hex."""
-    return found.fingerprint(hashes.SHA256()).hex()

@@ -1,0 +1,117 @@
+"""``meshctl join``: enter into a mesh with a token of one of its clusters."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from clustermesh.meshctl import watch
+from clustermesh.meshctl.context import MeshOption, open_mesh
+from clustermesh.meshctl.errors import Exit, MeshctlError
+from clustermesh.meshctl.meshfile import Cluster, Mesh, full_name
+from clustermesh.meshctl.output import Format, Output, Progress, say, show_json
+from clustermesh.meshctl.token import ClusterOption, own
+from clustermesh.pki import write_private
+from clustermesh.trust.contact import Contact, Unreached
+from clustermesh.trust.guest import Guest
+from clustermesh.trust.messages import LONGEST, Answer, JoinError, Sealed
+from clustermesh.trust.token import TokenError
+
+WAIT = 60.0
+
+
+class Joined(msgspec.Struct, frozen=True, kw_only=True):
+    """Who joined whom, and what the own nodes make of it."""
+
+    cluster: str
+    host: str
+    nodes: tuple[watch.Outcome, ...]
+
+
+def join(
+    token: Annotated[str, typer.Argument(help="The token; - reads it from standard input.")],
+    mesh: MeshOption = None,
+    cluster: ClusterOption = "",
+    request: Annotated[
+        Path | None, typer.Option(help="Offline, first: write the request to this file.")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Offline, then: take the host's answer from this file.")
+    ] = None,
+    finish: Annotated[
+        Path | None, typer.Option(help="With --bundle: write what the host needs to this file.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the nodes.")] = WAIT,
+    output: Output = Format.TABLE,
+) -> None:
+    """Join the cluster that gave the token: afterwards both read each other.
+
+    No key leaves its host. Run again after an interruption, with the same token.
+    """
+    opened = open_mesh(mesh)
+    member = own(opened, cluster)
+    text = sys.stdin.read() if token == "-" else token  # noqa: S105  # a dash
+    try:
+        guest = Guest(text, member, max_clusters=opened.max_connected_clusters)
+        if request is not None:
+            write_private(request, msgspec.json.encode(guest.request()))
+            say(f"written: {request}; take it to {guest.token.host}: meshctl token answer FILE")
+            return
+        answer = _offline(guest, bundle, finish) if bundle else _online(guest)
+    except TokenError as error:
+        raise MeshctlError(f"{error}.", Exit.USAGE) from error
+    except JoinError as error:
+        raise MeshctlError(f"{error}.") from error
+    except Unreached as error:
+        raise MeshctlError(
+            f"{error}. Without a way there, join with files: meshctl join TOKEN --request FILE.",
+            Exit.UNREACHABLE,
+        ) from error
+    _tell(opened, member, answer, timeout, output)
+
+
+def _online(guest: Guest) -> Answer:
+    contact = Contact(guest.token)
+    guest.verify(contact.meet())
+    answer, finish = guest.accept(contact.join(guest.request()))
+    contact.finish(finish)
+    guest.connect(answer)
+    return answer
+
+
+def _offline(guest: Guest, bundle: Path, finish: Path | None) -> Answer:
+    if finish is None:
+        raise MeshctlError("say with --finish where the file for the host goes.", Exit.USAGE)
+    if bundle.stat().st_size > 2 * LONGEST:
+        raise MeshctlError(f"{bundle} is too large to be an answer.")
+    try:
+        sealed = msgspec.json.decode(bundle.read_bytes(), type=Sealed)
+    except msgspec.MsgspecError as error:
+        raise MeshctlError(f"{bundle} is no answer of a host: {error}.") from error
+    answer, envelope = guest.accept(sealed)
+    write_private(finish, msgspec.json.encode(envelope))
+    guest.connect(answer)
+    say(f"written: {finish}; take it to {guest.token.host}: meshctl token answer FILE")
+    return answer
+
+
+def _tell(mesh: Mesh, member: Cluster, answer: Answer, timeout: float, output: Format) -> None:
+    host = answer.member
+    bits = 16 if mesh.max_connected_clusters == 255 else 15
+    pairs = [
+        watch.Pair(full_name(member, node), node, host.name, host.id, bits)
+        for node in member.nodes
+        if timeout > 0
+    ]
+    with Progress() as progress:
+        outcomes = watch.until(pairs, watch.synced, timeout=timeout, report=progress)
+    if output is Format.JSON:
+        show_json(Joined(cluster=member.name, host=host.name, nodes=tuple(outcomes)))
+    else:
+        say(f"{member.name} and {host.name} may read each other; the token is used up")
+        for one in outcomes:
+            say(f"  {one.node}: {'synced' if one.done else 'not synced'}: {one.why}")
+    if late := [one for one in outcomes if not one.done]:
+        raise MeshctlError(f"{late[0].node} is not synced: {late[0].why}.", Exit.NOT_READY)

@@ -1,0 +1,106 @@
+"""The first contact with a cluster that invites: nothing is sent before it is known who answers.
+
+First its authorities are asked for, of whoever answers, and the one that the token names by its
+hash is picked out. Then a new connection is made that trusts that one alone, for a name that only
+the join listener of this cluster has a certificate for. A stranger in between fails one of the two.
+"""
+
+import http.client
+import json
+import socket
+import ssl
+
+import msgspec
+from cryptography import x509
+
+from clustermesh.pki import pem_of
+from clustermesh.trust.listener import server_name
+from clustermesh.trust.messages import LONGEST, Envelope, JoinError, Sealed, pinned
+from clustermesh.trust.token import Token
+
+PATIENCE = 15.0  # seconds
+
+
+class Unreached(Exception):
+    """Nobody answers; the text is a sentence."""
+
+
+class Contact:
+    """The host at the first of a token's addresses that answers."""
+
+    def __init__(self, token: Token) -> None:
+        self._token = token
+        self._address = ""
+        self.root: x509.Certificate | None = None
+
+    def meet(self) -> x509.Certificate:
+        """The authority that the token names. Raises ``Unreached`` and ``JoinError``."""
+        why = "the token names no address: the host was started without --join-listen"
+        for address in self._token.addresses:
+            anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            anybody.check_hostname = False
+            anybody.verify_mode = ssl.CERT_NONE  # what comes is compared with the token's hash
+            try:
+                bundle = self._ask(address, anybody, "GET", "/v1/trust", b"")
+            except Unreached as error:
+                why = str(error)
+                continue
+            root = pinned(bundle, self._token.ca)
+            if root is None:
+                raise JoinError(
+                    f"{address} shows another authority than the token names: somebody is in"
+                    " between, or the host has a new authority since; nothing was sent to it"
+                )
+            self._address, self.root = address, root
+            return root
+        raise Unreached(why)
+
+    def join(self, envelope: Envelope) -> Sealed:
+        """Send the request. Raises ``Unreached`` and ``JoinError``."""
+        try:
+            return msgspec.json.decode(self._send("/v1/join", envelope), type=Sealed)
+        except msgspec.MsgspecError:
+            raise JoinError(f"{self._address} gives an answer that is none") from None
+
+    def finish(self, envelope: Envelope) -> None:
+        self._send("/v1/join/finish", envelope)
+
+    def _send(self, path: str, envelope: Envelope) -> bytes:
+        if self.root is None:
+            raise JoinError("nothing is sent to somebody unknown")
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        tls.minimum_version = ssl.TLSVersion.TLSv1_3
+        tls.load_verify_locations(cadata=pem_of(self.root).decode())
+        return self._ask(self._address, tls, "POST", path, msgspec.json.encode(envelope))
+
+    def _ask(self, address: str, tls: ssl.SSLContext, method: str, path: str, body: bytes) -> bytes:
+        host, _, port = address.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not host or not port.isdecimal():
+            raise JoinError(f"the token names the address {address!r}, which is no host:port")
+        connection = http.client.HTTPConnection(host, int(port), timeout=PATIENCE)
+        try:
+            plain = socket.create_connection((host, int(port)), timeout=PATIENCE)
+            connection.sock = tls.wrap_socket(plain, server_hostname=server_name(self._token.host))
+            connection.request(method, path, body or None)
+            response = connection.getresponse()
+            content = response.read(2 * LONGEST)
+        except ssl.SSLCertVerificationError as error:
+            raise JoinError(
+                f"{address} does not prove to be {self._token.host} ({error.verify_message}):"
+                " somebody is in between; nothing was sent to it"
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreached(f"{address} does not answer ({error})") from None
+        finally:
+            connection.close()
+        if response.status != http.client.OK:
+            raise JoinError(f"{self._token.host} refuses: {_reason(content)}")
+        return content
+
+
+def _reason(content: bytes) -> str:
+    try:
+        return str(json.loads(content)["error"])[:500]
+    except (ValueError, KeyError, TypeError):
+        return "it does not say why"
