@@ -11,6 +11,8 @@ GLOBAL, SHARED = "service.cilium.io/global", "service.cilium.io/shared"
 AFFINITY = "service.cilium.io/affinity"
 AGENTS = tuple(f"{cluster}/node-{n}/agent" for cluster in sorted(checks.BOTH) for n in checks.NODES)
 
+CACHES = tuple(f"{cluster}/kvstoremesh" for cluster in sorted(checks.BOTH))
+
 Change = tuple[tuple[str, ...], tuple[str, ...], Callable[[World], None]]
 
 
@@ -45,9 +47,11 @@ def changes() -> list[Change]:
     ]
 
 
-def under_fire(mesh: World, random: Random, *command: str) -> None:
+def under_fire(
+    mesh: World, random: Random, *command: str, targets: tuple[str, ...] = AGENTS
+) -> None:
     """A change, with agents killed before, during and after it as chance will have it."""
-    victims = random.sample(AGENTS, random.randint(1, len(AGENTS)))
+    victims = random.sample(targets, random.randint(1, len(targets)))
     before = random.random() < 0.5
     if before:
         mesh.lab("kill", *victims)
@@ -57,16 +61,16 @@ def under_fire(mesh: World, random: Random, *command: str) -> None:
         mesh.lab("kill", *victims)
     if random.random() < 0.5:  # again, while they are coming back
         mesh.lab("restart")
-        mesh.lab("kill", *random.sample(AGENTS, 1))
+        mesh.lab("kill", *random.sample(targets, 1))
     mesh.lab("restart")
 
 
-def story(mesh: World, seed: int, *, steps: int) -> None:
+def story(mesh: World, seed: int, *, steps: int, targets: tuple[str, ...] = AGENTS) -> None:
     """Some changes under fire; after each what it asks for is true, at the end everything is."""
     random = Random(seed)
     for there, back, seen in random.sample(changes(), steps):
         print(f"seed {seed}: {' '.join(there)}")
-        under_fire(mesh, random, *there)
+        under_fire(mesh, random, *there, targets=targets)
         try:
             seen(mesh)
         finally:
