@@ -9,8 +9,9 @@
             tasks.create_task(serve(surface, sockets), name="http")
 
 - ``listening(*, socket: Path | None, listen: str) -> context of list[socket.socket]`` binds, so
-  that a taken address is a ``Fault`` before anything else starts. ``listen`` is ``host:port`` or
-  empty. The unix socket is readable by its owner only and is removed at the end.
+  that a taken address is a ``Fault`` before anything else starts. ``listen`` is ``host:port``, or
+  several of them, or empty; ``:port`` is every address of the host. The unix socket is
+  readable by its owner only and is removed at the end.
 - ``serve(surface, sockets)`` answers until it is cancelled, then closes within a second. FastAPI is
   imported when the first connection comes, in a thread: it costs 0.35 s and 20 MB.
 - ``reads`` map a path to a function of the query (name -> last value) that gives a value msgspec
@@ -29,7 +30,7 @@ import asyncio
 import inspect
 import os
 import socket as sockets_
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -71,14 +72,16 @@ class Surface(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def listening(*, socket: Path | None, listen: str = "") -> Iterator[list[sockets_.socket]]:
+def listening(
+    *, socket: Path | None, listen: str | Sequence[str] = ""
+) -> Iterator[list[sockets_.socket]]:
     """Bound, listening sockets; see the module's text."""
     made: list[sockets_.socket] = []
     try:
         if socket is not None:
             made.append(_unix(socket))
-        if listen:
-            made.append(_tcp(listen))
+        addresses = [listen] if isinstance(listen, str) else listen
+        made += (_tcp(address) for address in dict.fromkeys(addresses) if address)
         yield made
     finally:
         for each in made:
@@ -113,10 +116,14 @@ def _unix(path: Path) -> sockets_.socket:
 
 def _tcp(listen: str) -> sockets_.socket:
     host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
+    if ":" not in listen or not port.isdecimal() or int(port) > 65535:
         raise Fault(f"cannot listen on {listen!r}: expected host:port, such as 0.0.0.0:9880")
     host = host.removeprefix("[").removesuffix("]")
     try:
+        if not host and sockets_.has_dualstack_ipv6():
+            return sockets_.create_server(
+                ("", int(port)), family=sockets_.AF_INET6, dualstack_ipv6=True
+            )
         family = sockets_.AF_INET6 if ":" in host else sockets_.AF_INET
         return sockets_.create_server((host, int(port)), family=family)
     except OSError as error:

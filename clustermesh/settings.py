@@ -35,7 +35,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 ENVIRONMENT: Final = "CLUSTERMESH_"
 UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+DURATION: Final = re.compile(f"(?:{PART.pattern})+")
 
 
 class SettingsError(ValueError):
@@ -215,8 +216,8 @@ def _read(field: _Field, value: object, where: str) -> object:
 
 
 def _duration(written: str, where: str) -> float:
-    if match := DURATION.fullmatch(written):
-        return float(match[1]) * UNITS[match[2]]
+    if DURATION.fullmatch(written):  # also as Go prints it: 2m30s
+        return sum(float(number) * UNITS[unit] for number, unit in PART.findall(written))
     try:
         return float(written)
     except ValueError:

@@ -11,7 +11,7 @@ from clustermesh import http, logs, process
 from clustermesh.apiserver import guard, metrics, start
 from clustermesh.apiserver.measured import Measured
 from clustermesh.health import Board, Condition
-from clustermesh.kvstoremesh import show
+from clustermesh.kvstoremesh import dialect, show
 from clustermesh.kvstoremesh.holding import Sizes
 from clustermesh.kvstoremesh.leader import Fenced, Leadership
 from clustermesh.kvstoremesh.metrics import PREFIX, State
@@ -45,16 +45,19 @@ def main() -> None:
 
 async def run(argv: Sequence[str]) -> None:
     """Everything, until cancelled. Raises ``Fault`` and ``SettingsError``."""
-    settings = load(Settings, argv, program=PROGRAM, summary=SUMMARY)
+    ours, unused = dialect.translated(argv)
+    settings = load(Settings, ours, program=PROGRAM, summary=SUMMARY)
     with logs.running(level=settings.log_level, form=settings.log_format) as control:
         if settings.validate:
             await validate(settings)
             return
         config = start.etcd_config(settings)
         log.info("starting", cluster=settings.cluster_name, version=VERSION)
+        if unused:
+            log.info("flags without a meaning here", flags=unused)
         board = Board(told=_tell)
         board.require("etcd")
-        with http.listening(socket=settings.api_socket, listen=settings.api_listen) as sockets:
+        with http.listening(socket=settings.api_socket, listen=settings.listens) as sockets:
             async with (
                 open_etcd(config, report=board.reporter("etcd")) as store,
                 asyncio.TaskGroup() as tasks,

@@ -81,6 +81,13 @@ class Settings(
         "/run/clustermesh/kvstoremesh.sock"
     )
     api_listen: Annotated[str, about("HTTP also on host:port, such as 0.0.0.0:9881")] = ""
+    api_serve_addr: Annotated[str, about("the same, under Cilium's name; localhost:9889 there")] = (
+        ""
+    )
+    prometheus_serve_addr: Annotated[str, about("the same; :9964 there, for metrics")] = ""
+    health_port: Annotated[
+        int, about("the same, on every address; 9880 or 9881 there, for health; 0: none", ge=0)
+    ] = 0
     start_timeout: Annotated[
         float, seconds("how long a start waits for etcd before it gives up", ge=1)
     ] = 60.0
@@ -99,6 +106,13 @@ class Settings(
     def max_clusters(self) -> int:
         """As ``remotes.handshake.Me`` calls it."""
         return self.max_connected_clusters
+
+    @property
+    def listens(self) -> tuple[str, ...]:
+        """Where HTTP is answered besides the socket; every address answers everything."""
+        health = f":{self.health_port}" if self.health_port else ""
+        found = (self.api_listen, self.api_serve_addr, self.prometheus_serve_addr, health)
+        return tuple(address for address in found if address)
 
     def __post_init__(self) -> None:
         """Checks across fields; raises ``ValueError`` with a sentence."""

@@ -1,6 +1,8 @@
 """The real process copies real etcds: bytes, places, order."""
 
+import asyncio
 import json
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from kvstore.client import DeleteOp, PutOp
 from kvstore.events import Put
 from tests.support import vectors
 from tests.support.apiserver import contents, recording, until
-from tests.support.etcd import Etcd, running_etcd
+from tests.support.etcd import Etcd, free_port, running_etcd
 from tests.support.kvstoremesh import SHOP, Replica, cluster, config, copied, write
 
 
@@ -120,8 +122,15 @@ async def test_what_cilium_s_tools_ask_is_answered_in_their_words(tmp_path: Path
         replica.configure("paris", source)
         replica.configure("home", source)  # the own name: ignored
         replica.configure("oslo", source)  # has no config there
-        await replica.ready("--per-cluster-ready-timeout", "100ms")
-        oslo, paris = json.loads((await replica.ask("GET /v1/cluster"))[1])
+        rest, health, scraped = free_port(), free_port(), free_port()
+        await replica.ready(
+            *("--per-cluster-ready-timeout", "100ms", "--kvstore=etcd", "--enable-gops"),
+            *(f"--kvstore-opt=etcd.config={replica.client}", "--kvstore-opt=etcd.maxInflight=10"),
+            *(f"--api-serve-addr=localhost:{rest}", f"--health-port={health}"),
+            f"--prometheus-serve-addr=:{scraped}",
+        )
+        oslo, paris = json.loads(await _get(f"http://localhost:{rest}/v1/cluster"))
+        assert await _get(f"http://127.0.0.1:{health}/readyz") == "Ready"
         assert (oslo["name"], "ready" in oslo) == ("oslo", False)
         etcd = paris.pop("status")
         assert etcd.startswith("etcd: connected to")
@@ -144,7 +153,7 @@ async def test_what_cilium_s_tools_ask_is_answered_in_their_words(tmp_path: Path
                 "endpoint-slices": None,
             },
         }
-        metrics = (await replica.ask("GET /metrics"))[1]
+        metrics = await _get(f"http://127.0.0.1:{scraped}/metrics")
         prefix = "cilium_kvstoremesh_"
         assert (
             f'{prefix}remote_clusters{{source_cluster="home",source_node_name=""}} 2.0' in metrics
@@ -157,6 +166,17 @@ async def test_what_cilium_s_tools_ask_is_answered_in_their_words(tmp_path: Path
         assert "paris     7    yes     1       1            2           2" in shown.stdout
         assert "! cluster oslo: its etcd has no cilium/cluster-config/oslo" in shown.stdout
         assert shown.returncode == 1
+
+
+async def _get(url: str) -> str:
+    """What is answered over TCP."""
+
+    def read() -> str:
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  # http, from above
+            text: str = answer.read().decode()
+            return text
+
+    return await asyncio.to_thread(read)
 
 
 async def test_validate_names_every_fault_and_writes_nothing(tmp_path: Path) -> None:
