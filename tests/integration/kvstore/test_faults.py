@@ -149,7 +149,7 @@ async def test_three_members_killed_in_turn() -> None:
     with running_members(3) as members:
         urls = [member.url for member in members]
         config = type(members[0].config()).of(
-            *urls, reconnect_ceiling=0.2, dial_timeout=1.0, request_timeout=1.0, qps=10_000.0
+            *urls, reconnect_ceiling=0.2, dial_timeout=5.0, request_timeout=5.0, qps=10_000.0
         )
         async with under_traffic(config, seed=9) as scene:
             for member in members:

@@ -76,7 +76,7 @@ async def test_config_comes_first_and_canaries_last_and_unknown_members_stay(
             await replica.ready()
 
             async def all_seen() -> bool:
-                return len([key for key in seen.put() if key.startswith("cilium/synced/")]) == 5
+                return len({key for key in seen.put() if key.startswith("cilium/synced/")}) == 5
 
             await until(all_seen)
         written = [key for key in seen.put() if key.startswith("cilium/")]
