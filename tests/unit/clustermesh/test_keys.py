@@ -195,6 +195,13 @@ def test_an_export_needs_its_time_and_its_type() -> None:
             keys.decode(Kind.SERVICE_EXPORTS, PARIS, key, model.encode_json(good | {field: value}))
 
 
+def test_a_number_that_no_machine_holds_is_skipped_where_nobody_reads_it() -> None:
+    config = keys.decode_config(b'{"id":7,"future":[1e400,-1E999],"capabilities":{"new":{}}}')
+    assert config.id == 7
+    with pytest.raises(BadFact, match=r"id"):
+        keys.decode_config(b'{"id":1e400}')
+
+
 def test_a_handshake_is_read_and_a_bad_one_refused() -> None:
     config = keys.decode_config(b'{"id":7,"capabilities":{"cached":true,"future":1}}')
     assert config == model.ClusterConfig(7, model.Capabilities(cached=True))
