@@ -299,7 +299,7 @@ class Cluster:
 
     def _write(self, held: list[Manifest], *, as_yaml: bool) -> None:
         if as_yaml:
-            text = yaml.safe_dump_all(held, allow_unicode=True)
+            text = yaml.safe_dump_all(held)
         else:
             text = json.dumps({"kind": "List", "apiVersion": "v1", "items": held})
         parsed = parse(text.encode())
