@@ -33,6 +33,18 @@ CASES: Mapping[str, dict[str, Any]] = {
         "peers": ["rome", "oslo"],
         "tls": {"auto": False},
     },
+    "kvstoremesh": {
+        "cluster": {"name": "paris", "id": 7},
+        "apiserver": {"flavour": "core"},
+        "kvstoremesh": {"enabled": True, "extraArgs": ["--clustermesh-cache-ttl=10m"]},
+        "peers": ["rome"],
+        "remotes": {"rome": {"endpoints": ["https://rome.mesh.cilium.io:2379"]}},
+        "tls": {
+            "issuerRef": {"kind": "ClusterIssuer", "name": "mesh"},
+            "extraNames": ["paris.example.test"],
+            "extraIPs": ["192.0.2.9"],
+        },
+    },
     "core": {
         "cluster": {"name": "paris", "id": 7},
         "apiserver": {

@@ -16,6 +16,50 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.peers }}remote-{{ .Values.cluster.name }}{{ else }}remote{{ end }}
 {{- end }}
 
+{{/* Who the programs are to the etcds, by the middle of the Secret's name. */}}
+{{- define "clustermesh.users" -}}
+server: clustermesh-apiserver.cilium.io
+admin: admin-{{ .Values.cluster.name }}
+local: local-{{ .Values.cluster.name }}
+agent: agent-{{ .Values.cluster.name }}
+remote: {{ include "clustermesh.remoteUser" . }}
+{{- end }}
+
+{{/* What the etcd's certificate is valid for, as YAML lists. */}}
+{{- define "clustermesh.serverNames" -}}
+{{- $service := printf "clustermesh-apiserver.%s.svc" .Release.Namespace }}
+{{- concat (list "clustermesh-apiserver.cilium.io" "*.mesh.cilium.io" $service) .Values.tls.extraNames | toYaml }}
+{{- end }}
+{{- define "clustermesh.serverIPs" -}}
+{{- concat (list "127.0.0.1" "::1") .Values.tls.extraIPs | toYaml }}
+{{- end }}
+
+{{/* The Secret with the way to the other clusters themselves, not to copies of them. */}}
+{{- define "clustermesh.remotes" -}}
+{{- if .Values.kvstoremesh.enabled }}cilium-kvstoremesh{{ else }}cilium-clustermesh{{ end }}
+{{- end }}
+
+{{/* What a client of the other clusters mounts: changes appear in the running process. */}}
+{{- define "clustermesh.remotesVolume" -}}
+- name: remotes
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret:
+          name: {{ include "clustermesh.remotes" . }}
+          optional: true
+      - secret:
+          name: clustermesh-apiserver-remote-cert
+          optional: true
+          items:
+            - key: tls.key
+              path: common-etcd-client.key
+            - key: tls.crt
+              path: common-etcd-client.crt
+            - key: ca.crt
+              path: common-etcd-client-ca.crt
+{{- end }}
+
 {{/* What has to be so before anything is made. */}}
 {{- define "clustermesh.check" -}}
 {{- $name := required "cluster.name: the name of this cluster, different from all others of the mesh" .Values.cluster.name }}
@@ -27,6 +71,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- if gt (int .Values.cluster.id) (int .Values.cluster.maxConnectedClusters) }}
 {{- fail (printf "cluster.id: %d needs cluster.maxConnectedClusters 511, in all clusters of the mesh" (int .Values.cluster.id)) }}
+{{- end }}
+{{- if and .Values.kvstoremesh.enabled (not .Values.apiserver.enabled) }}
+{{- fail "kvstoremesh.enabled: it writes into the etcd of the apiserver, which is not enabled" }}
 {{- end }}
 {{- if hasKey .Values.remotes $name }}
 {{- fail (printf "remotes: %s is this cluster itself" $name) }}

@@ -15,6 +15,7 @@ from agent.settings import Settings as AgentSettings
 from clustermesh.apiserver.settings import Settings as ApiserverSettings
 from clustermesh.export import ExportSettings
 from clustermesh.export import Flavour as Exported
+from clustermesh.kvstoremesh.settings import Settings as KvstoremeshSettings
 from clustermesh.settings import load
 from clustermesh.sources.kubernetes.resources import IMPORTS, RECORDS, RESOURCES, Flavour
 from clustermesh.sources.objects import ObjectKind
@@ -54,7 +55,12 @@ def test_what_is_read_here_is_what_the_chart_renders_to(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_whatever_a_pod_mounts_is_there(case: str) -> None:
-    made = objects(case)
+    made = set(objects(case))
+    made |= {
+        ("Secret", each["spec"]["secretName"])
+        for (kind, _), each in objects(case).items()
+        if kind == "Certificate"
+    }
     auto = CASES[case].get("tls", {}).get("auto", True)
     for spec, container in containers(case):
         volumes = {each["name"]: each for each in spec["volumes"]}
@@ -92,7 +98,11 @@ def test_selectors_find_their_pods(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_programs_take_the_arguments_they_are_given(case: str) -> None:
-    known = {"clustermesh-apiserver": ApiserverSettings, "clustermesh-agent": AgentSettings}
+    known = {
+        "clustermesh-apiserver": ApiserverSettings,
+        "clustermesh-agent": AgentSettings,
+        "kvstoremesh": KvstoremeshSettings,
+    }
     asked = {"$(NODE_IP)": "192.0.2.1", "$(NODE_NAME)": "n1", "$(POD_IP)": "192.0.2.2"}
     for _, container in containers(case):
         program = container["command"][0]
@@ -106,7 +116,7 @@ def test_the_programs_take_the_arguments_they_are_given(case: str) -> None:
         named = {each.split("=")[0].removeprefix("--") for each in container["args"]}
         for field in msgspec.structs.fields(known[program]):
             remote = field.encode_name == "clustermesh-config" and (
-                program == "clustermesh-agent" or "mcs-api" in named
+                program != "clustermesh-apiserver" or "mcs-api" in named
             )
             if field.encode_name == "etcd-config" or remote:
                 assert field.encode_name in named
@@ -122,6 +132,51 @@ def test_etcd_client_files_are_understood(case: str, tmp_path) -> None:
                 path.write_text(text)
                 config = EtcdConfig.load(path)
                 assert [each.secure for each in config.endpoints] == [True], kind
+
+
+def test_behind_a_kvstoremesh_agents_read_their_own_cluster_alone() -> None:
+    made = objects("kvstoremesh")
+    ways = {
+        name: made["Secret", name]["stringData"]["rome"]
+        for name in ("cilium-kvstoremesh", "cilium-clustermesh")
+    }
+    assert "https://rome.mesh.cilium.io:2379" in ways["cilium-kvstoremesh"]
+    assert "https://clustermesh-apiserver.kube-system.svc:2379" in ways["cilium-clustermesh"]
+    for workload, secret in (
+        ("Deployment", "cilium-kvstoremesh"),
+        ("DaemonSet", "cilium-clustermesh"),
+    ):
+        [(_, each)] = [(name, each) for name, each in made.items() if name[0] == workload]
+        spec = each["spec"]["template"]["spec"]
+        [volume] = [each for each in spec["volumes"] if each["name"] == "remotes"]
+        files = {
+            f"/var/lib/cilium/clustermesh/{item['path']}"
+            for source in volume["projected"]["sources"]
+            for item in source["secret"].get("items", ())
+        }
+        sources = [source["secret"]["name"] for source in volume["projected"]["sources"]]
+        assert secret in sources
+        wanted = yaml.safe_load(ways[secret])
+        assert {wanted["trusted-ca-file"], wanted["cert-file"], wanted["key-file"]} <= files
+
+
+def test_cert_manager_is_asked_for_what_helm_would_make() -> None:
+    asked = {
+        each["spec"]["secretName"]: each["spec"]["commonName"]
+        for (kind, _), each in objects("kvstoremesh").items()
+        if kind == "Certificate"
+    }
+    made = {
+        name
+        for kind, name in objects("core")
+        if kind == "Secret" and name.startswith("clustermesh-apiserver-")
+    }
+    assert asked.keys() == made
+    assert asked["clustermesh-apiserver-remote-cert"] == "remote-paris"
+    assert ("Secret", "clustermesh-ca") not in objects("kvstoremesh")
+    server = objects("kvstoremesh")["Certificate", "clustermesh-apiserver-server-cert"]["spec"]
+    assert {"*.mesh.cilium.io", "paris.example.test"} <= set(server["dnsNames"])
+    assert {"127.0.0.1", "::1", "192.0.2.9"} == set(server["ipAddresses"])
 
 
 def test_peers_are_users_of_the_etcd() -> None:
