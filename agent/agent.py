@@ -19,7 +19,7 @@ from agent.audit.addresses import Here
 from agent.audit.auditor import Auditor, AuditSettings, Standing
 from agent.checkpoint import Checkpoint
 from agent.dataplane import Dataplane
-from agent.explain import explain, premises
+from agent.explain import explain, premises, trace
 from agent.explain.diagnose import Diagnoser
 from agent.explain.passing import Passing
 from agent.facts import LocalKind, Me
@@ -355,6 +355,12 @@ class Agent:
                 "/v1/audit": api.audit(self._auditor.audit),
                 "/v1/explain": explain.answer(self._dataplane.explainer, self._everybody),
                 "/v1/troubleshoot": self._diagnoser.troubleshoot,
+                "/v1/trace": trace.answer(
+                    self._me,
+                    self._datapath.maps,
+                    self._dataplane.identity,
+                    device=self._settings.device,
+                ),
                 "/v1/premises": premises.answer(
                     self._me,
                     self._dataplane.nodes,

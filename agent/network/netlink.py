@@ -10,6 +10,7 @@ import msgspec
 from pyroute2 import IPRoute, NetlinkError
 
 from agent.network.wanted import Family
+from clustermesh.tracing import Way
 
 Value = Any
 """A message of pyroute2 or an argument for it; neither has types."""
@@ -19,6 +20,8 @@ HOST_BITS: Final = {4: 32, 6: 128}
 SCOPE_LINK: Final = 253
 SCOPE_NOWHERE: Final = 255
 UNICAST: Final = 1  # RTN_UNICAST
+LOCAL: Final = 2  # RTN_LOCAL
+RTM_F_LOOKUP_TABLE: Final = 0x1000  # say in which table it was found
 ADDRESS_MODE_NONE: Final = 1  # IN6_ADDR_GEN_MODE_NONE
 IFF_UP: Final = 0x1
 IFF_NOARP: Final = 0x80
@@ -157,6 +160,22 @@ class Kernel:
         if found["type"] != UNICAST or found.get("RTA_GATEWAY"):
             return 0
         return int(found.get("RTA_OIF") or 0)
+
+    def way_to(self, address: str) -> Way:
+        """The route to an address as the kernel chooses it now."""
+        try:
+            found = next(iter(self._ipr.route("get", dst=address, flags=RTM_F_LOOKUP_TABLE)))
+        except NetlinkError as error:
+            return Way(error=os.strerror(error.code or 0))
+        link = next((it for it in self.links() if it.index == found.get("RTA_OIF")), None)
+        return Way(
+            device=link.name if link else "",
+            table=found.get("RTA_TABLE") or 0,
+            gateway=found.get("RTA_GATEWAY") or "",
+            source=found.get("RTA_PREFSRC") or "",
+            mtu=link.mtu if link else 0,
+            error="" if found["type"] in (UNICAST, LOCAL) else "unreachable",
+        )
 
     def delete_route(self, table: int, route: Route, which: Family) -> None:
         """Remove a route, whatever its scope."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry
 
 from clustermesh import http, logs, process
-from clustermesh.apiserver import joining, metrics, order, start
+from clustermesh.apiserver import joining, metrics, order, shelf, start
 from clustermesh.apiserver.access import Access
 from clustermesh.apiserver.announce import Announcement
 from clustermesh.apiserver.beacon import Beacon
@@ -107,7 +107,11 @@ class Apiserver:
             log=control,
             status=self._status,
             registry=self._registry,
-            actions={"/v1/trust/probe": self._certificates.probe, **self.joining.actions()},
+            actions={
+                "/v1/trust/probe": self._certificates.probe,
+                **self.joining.actions(),
+                **shelf.reads(self._store),
+            },
         )
 
     async def run(self) -> None:

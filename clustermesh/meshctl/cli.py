@@ -9,6 +9,7 @@ from clustermesh.meshctl import (
     connect,
     explain,
     join,
+    kvstore,
     lab,
     lists,
     monitor,
@@ -16,6 +17,7 @@ from clustermesh.meshctl import (
     rotate,
     status,
     token,
+    trace,
     troubleshoot,
 )
 from clustermesh.meshctl.output import Format, Output, say, show_json
@@ -38,6 +40,7 @@ app.command("connect")(connect.connect)
 app.command("disconnect")(connect.disconnect)
 app.command("plan")(plan.plan)
 app.command("status")(status.status)
+app.command("trace")(trace.trace)
 app.command("troubleshoot")(troubleshoot.troubleshoot)
 app.command("monitor")(monitor.monitor)
 app.command("audit")(audit.audit)
@@ -46,6 +49,8 @@ app.add_typer(explain.app, name="describe", help="The same as explain.")
 app.add_typer(lists.service_app, name="service")
 app.add_typer(lists.node_app, name="node")
 app.add_typer(lists.identity_app, name="identity")
+app.add_typer(lists.endpoint_app, name="endpoint")
+app.add_typer(kvstore.app, name="kvstore")
 app.add_typer(bpf.app, name="bpf")
 ca.app.command("rotate")(rotate.rotate)
 app.add_typer(ca.app, name="ca")

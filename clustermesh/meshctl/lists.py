@@ -1,12 +1,13 @@
 """Lists from an agent's own knowledge: services, nodes and identities of the mesh."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 import typer
 
-from clustermesh.meshctl import api
+from clustermesh.meshctl import api, endpoints
 from clustermesh.meshctl.context import MeshOption, NodeOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.meshfile import Mesh, full_name
@@ -18,6 +19,9 @@ T = TypeVar("T")
 service_app = typer.Typer(help="Services as the agents balance them.", no_args_is_help=True)
 node_app = typer.Typer(help="Nodes of the mesh as the agents know them.", no_args_is_help=True)
 identity_app = typer.Typer(help="Identities as the agents know them.", no_args_is_help=True)
+endpoint_app = typer.Typer(help="Pods' addresses, as clusters publish them.", no_args_is_help=True)
+endpoint_app.command("list")(endpoints.list_)
+endpoint_app.command("show")(endpoints.show)
 
 
 @service_app.command("list")
@@ -39,6 +43,51 @@ def identities(
     """Security identities and their labels, per node that knows them."""
     kind = tuple[IdentityStatus, ...]
     _list(open_mesh(mesh), node, output, "/v1/identities", kind, identity_table)
+
+
+@service_app.command("show")
+def show_service(
+    name: Annotated[str, typer.Argument(metavar="NAMESPACE/NAME", show_default=False)],
+    mesh: MeshOption = None,
+    node: NodeOption = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """One service, per node; `meshctl explain service` says why."""
+    namespace, slash, rest = name.partition("/")
+    if not (slash and namespace and rest):
+        raise MeshctlError(f"{name!r} is no service: expected NAMESPACE/NAME.", Exit.USAGE)
+    path = "/v1/services?" + urlencode({"namespace": namespace, "name": rest})
+    kind = tuple[ServiceStatus, ...]
+    _show(open_mesh(mesh), node, output, path, kind, service_table, what=f"service {name}")
+
+
+@node_app.command("show")
+def show_node(
+    name: Annotated[str, typer.Argument(metavar="CLUSTER/NODE", show_default=False)],
+    mesh: MeshOption = None,
+    node: NodeOption = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """One node of the mesh, as each agent knows it."""
+    cluster, slash, rest = name.partition("/")
+    if not (slash and cluster and rest):
+        raise MeshctlError(f"{name!r} is no node: expected CLUSTER/NODE.", Exit.USAGE)
+    path = "/v1/nodes?" + urlencode({"cluster": cluster, "name": rest})
+    kind = tuple[NodeStatus, ...]
+    _show(open_mesh(mesh), node, output, path, kind, node_table, what=f"node {name}")
+
+
+@identity_app.command("show")
+def show_identity(
+    number: Annotated[int, typer.Argument(metavar="NUMBER", show_default=False)],
+    mesh: MeshOption = None,
+    node: NodeOption = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """One identity and its labels, as each agent knows it."""
+    path = f"/v1/identities?id={number}"
+    kind = tuple[IdentityStatus, ...]
+    _show(open_mesh(mesh), node, output, path, kind, identity_table, what=f"identity {number}")
 
 
 def service_table(found: Sequence[ServiceStatus]) -> str:
@@ -86,6 +135,21 @@ def _backend(order: int, backend: BackendStatus) -> str:
     return f"{order} => {backend.address} ({backend.state}){where}{unused}"
 
 
+def _show(
+    mesh: Mesh,
+    node: str,
+    output: Format,
+    path: str,
+    kind: type[tuple[T, ...]],
+    render: Callable[[Sequence[T]], str],
+    *,
+    what: str,
+) -> None:
+    """As ``_list``; and when nobody who answers knows it, that is a failure."""
+    if not any(_list(mesh, node, output, path, kind, render).values()):
+        raise MeshctlError(f"no agent that was asked knows {what}.")
+
+
 def _list(
     mesh: Mesh,
     node: str,
@@ -93,7 +157,7 @@ def _list(
     path: str,
     kind: type[tuple[T, ...]],
     render: Callable[[Sequence[T]], str],
-) -> None:
+) -> dict[str, tuple[T, ...]]:
     found: dict[str, tuple[T, ...]] = {}
     silent = []
     for cluster, entry in mesh.nodes(node):
@@ -111,3 +175,4 @@ def _list(
         for line in silent:
             complain(line)
         raise MeshctlError(f"{len(silent)} of {len(mesh.nodes(node))} agents", Exit.UNREACHABLE)
+    return found

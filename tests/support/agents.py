@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 Answers = dict[str, Any]
-"""Path (without the query) to a value, or to a function of the whole path and the body."""
+"""Path (without the query) to a value, or to a function of the whole path and the body. Bytes go
+as they are, everything else as JSON."""
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -37,7 +38,8 @@ def _handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
             if isinstance(value, Callable):
                 value = value(self.path, body)
             code = 404 if value is None else 200
-            data = msgspec.json.encode({"error": "not found"} if value is None else value)
+            value = {"error": "not found"} if value is None else value
+            data = value if isinstance(value, bytes) else msgspec.json.encode(value)
             self.send_response(code)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()

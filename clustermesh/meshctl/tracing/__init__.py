@@ -1,0 +1,1 @@
+"""A packet's way, put in order and judged."""
