@@ -26,6 +26,7 @@ from agent.facts import LocalKind, Me
 from agent.monitor.monitor import Monitor
 from agent.monitor.names import Names
 from agent.network.wanted import FAMILIES, Facts, collapsed, family
+from agent.probes.knock import knock
 from agent.probes.prober import Prober, ProbeSettings
 from agent.propagation import Propagations
 from agent.remotes.hearing import Hearing
@@ -372,6 +373,7 @@ class Agent:
                 "/v1/audit": api.audit(self._auditor.repair),
                 "/v1/reach": self._diagnoser.reach,
                 **self._passing.actions(),
+                "/v1/knock": knock,
             },
         )
 

@@ -111,3 +111,11 @@ class Premises(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     kernel: str = ""
     lacking: tuple[str, ...] = ()
     node_ports_taken: tuple[str, ...] = ()
+
+
+class Knocked(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """POST /v1/knock of an agent: one TCP connection; how long it took, or why there was none."""
+
+    target: str
+    seconds: float | None = None
+    error: str = ""

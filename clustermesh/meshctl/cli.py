@@ -19,8 +19,10 @@ from clustermesh.meshctl import (
     token,
     trace,
     troubleshoot,
+    verify,
 )
 from clustermesh.meshctl.output import Format, Output, say, show_json
+from clustermesh.meshctl.sysdump.command import sysdump
 from clustermesh.version import VERSION
 
 EPILOG = (
@@ -41,6 +43,8 @@ app.command("disconnect")(connect.disconnect)
 app.command("plan")(plan.plan)
 app.command("status")(status.status)
 app.command("trace")(trace.trace)
+app.command("verify")(verify.verify)
+app.command("sysdump")(sysdump)
 app.command("troubleshoot")(troubleshoot.troubleshoot)
 app.command("monitor")(monitor.monitor)
 app.command("audit")(audit.audit)

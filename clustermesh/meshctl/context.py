@@ -25,8 +25,13 @@ NodeOption = Annotated[
 
 def open_mesh(given: Path | None) -> meshfile.Mesh:
     """The mesh meant; ``MeshctlError`` when that is not clear."""
+    return meshfile.load(mesh_path(given))
+
+
+def mesh_path(given: Path | None) -> Path:
+    """The file of the mesh meant."""
     root = lab_root()
     labs = sorted(root.glob("*/mesh.yaml")) if root.is_dir() else []
     if given is None and not labs and os.geteuid() != 0 and root.is_dir():
         raise MeshctlError(f"only root may see the labs under {root}: sudo meshctl ...")
-    return meshfile.load(meshfile.find(given, labs))
+    return meshfile.find(given, labs)

@@ -1,0 +1,1 @@
+"""One archive of everything from everywhere, without secrets."""
