@@ -12,6 +12,11 @@ from kvstore.lease import Leases
 from kvstore.watch import Report, ending
 from kvstore.wishes import Op, Wishes
 
+ALL = float("inf")
+"""A time by which every lease is due."""
+RENEWALS = 8
+"""Leases renewed between two transactions: a million keys hang on a thousand of them."""
+
 
 class PublishSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes and seconds of a publisher; the defaults are those of contract kvstore 5.2."""
@@ -234,8 +239,9 @@ class Publisher:
         )
 
     async def _write(self) -> None:
-        """Until nothing is left to do."""
+        """Until nothing is left to do. It may always be something: leases do not wait for that."""
         while self._wishes or self._unswept:
+            await self._keep_alive()
             if self._wishes:
                 await self._commit(await self._take())
             else:
@@ -264,7 +270,7 @@ class Publisher:
             await self._commit(ops[len(ops) // 2 :])
         except LeaseGone:
             self._wishes.lost_sight()
-            if not await self._keep_alive(now=float("inf")):
+            if not await self._keep_alive(now=ALL):
                 raise  # all of ours live: trying again at once would go round for ever
         except StoreError:
             self._wishes.lost_sight()
@@ -279,18 +285,21 @@ class Publisher:
         self._last = (last.key, revision if isinstance(last, PutOp) else 0)
 
     async def _keep_alive(self, now: float | None = None) -> int:
-        """Renew the leases that are due by now; the keys of those that have ended are written
-        again. How many ended.
+        """Renew the leases that are due by now, some of them if there is much to write; the keys
+        of those that have ended are written again. How many ended.
         """
         now = asyncio.get_running_loop().time() if now is None else now
         due = self._leases.due_at()
         if due is None or due > now:
             return 0
-        ended = 0
+        ended, left = 0, len(self._leases) if now == ALL else RENEWALS
         for lease in self._leases:
-            if lease.due_at() <= now and not await self._leases.renew(
-                lease, asyncio.get_running_loop().time()
-            ):
+            if lease.due_at() > now:
+                continue
+            if not left and self._wishes:
+                break
+            left -= 1
+            if not await self._leases.renew(lease, asyncio.get_running_loop().time()):
                 self._wishes.again(self._wishes.written(self._leases.lost(lease)))
                 ended += 1
         return ended
@@ -302,7 +311,7 @@ class Publisher:
         History is a line: when the last write is there, at its revision, every earlier one was kept
         too.
         """
-        await self._keep_alive(now=float("inf"))
+        await self._keep_alive(now=ALL)
         if self._last is None:
             return
         key, revision = self._last

@@ -201,6 +201,60 @@ async def test_leases_are_kept_alive() -> None:
         assert len(store.commits) == 1
 
 
+class Slow(Recorded):
+    """Every write and renewal takes a while, and time passes for the store as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.delay = 1.0
+        self.renewed: list[tuple[int, int]] = []
+        """How many transactions there had been, and which lease."""
+
+    async def commit(self, ops: Sequence[WriteOp]) -> int:
+        await asyncio.sleep(self.delay)
+        self.advance(self.delay)
+        return await super().commit(ops)
+
+    async def keep_alive(self, lease: int) -> float:
+        self.renewed.append((len(self.commits), lease))
+        await asyncio.sleep(0.1)
+        self.advance(0.1)
+        return await super().keep_alive(lease)
+
+
+@virtual
+async def test_leases_are_kept_alive_though_there_is_always_something_to_write() -> None:
+    store = Slow()
+    async with publishing(store, lease_ttl=90) as (publisher, _):
+        for turn in range(400):
+            for at in range(200):
+                publisher.put(f"k{at}", b"%d" % turn)
+            await asyncio.sleep(1)
+            assert publisher.pending
+        assert set(store._leases) == {1}, "the one lease lives, and no other was needed"
+
+
+@virtual
+async def test_many_leases_are_renewed_while_writing_goes_on() -> None:
+    store = Slow()
+    async with publishing(store, lease_ttl=900, lease_keys=2) as (publisher, _):
+        store.delay = 0.0
+        for at in range(200):
+            publisher.put(f"k{at}", b"")
+        await publisher.flushed()
+        store.delay = 1.0
+        await asyncio.sleep(298)
+        before = len(store.commits)
+        for turn in range(40):
+            publisher.put("k0", b"%d" % turn)
+            await asyncio.sleep(1)
+        renewed = [commits for commits, _ in store.renewed]
+        assert len(renewed) >= 100, "all of them"
+        assert max(renewed) - min(renewed) >= 5, "not one after the other while a wish waits"
+        assert len(store.commits) - before >= 15
+        assert len(store._leases) == 100
+
+
 @virtual
 async def test_losing_a_lease_writes_exactly_its_keys_again_and_its_canary_last() -> None:
     store = Recorded()
