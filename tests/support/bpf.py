@@ -327,7 +327,7 @@ def _in_cgroup(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    before = _own_cgroup()
+    before = own_cgroup()
     (folder / "cgroup.procs").write_text(str(os.getpid()))
     try:
         yield
@@ -335,7 +335,7 @@ def _in_cgroup(folder: Path | None) -> Iterator[None]:
         (before / "cgroup.procs").write_text(str(os.getpid()))
 
 
-def _own_cgroup() -> Path:
+def own_cgroup() -> Path:
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         number, _, path = line.split(":", 2)
         if number == "0":

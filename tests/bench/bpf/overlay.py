@@ -1,26 +1,32 @@
-"""Pod to pod through our overlay against the kernel's plain VXLAN.
+"""Pod to pod through our overlay against the kernel's plain VXLAN; a service against its backend.
 
 `python tests/bench/bpf/overlay.py`. Two devices on the same wire: ours with its programs, and an
-ordinary one with a fixed remote and number. Rounds alternate, so that a busy machine slows both;
-the ratios of the best rounds are what counts.
+ordinary one with a fixed remote and number, everything static. A global service of one remote
+backend, through our overlay, against connections to that backend's own address.
 """
 
 import argparse
-import json
+import os
 import socket
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from tests.support.bpf_nodes import Node, two_nodes
+from tests.bench.bpf import rounds
+from tests.support.bpf import child_cgroup, own_cgroup
+from tests.support.bpf_nodes import Node, family_of, two_nodes
+from tests.support.bpf_services import TCP, UDP, Lab
 
 PLAIN = {1: ("10.11.0.1", "fd00:11::1"), 2: ("10.11.0.2", "fd00:11::2")}
+VIP = ("10.96.0.10", "fd00:96::a")
+PORT = 8080
+TABLE = 1021
 
 
 def add_plain(node: Node, other: Node) -> None:
@@ -38,76 +44,131 @@ def add_plain(node: Node, other: Node) -> None:
         node.ip("neigh", "replace", theirs, *neighbour, "nud", "permanent")
 
 
-def throughput(one: Node, target: str, source: str, seconds: int) -> float:
-    """Gbit/s of one TCP stream."""
-    command = ["iperf3", "-J", "-t", str(seconds), "-c", target, "-B", source]
-    while True:
-        shown = one.run(lambda: subprocess.run(command, capture_output=True))
-        report = json.loads(shown.stdout)
-        if "error" not in report:
-            return float(report["end"]["sum_received"]["bits_per_second"]) / 1e9
-        time.sleep(0.5)  # the server is still busy with the last one
+@dataclass(frozen=True)
+class Servers:
+    """What listens at one address of the second node."""
+
+    tcp: socket.socket
+    udp: socket.socket
 
 
-def latency(one: Node, two: Node, target: str, source: str) -> float:
-    """Microseconds of one request and answer over UDP, median of many."""
-    family = socket.AF_INET6 if ":" in target else socket.AF_INET
-    server = two.run(lambda: socket.socket(family, socket.SOCK_DGRAM))
-    client = one.run(lambda: socket.socket(family, socket.SOCK_DGRAM))
-    with server, client:
-        server.bind((target, 9999))
-        client.bind((source, 0))
-        client.connect((target, 9999))
-        times = []
-        for _ in range(3000):
-            start = time.perf_counter_ns()
-            client.send(b"x")
-            _, peer = server.recvfrom(10)
-            server.sendto(b"y", peer)
-            client.recv(10)
-            times.append((time.perf_counter_ns() - start) / 1000)
-        return statistics.median(times)
+def serve(stack: ExitStack, two: Node, address: str) -> Servers:
+    made = []
+    for kind in (TCP, UDP):
+        server = two.run(lambda kind=kind: socket.socket(family_of(address), kind))
+        stack.enter_context(server)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((address, PORT))
+        made.append(server)
+    made[0].listen(1024)
+    return Servers(*made)
 
 
-def compare(what: str, ours: Callable[[], float], plain: Callable[[], float], rounds: int) -> None:
-    mine, theirs = [], []
-    for _ in range(rounds):
-        mine.append(ours())
-        theirs.append(plain())
-    best = max if "Gbit" in what else min
-    a, b = best(mine), best(theirs)
-    print(f"{what:28} ours {a:8.2f}   plain vxlan {b:8.2f}   ratio {a / b:.3f}")
+@dataclass(frozen=True)
+class Way:
+    """From the first node to a server, by an address that leads there."""
+
+    one: Node
+    servers: Servers
+    source: str
+    target: str
+    cgroup: Path | None = None
+
+    def socket(self, kind: socket.SocketKind) -> socket.socket:
+        """Made where its connections are translated, or where they are not."""
+        made = self.one.run(lambda: socket.socket(family_of(self.target), kind))
+        made.bind((self.source, 0))
+        return made
+
+    def enter(self) -> None:
+        """Sockets made from now on belong to the group of this way."""
+        group = self.cgroup or OUTSIDE
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+
+    def burst(self, stack: ExitStack) -> Callable[[], object]:
+        self.enter()
+        client = stack.enter_context(self.socket(TCP))
+        client.connect((self.target, PORT))
+        return rounds.burst(client, stack.enter_context(self.servers.tcp.accept()[0]))
+
+    def questions(self, stack: ExitStack) -> Callable[[], object]:
+        self.enter()
+        client = stack.enter_context(self.socket(UDP))
+        client.connect((self.target, PORT))
+        return rounds.questions(client, self.servers.udp)
+
+    def unconnected(self, stack: ExitStack) -> Callable[[], object]:
+        self.enter()
+        client = stack.enter_context(self.socket(UDP))
+        return rounds.unconnected(client, self.servers.udp, (self.target, PORT))
+
+    def connections(self, _: ExitStack) -> Callable[[], object]:
+        family = family_of(self.target)
+
+        def work() -> None:
+            self.one.run(
+                rounds.connections(
+                    lambda: socket.socket(family, TCP), (self.target, PORT), self.servers.tcp
+                )
+            )
+
+        return work
+
+
+OUTSIDE = own_cgroup()
+KINDS: dict[str, tuple[Callable[[Way, ExitStack], Callable[[], object]], str, float]] = {
+    "TCP, one stream": (Way.burst, "Gbit/s", rounds.BURST * 8 / 1e9),
+    "UDP, a round trip": (Way.questions, "us", 1e6 / rounds.QUESTIONS),
+    "UDP, not connected": (Way.unconnected, "us", 1e6 / rounds.QUESTIONS),
+    "TCP, a connection": (Way.connections, "us", 1e6 / rounds.CONNECTIONS),
+}
+
+
+def compare(label: str, ways: Mapping[str, Way], count: int) -> None:
+    """All kinds of work, each by all ways in turns; the last way is the reference."""
+    for kind, (make, unit, scale) in KINDS.items():
+        with ExitStack() as stack:
+            works = {name: make(way, stack) for name, way in ways.items()}
+            entering = {name: way.enter for name, way in ways.items()}
+            table = rounds.in_turns(works, count, before=entering)
+        as_figure = partial(_figure, unit=unit, scale=scale)
+        table.show(f"{label} {kind}", as_figure, unit)
+
+
+def _figure(seconds: float, *, unit: str, scale: float) -> float:
+    return scale / seconds if unit.endswith("/s") else seconds * scale
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=150)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, two_nodes(Path(folder)) as (one, two):
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        one, two = stack.enter_context(two_nodes(folder))
+        cgroup = stack.enter_context(child_cgroup(f"cm-test-{os.getpid()}-bench"))
+        stack.callback((OUTSIDE / "cgroup.procs").write_text, str(os.getpid()))
         add_plain(one, two)
         add_plain(two, one)
-        server = two.run(lambda: subprocess.Popen(["iperf3", "-s"], stdout=subprocess.DEVNULL))
-        time.sleep(0.5)
-        try:
-            for n, family in ((0, "v4"), (1, "v6")):
-                ours, plain = (one.pod4, one.pod6)[n], PLAIN[1][n]
-                to_ours, to_plain = (two.pod4, two.pod6)[n], PLAIN[2][n]
-                compare(
-                    f"TCP {family}, Gbit/s",
-                    lambda a=to_ours, b=ours: throughput(one, a, b, options.seconds),
-                    lambda a=to_plain, b=plain: throughput(one, a, b, options.seconds),
-                    options.rounds,
-                )
-                compare(
-                    f"UDP {family} round trip, us",
-                    lambda a=to_ours, b=ours: latency(one, two, a, b),
-                    lambda a=to_plain, b=plain: latency(one, two, a, b),
-                    options.rounds,
-                )
-        finally:
-            server.terminate()
-            server.wait()
+        one.datapath.attach_sock_lb(cgroup)
+        stack.callback(one.datapath.detach_sock_lb)
+        lab = Lab(one.datapath, one.namespace, cgroup)
+        for at, family in enumerate(("v4", "v6")):
+            here, there = (one.pod4, one.pod6)[at], (two.pod4, two.pod6)[at]
+            for kind in (TCP, UDP):
+                number = lab.backend(there, kind, cluster=2)
+                how = {"table": [number] * TABLE, "rev_nat": 1 + at, "port": PORT}
+                lab.service(VIP[at], kind, [number], **how)
+            pod = serve(stack, two, there)
+            plain = Way(one, serve(stack, two, PLAIN[2][at]), PLAIN[1][at], PLAIN[2][at])
+            direct = Way(one, pod, here, there)
+            service = Way(one, pod, here, VIP[at], cgroup)
+            compare(f"{family} overlay:", {"ours": direct, "plain": plain}, options.rounds)
+            compare(f"{family} service:", {"service": service, "direct": direct}, options.rounds)
+        for program in one.datapath.programs():
+            if program.runs:
+                took = program.run_seconds / program.runs * 1e9
+                print(f"{program.name:20} {took:6.0f} ns a run")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """New connections: direct, by our socket programs, and by nftables rules of kube-proxy's shape.
 
-`python tests/bench/bpf/services.py`. One run, rounds alternate, the best of each counts:
-microseconds per connection (handshake and close) from a client to a server in the next namespace,
-with 10, 1,000 and 10,000 services present; and what one run of the connect program takes, by the
-kernel's own clock.
+`python tests/bench/bpf/services.py`. Microseconds per connection (handshake and close) from a
+client to a server in the next namespace, with 10, 1,000 and 10,000 services present, in turns
+(rounds.py); CPU is the client's and the server's. And what one run of the connect program takes, by
+the kernel's own clock.
 """
 
 import argparse
@@ -15,12 +15,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
+from bpf import syscalls
 from bpf.datapath import Datapath, load
 from bpf.layout_lb import (
     BackendValue,
@@ -31,7 +33,8 @@ from bpf.layout_lb import (
     pack_table,
 )
 from bpf.specs import DatapathSettings
-from tests.support.bpf import child_cgroup, inside, netns, private_bpffs
+from tests.bench.bpf.rounds import in_turns
+from tests.support.bpf import child_cgroup, inside, netns, own_cgroup, private_bpffs
 from tests.support.bpf_packets import packed
 
 SERVER, CLIENT, PORT = "192.168.78.2", "192.168.78.1", 8080
@@ -100,16 +103,21 @@ def serve(stop: socket.socket) -> None:
                 server.accept()[0].close()
 
 
-def connect_many(targets: Sequence[tuple[str, int]]) -> float:
-    """Microseconds per connection."""
-    start = time.perf_counter()
+OUTSIDE = own_cgroup()
+
+
+def enter(group: Path) -> None:
+    """Sockets made from now on belong to this control group."""
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def connect_many(targets: Sequence[tuple[str, int]]) -> None:
     for target in targets:
         with socket.socket() as client:
             client.connect(target)
-    return (time.perf_counter() - start) / CONNECTIONS * 1e6
 
 
-def measure(datapath: Datapath, client: str, cgroup: Path, count: int, rounds: int) -> None:
+def measure(datapath: Datapath, client: str, cgroup: Path, count: int, turns: int) -> None:
     fill(datapath, count)
     rules = nft_rules(count)
 
@@ -117,44 +125,44 @@ def measure(datapath: Datapath, client: str, cgroup: Path, count: int, rounds: i
         subprocess.run(["nft", "-f", "-"], input="flush ruleset\n" + rules, text=True, check=True)
 
     inside(load_rules, namespace=client)
-    kinds = {
-        "direct": [(SERVER, PORT)] * CONNECTIONS,
+    targets = {
         "socket": [(vip(n % count), 80) for n in range(CONNECTIONS)],
         "nftables": [(vip(n % count, "10.97"), 80) for n in range(CONNECTIONS)],
+        "direct": [(SERVER, PORT)] * CONNECTIONS,
     }
-    times: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for _ in range(rounds):
-        for kind, targets in kinds.items():
-            where = cgroup if kind == "socket" else None
-            times[kind].append(
-                inside(lambda t=targets: connect_many(t), namespace=client, cgroup=where)
-            )
-    best = {kind: min(found) for kind, found in times.items()}
-    cells = [f"{kind} {took:6.1f} ({took / best['direct']:.3f})" for kind, took in best.items()]
-    shown = "   ".join(cells)
-    print(f"{count:6} services   {shown}   connect program {program_time(datapath):.0f} ns")
+
+    ways = {
+        kind: partial(inside, partial(connect_many, them), namespace=client)
+        for kind, them in targets.items()
+    }
+    groups = {kind: cgroup if kind == "socket" else OUTSIDE for kind in targets}
+    entering = {kind: partial(enter, group) for kind, group in groups.items()}
+    table = in_turns(ways, turns, before=entering)
+    table.show(f"{count} services", lambda seconds: seconds / CONNECTIONS * 1e6, "us")
+    print(f"{'':36} connect program {program_time(datapath, client, cgroup):.0f} ns a run")
 
 
-def program_time(datapath: Datapath) -> float:
-    """Nanoseconds of a run of the connect program so far."""
-    (connect,) = (program for program in datapath.programs() if program.name == "cm_connect4")
-    return connect.run_seconds / max(connect.runs, 1) * 1e9
+def program_time(datapath: Datapath, client: str, cgroup: Path) -> float:
+    """Nanoseconds of a run of the connect program, by the kernel's clock: a run of its own, since
+    counting costs something."""
 
+    def runs() -> tuple[int, float]:
+        found = next(it for it in datapath.programs() if it.name == "cm_connect4")
+        return found.runs, found.run_seconds
 
-@contextmanager
-def kernel_counts_runs() -> Iterator[None]:
-    switch = Path("/proc/sys/kernel/bpf_stats_enabled")
-    before = switch.read_text()
-    switch.write_text("1")
+    before, counting = runs(), syscalls.count_runs()
+    targets = [(vip(n % 10), 80) for n in range(CONNECTIONS)]
     try:
-        yield
+        inside(lambda: connect_many(targets), namespace=client, cgroup=cgroup)
     finally:
-        switch.write_text(before)
+        os.close(counting)
+    after = runs()
+    return (after[1] - before[1]) / (after[0] - before[0]) * 1e9
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=40)
     options = parser.parse_args()
     tag = f"cm-test-{os.getpid()}"
     with ExitStack() as stack:
@@ -180,9 +188,9 @@ def main() -> None:
         time.sleep(0.5)
         datapath = stack.enter_context(load(bpffs / "clustermesh", DatapathSettings()))
         datapath.attach_sock_lb(cgroup)
-        stack.enter_context(kernel_counts_runs())
         for count in (10, 1_000, 10_000):
             measure(datapath, client, cgroup, count, options.rounds)
+        enter(OUTSIDE)
         datapath.detach_sock_lb()
         wake.send(b"x")
         thread.join()
