@@ -8,6 +8,7 @@ import asyncio
 import gc
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,7 @@ import structlog
 from agent import api, datapath_metrics, metrics
 from agent.audit.addresses import Here
 from agent.audit.auditor import Auditor, AuditSettings, Standing
+from agent.balancing import Balancing
 from agent.checkpoint import Checkpoint
 from agent.dataplane import Dataplane
 from agent.explain import explain, premises, trace
@@ -48,6 +50,8 @@ from clustermesh.version import VERSION
 from kvstore.etcd import open_etcd
 
 if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
     from agent.network.network import Network
 
 log = structlog.get_logger()
@@ -62,10 +66,17 @@ class Agent:
     """One node's agent. Every part has one task; the parts are wired here and nowhere else."""
 
     def __init__(
-        self, settings: Settings, *, datapath: Datapath, cgroup: Path, log: Control
+        self,
+        settings: Settings,
+        *,
+        datapath: Datapath,
+        balancing: Balancing | None,
+        cgroup: Path,
+        log: Control,
     ) -> None:
         self._settings = settings
         self._datapath = datapath
+        self._balancing = balancing
         self._cgroup = cgroup
         self._control = log
         self._started = time.time()
@@ -194,6 +205,8 @@ class Agent:
             tasks.create_task(self._keep_network(), name="network")
             if not self._settings.kube_proxy_replacement:
                 tasks.create_task(self._stamp(), name="stamp")
+            if self._balancing is not None:
+                tasks.create_task(self._balancing.run(), name="connections")
             tasks.create_task(self._prober.run(), name="probes")
             tasks.create_task(self._closer.run(), name="sockets")
             tasks.create_task(self._settle(), name="settle")
@@ -214,9 +227,11 @@ class Agent:
         self._datapath.attach_sock_lb(self._cgroup)
 
     def _attach(self, ifindex: int) -> bool:
-        """Both attachments, compared in every round of the network: links can die, too."""
-        overlay = self._datapath.attach_overlay(ifindex)
-        return self._datapath.attach_sock_lb(self._cgroup) or overlay
+        """All attachments, compared in every round of the network: links can die, too."""
+        changed = self._datapath.attach_overlay(ifindex)
+        if self._balancing is not None:
+            changed = self._balancing.attach() or changed
+        return self._datapath.attach_sock_lb(self._cgroup) or changed
 
     async def _keep_network(self) -> None:
         # netlink libraries take a tenth of a second to import; the first map entry needs none
@@ -343,7 +358,7 @@ class Agent:
             status=self.status,
             registry=metrics.registry(
                 self.status,
-                lambda: datapath_metrics.families(self._datapath, self._datapath.maps.metrics),
+                self._datapath_metrics,
             ),
             reads={
                 **api.reads(
@@ -376,6 +391,11 @@ class Agent:
                 "/v1/knock": knock,
             },
         )
+
+    def _datapath_metrics(self) -> "Iterator[Metric]":
+        yield from datapath_metrics.families(self._datapath, self._datapath.maps.metrics)
+        if self._balancing is not None:
+            yield from self._balancing.families()
 
     def _everybody(self) -> list[RemoteStatus]:
         count = self._dataplane.count
@@ -415,6 +435,7 @@ class Agent:
                 *dataplane.trouble(),
                 *self._prober.trouble(),
                 *self._closer.sentences(),
+                *(self._balancing.trouble() if self._balancing is not None else ()),
                 *self._auditor.trouble(),
             ),
             refusals=tuple(dataplane.refusals),

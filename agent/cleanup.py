@@ -9,6 +9,7 @@ from agent.network import network
 from agent.network.wanted import Place
 from agent.settings import CILIUM_PINS, PINS, CleanupSettings
 from bpf import pins
+from bpf.balancer import forget_balancer
 from clustermesh.settings import load
 
 SUMMARY = (
@@ -34,6 +35,7 @@ def remove(settings: CleanupSettings) -> list[str]:
     if pins.unshare(root, settings.bpf_root / CILIUM_PINS):
         gone.append(f"their pins under {settings.bpf_root / CILIUM_PINS}")
     if root.exists():
+        forget_balancer(pins.Pins(root).balancer)
         pins.cleanup(root)
         gone.append(f"programs and maps pinned under {root}")
     place = Place(device=settings.device, table=settings.route_table)

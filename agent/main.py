@@ -1,7 +1,8 @@
 """``clustermesh-agent``: settings, refusals, then the agent until a signal; or ``cleanup``."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from clustermesh import logs  # before anything imports structlog, which it makes lighter
@@ -9,6 +10,7 @@ from clustermesh import logs  # before anything imports structlog, which it make
 # isort: split
 from agent import preflight
 from agent.agent import Agent
+from agent.balancing import Balancing
 from agent.settings import CILIUM_PINS, PINS, Settings
 from bpf import namespace, pins
 from bpf.datapath import Datapath
@@ -49,9 +51,12 @@ async def run(argv: Sequence[str]) -> None:
         listening(socket=settings.api_socket, listen=settings.api_listen) as sockets,
     ):
         preflight.check(bpf_root=settings.bpf_root, cgroup=cgroup)
-        with _datapath(settings) as datapath:
+        with _datapath(settings) as datapath, _balancing(datapath, settings) as balancing:
             _pins_for_others(datapath, settings)
-            await Agent(settings, datapath=datapath, cgroup=cgroup, log=control).run(sockets)
+            agent = Agent(
+                settings, datapath=datapath, balancing=balancing, cgroup=cgroup, log=control
+            )
+            await agent.run(sockets)
 
 
 def _datapath(settings: Settings) -> Datapath:
@@ -59,6 +64,21 @@ def _datapath(settings: Settings) -> Datapath:
         return load_datapath(settings.bpf_root / PINS, _sizes(settings))
     except (BpfError, ValueError) as error:
         raise process.Fault(str(error)) from None
+
+
+@contextmanager
+def _balancing(datapath: Datapath, settings: Settings) -> Iterator[Balancing | None]:
+    """What an earlier start had for devices that are named no more is taken away."""
+    if not settings.lb_devices:
+        datapath.forget_balancer()
+        yield None
+        return
+    try:
+        balancer = datapath.balancer()
+    except BpfError as error:
+        raise process.Fault(str(error)) from None
+    with balancer:
+        yield Balancing(balancer, settings.lb_devices, interval=settings.lb_gc_interval)
 
 
 def _pins_for_others(datapath: Datapath, settings: Settings) -> None:

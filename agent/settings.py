@@ -51,6 +51,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         int, about("room of every map, in entries; 0: each map's own default", ge=0, le=8_388_608)
     ] = 0
 
+    lb_devices: Annotated[
+        tuple[str, ...],
+        about(
+            "devices on which services are balanced packet by packet, for clients outside of the"
+            " cluster, virtual machines and forwarded traffic; empty: nowhere"
+        ),
+    ] = ()
+    lb_gc_interval: Annotated[
+        float, seconds("how often connections that have ended are forgotten", ge=0.1)
+    ] = 30.0
+
     device: Annotated[
         str, text("name of our VXLAN device", pattern=r"^[a-zA-Z][-_a-zA-Z0-9]{0,14}$")
     ] = "cm_vxlan"
@@ -146,6 +157,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
             device_port=self.device_port,
             mtu=self.mtu,
             node_ip=self.node_ip,
+            balances=bool(self.lb_devices),
         )
 
     @property
@@ -179,6 +191,8 @@ def _check(settings: Settings) -> None:
         ipaddress.ip_address(settings.node_ip)
     except ValueError:
         raise ValueError(f"node-ip: expected an address, found {settings.node_ip!r}") from None
+    if settings.device in settings.lb_devices:
+        raise ValueError(f"lb-devices: {settings.device} is our own device, services are not there")
     if settings.api_listen:
         listen(settings.api_listen)
     if settings.stamp_interval > settings.stale_after / 2:

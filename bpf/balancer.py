@@ -11,7 +11,7 @@ from bpf.clsact import AMONG_OTHERS, ensure_filter, remove_filters
 from bpf.kernel_maps import KernelMap
 from bpf.links import TCX_EGRESS, TCX_INGRESS, Hook, ensure_link, tcx_supported
 from bpf.loader import load_maps, load_programs
-from bpf.pins import Pins, remove_link
+from bpf.pins import Pins, cleanup, remove_link
 from bpf.specs import BALANCER, DatapathSettings
 
 _SIDES: Final = (
@@ -117,3 +117,16 @@ def load_balancer(pins: Pins, settings: DatapathSettings, core: Mapping[str, int
             os.close(fd)
         raise
     return Balancer(pins, settings, maps, programs)
+
+
+def forget_balancer(pins: Pins) -> bool:
+    """Detaches and removes all of it, for a node that balances no more; whether there was anything.
+
+    Filters have no pins: every device is asked.
+    """
+    if not pins.root.is_dir():
+        return False
+    cleanup(pins.root)
+    for index, _ in socket.if_nameindex():
+        remove_filters(index, priority=AMONG_OTHERS)
+    return True

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from bpf import features, syscalls
-from bpf.balancer import Balancer, load_balancer
+from bpf.balancer import Balancer, forget_balancer, load_balancer
 from bpf.clsact import ensure_filter, remove_filters
 from bpf.errors import AttachError, LoadError
 from bpf.kernel_maps import KernelCounters, KernelMap, KernelTables
@@ -17,7 +17,7 @@ from bpf.links import CGROUP_HOOKS, TCX_EGRESS, TCX_INGRESS, Hook, ensure_link, 
 from bpf.loader import load_maps, load_programs
 from bpf.maps import BpfMap, Counters, DictCounters, DictMap, DictTables, MapKind, Tables
 from bpf.monitor import Ring, monitor_state
-from bpf.pins import Pins, cleanup, remove_link, share
+from bpf.pins import Pins, remove_link, share
 from bpf.specs import MAPS, DatapathSettings, MapSpec
 from bpf.state import State
 
@@ -95,6 +95,7 @@ class Datapath:
         self._settings = settings
         self._map_fds = maps
         self._program_fds = programs
+        self._balancer: Balancer | None = None
         self._handles = {
             member: _handle(spec, maps[spec.name], settings) for member, spec in _MEMBERS.items()
         }
@@ -182,14 +183,12 @@ class Datapath:
 
     def balancer(self) -> Balancer:
         """What balances packets on devices: loaded now, for whoever asks to close."""
-        return load_balancer(self._pins.balancer, self._settings, self._map_fds)
+        self._balancer = load_balancer(self._pins.balancer, self._settings, self._map_fds)
+        return self._balancer
 
     def forget_balancer(self) -> bool:
         """Nothing of that is wanted any more; whether there was anything."""
-        found = self._pins.balancer.root.is_dir()
-        if found:
-            cleanup(self._pins.balancer.root)
-        return found
+        return forget_balancer(self._pins.balancer)
 
     def listen(self) -> Ring:
         """The ring of events, for one reader at a time."""
@@ -203,6 +202,8 @@ class Datapath:
         """With run counts and times while the kernel counts them (kernel.bpf_stats_enabled)."""
         for fd in self._program_fds.values():
             yield syscalls.program_info(fd)
+        if self._balancer is not None:
+            yield from self._balancer.programs()
 
 
 def load(root: Path, settings: DatapathSettings | None = None) -> Datapath:

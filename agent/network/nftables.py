@@ -12,7 +12,15 @@ from typing import Any, Final
 
 import msgspec
 
-from agent.network.wanted import FAMILIES, Facts, Family, Place, collapsed, of_family
+from agent.network.wanted import (
+    FAMILIES,
+    Facts,
+    Family,
+    Place,
+    collapsed,
+    of_family,
+    source_address,
+)
 
 LIBRARY: Final = "libnftables.so.1"
 JSON_OUTPUT: Final = 1 << 4  # NFT_CTX_OUTPUT_JSON; with it, input may be JSON, too
@@ -20,6 +28,8 @@ TABLE: Final = {"family": "inet", "table": "clustermesh"}
 IP: Final[dict[int, str]] = {4: "ip", 6: "ip6"}
 BEFORE_SRCNAT: Final = 90
 RAW: Final = -300
+FROM_NODE_MARK: Final = 0x1000
+"""As in bpf/src/include/packet.h."""
 
 Object = dict[str, Any]  # one member of libnftables' JSON
 
@@ -37,6 +47,8 @@ def table(place: Place, facts: Facts, *, device_port: int) -> list[Object]:
     - Packets of pods that leave by our device, or for pods that are reached without it, keep
       their source: the first chain that decides on
       a connection's address translation wins, so this one stands before everybody's (design 5).
+    - Packets that the balancer has sent on, and whose answers would not come by here, get this
+      node's address: in the mesh the one that other clusters know.
     - Where our device listens on another port than the wire's, the port of packets from and to
       mesh nodes is rewritten, without connection tracking.
     """
@@ -45,6 +57,8 @@ def table(place: Place, facts: Facts, *, device_port: int) -> list[Object]:
         objects.append(_direct(facts))
     objects.append(_chain("keep-source", "nat", "postrouting", BEFORE_SRCNAT))
     through = _match({"meta": {"key": "oifname"}}, place.device)
+    if place.balances:
+        objects += _from_node(through, facts)
     objects += [_keep_source(through, which) for which in FAMILIES]
     if facts.direct:
         objects.append(_keep_source(_match(_payload(IP[4], "daddr"), "@direct4"), 4))
@@ -57,6 +71,18 @@ def table(place: Place, facts: Facts, *, device_port: int) -> list[Object]:
             outward = _port(which, "daddr", device_port, place.wire_port)
             objects += [_rule("port-in", inward), _rule("port-out", outward)]
     return objects
+
+
+def _from_node(through: Object, facts: Facts) -> Iterator[Object]:
+    """Rules for packets with the balancer's mark."""
+    marked = _match({"&": [{"meta": {"key": "mark"}}, FROM_NODE_MARK]}, FROM_NODE_MARK)
+    for which in FAMILIES:
+        address = source_address(facts, which)
+        if address:
+            protocol = _match({"meta": {"key": "nfproto"}}, f"ipv{which}")
+            snat = {"snat": {"family": IP[which], "addr": address}}
+            yield _rule("keep-source", [marked, through, protocol, snat])
+    yield _rule("keep-source", [marked, {"masquerade": None}])
 
 
 def _sources(facts: Facts, which: Family) -> Object:

@@ -28,6 +28,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     device_port: int = 0
     mtu: int = 0
     node_ip: str = ""
+    balances: bool = False
+    """Whether services are balanced packet by packet: some packets then need our address."""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,7 +50,7 @@ static __always_inline int refuse(struct __sk_buff *skb, const struct inner *inn
 }
 
 /* The identity as it travels: what a VNI must not say is said as world. Contract 3.1, 3.2. */
-static __always_inline __u32 wire_identity(struct ipcache_key *source, enum line *line)
+static __always_inline __u32 wire_identity(struct ipcache_key *source, __u32 mark, enum line *line)
 {
 	struct ipcache_value *known = bpf_map_lookup_elem(&cilium_ipcache, source);
 	__u32 identity = known ? known->identity : 0;
@@ -64,8 +64,8 @@ static __always_inline __u32 wire_identity(struct ipcache_key *source, enum line
 		return IDENTITY_WORLD;
 	}
 	switch (identity) {
-	case IDENTITY_HOST:
-		return IDENTITY_REMOTE_NODE;
+	case IDENTITY_HOST: /* or the client of a service, whom nobody knows over there: contract 3.8 */
+		return mark & FROM_NODE_MARK ? IDENTITY_WORLD : IDENTITY_REMOTE_NODE;
 	case IDENTITY_WORLD_IPV4:
 	case IDENTITY_WORLD_IPV6:
 		return IDENTITY_WORLD;
@@ -91,7 +91,7 @@ int cm_to_overlay(struct __sk_buff *skb)
 	if (!remote || !remote->tunnel_endpoint)
 		return refuse(skb, &inner);
 	tunnel.remote_ipv4 = bswap32(remote->tunnel_endpoint);
-	tunnel.tunnel_id = wire_identity(&inner.source, &line);
+	tunnel.tunnel_id = wire_identity(&inner.source, skb->mark, &line);
 	if (bpf_skb_set_tunnel_key(skb, &tunnel, TUNNEL_KEY_SIZE, BPF_F_ZERO_CSUM_TX) < 0)
 		return drop(skb, &inner, 0, DROP_NO_TUNNEL_KEY, EGRESS);
 	clamp(skb, &inner);

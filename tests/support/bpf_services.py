@@ -154,7 +154,13 @@ class Servers:
 
 @contextmanager
 def serving(namespace: str, addresses: list[str]) -> Iterator[None]:
-    servers = inside(lambda: Servers(addresses), namespace=namespace)
+    with running(inside(lambda: Servers(addresses), namespace=namespace)):
+        yield
+
+
+@contextmanager
+def running(servers: Servers) -> Iterator[None]:
+    """They answer meanwhile, from a thread of their own."""
     thread = threading.Thread(target=servers.run)
     thread.start()
     try:

@@ -55,7 +55,11 @@ CASES: Mapping[str, dict[str, Any]] = {
             "podAnnotations": {"c": "d"},
             "tolerations": [{"operator": "Exists"}],
         },
-        "agent": {"kubeProxyReplacement": True, "nodeSelector": {"mesh": "yes"}},
+        "agent": {
+            "kubeProxyReplacement": True,
+            "lbDevices": ["eth0", "vmbr0"],
+            "nodeSelector": {"mesh": "yes"},
+        },
         "imagePullSecrets": [{"name": "pull"}],
         "remotes": {
             "rome": {"endpoints": ["https://rome.mesh.cilium.io:2379"], "ips": ["192.0.2.5"]},

@@ -114,6 +114,20 @@ def test_a_filter_of_somebody_else_stays_in_its_place(bpffs, settings, place):
     assert filters(place, "one", "egress") == ""
 
 
+def test_filters_of_an_earlier_life_are_taken_off(bpffs, settings, place):
+    with (
+        load(bpffs / "clustermesh", replace(settings, tcx=False)) as datapath,
+        datapath.balancer() as balancer,
+    ):
+        inside(lambda: balancer.attach(devices("one", "two.7")), namespace=place)
+        with datapath.balancer() as again:
+            inside(lambda: again.attach(devices("one")), namespace=place)
+            assert filters(place, "two.7", "egress") == ""
+            assert "cm_lb_egress" in filters(place, "one", "egress")
+        assert inside(datapath.forget_balancer, namespace=place) is True
+        assert filters(place, "one", "ingress") == filters(place, "one", "egress") == ""
+
+
 def test_when_it_is_not_wanted_any_more_its_room_is_free(datapath, root, place):
     with datapath.balancer() as balancer:
         inside(lambda: balancer.attach(devices("one")), namespace=place)

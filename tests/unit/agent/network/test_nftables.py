@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 
-from agent.network.nftables import changes, keep_unheard, table
+from agent.network.nftables import Object, changes, keep_unheard, table
 from agent.network.wanted import Facts, Place, collapsed
 
 PLACE = Place(node_ip="192.0.2.1")
@@ -69,3 +69,25 @@ def test_overlapping_prefixes_are_folded() -> None:
     assert collapsed({"10.1.0.0/16", "10.1.2.0/24", "fd00::/64"}, 4) == ["10.1.0.0/16"]
     assert collapsed({"10.1.0.0/25", "10.1.0.128/25"}, 4) == ["10.1.0.0/24"]
     assert collapsed({"10.1.0.0/16", "fd00::/64"}, 6) == ["fd00::/64"]
+
+
+def test_packets_of_the_balancer_get_an_address_that_the_mesh_knows() -> None:
+    place = Place(node_ip="192.0.2.1", balances=True)
+    facts = Facts(overlay=("10.1.0.1",), sources=FACTS.sources)
+    rules = [it["rule"]["expr"] for it in table(place, facts, device_port=8472) if "rule" in it]
+    ours = [it for it in rules if it[0]["match"]["right"] == 0x1000]
+    assert ours == rules[: len(ours)], "they decide before anybody else"
+    assert [it[-1] for it in ours] == [
+        {"snat": {"family": "ip", "addr": "10.1.0.1"}},
+        {"masquerade": None},
+    ]
+    assert not any(it[0]["match"]["right"] == 0x1000 for it in map(_expr, _rules(PLACE)))
+
+
+def _rules(place: Place) -> list[Object]:
+    return [it for it in table(place, FACTS, device_port=8472) if "rule" in it]
+
+
+def _expr(rule: Object) -> list[Object]:
+    found: list[Object] = rule["rule"]["expr"]
+    return found
