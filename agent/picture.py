@@ -17,6 +17,12 @@ MOST_REFUSALS = 200
 """Named in the status; more are only counted by the log."""
 
 
+def told(place: Place) -> str:
+    """``ip:port/PROTO``, and ``/i`` for clients inside where those outside have another."""
+    inside = "/i" if place.scope else ""
+    return f"{at(place.address, place.port)}/{PROTOCOL_NAMES[place.proto]}{inside}"
+
+
 class Picture:
     """Answers from present facts; it changes nothing."""
 
@@ -48,7 +54,7 @@ class Picture:
             id=self._services.programs.id_at(place),
             namespace=service.namespace,
             name=service.name,
-            frontend=f"{at(place.address, place.port)}/{PROTOCOL_NAMES[place.proto]}",
+            frontend=told(place),
             is_global=service.is_global,
             shared=service.shared,
             affinity=service.affinity,

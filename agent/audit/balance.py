@@ -264,7 +264,7 @@ def strange_matches(found: Mapping[bytes, bytes], sides: Iterable[Balance]) -> I
 def service_key(at: At, slot: int) -> bytes:
     """Contract datapath 1.3."""
     port = at.port.to_bytes(2, "big")
-    return at.address + port + pack("<HBBxx", slot, at.proto, 0)
+    return at.address + port + pack("<HBBxx", slot, at.proto, at.scope)
 
 
 def target(endpoint: Endpoint) -> Target:

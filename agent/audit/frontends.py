@@ -31,6 +31,8 @@ PROTOCOLS: Final = {"TCP": 6, "UDP": 17, "SCTP": 132}
 LONGEST_AFFINITY: Final = 0xFFFFFF
 STICKY: Final = 0x0010
 ONLY_HERE: Final = 0x1000
+OUTSIDE_HERE: Final = 0x0004
+TWO_SCOPES: Final = 0x2000
 """Flags of a master (contract datapath 1.3)."""
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
 
@@ -46,6 +48,8 @@ class At(NamedTuple):
     address: bytes
     port: int
     proto: int
+    scope: int = 0
+    """1: for clients inside, where those outside have one of their own (contract datapath 1.3)."""
 
 
 KINDS: Final[Mapping[str, int]] = {
@@ -133,11 +137,25 @@ def frontends(
         for at, frontend in places:
             known = _candidates(at, frontend.name, offers)
             known += _others(known, present.get(at, ()) if service.is_global else ())
-            here = asked if frontend.scope == Scope.CLUSTER_IP else asked._replace(only_here=False)
-            wanted = _wanted(at, name, service, known, here, given)
+            wanted = _wanted(
+                at, name, service, known, _by_scope(asked, service, at, frontend), given
+            )
             flags = wanted.flags | KINDS[frontend.scope]
+            if frontend.scope == Scope.CLUSTER_IP:
+                flags |= ONLY_HERE if asked.only_here else 0
+            elif service.external_traffic_policy == "Local":
+                flags |= OUTSIDE_HERE | TWO_SCOPES
             found.wanted[at] = msgspec.structs.replace(wanted, flags=flags)
     return found
+
+
+def _by_scope(asked: Wish, service: LocalService, at: At, frontend: Frontend) -> Wish:
+    """The internal policy is for the service's own address; at the others clients inside get any
+    endpoint, and those outside what the external policy says."""
+    if frontend.scope == Scope.CLUSTER_IP:
+        return asked
+    local = service.external_traffic_policy == "Local" and at.scope == 0
+    return asked._replace(only_here=local)
 
 
 def _wish(service: LocalService, own: str, unreadable: str) -> Wish:
@@ -165,7 +183,7 @@ def _wanted(
     return Wanted(
         at=at,
         service=name,
-        flags=sticky | (ONLY_HERE if asked.only_here else 0),
+        flags=sticky,
         timeout=min(service.session_affinity_seconds, LONGEST_AFFINITY),
         serving=serving,
         standby=frozenset(it for it in spare if it.condition == ACTIVE),
@@ -186,9 +204,11 @@ def _places(service: LocalService, *, outside: bool) -> Iterator[tuple[At, Front
             addresses = {bytes(len(it)) for it in cluster}
         else:
             addresses = {packed(frontend.address)}
-        for address in addresses if outside or frontend.scope == Scope.CLUSTER_IP else ():
-            if address:
-                yield At(address, frontend.port, proto), frontend
+        own_address = frontend.scope == Scope.CLUSTER_IP
+        parted = not own_address and service.external_traffic_policy == "Local"
+        for address in addresses if outside or own_address else ():
+            for scope in range(2 if parted else 1) if address else ():
+                yield At(address, frontend.port, proto, scope), frontend
 
 
 # --- who offers what -----------------------------------------------------------------------------

@@ -75,9 +75,9 @@ def service_maps(found: Snapshot, family: str) -> ServiceMaps:
     strange = []
     for key, value in found["services" + family].items():
         address, port, number, proto, scope, _ = unpack(f"<{size}s2sHBB2s", key)
-        at = At(address, int.from_bytes(port, "big"), proto)
+        at = At(address, int.from_bytes(port, "big"), proto, scope)
         union, count, rev_nat, flags, parked = unpack("<IH2sHH", value)
-        if scope:
+        if scope > 1:
             strange.append(key)
         elif number:
             slot = Slot(union, count, int.from_bytes(rev_nat, "big"), flags, parked)

@@ -13,9 +13,9 @@ import msgspec
 from agent.clusters import Clusters
 from agent.explain import held, rows
 from agent.facts import Me
-from agent.picture import Picture, at
+from agent.picture import Picture, at, told
 from agent.services.merge import Verdict
-from agent.services.offers import PROTOCOL_NAMES, Condition
+from agent.services.offers import Condition
 from agent.services.program import Place
 from agent.services.services import Services
 from agent.services.table import quotas
@@ -128,7 +128,7 @@ class Explainer:
             row,
             *filter(None, [rows.affinity(service.affinity, verdicts) if served else None]),
         ]
-        told = f"{at(place.address, place.port)}/{PROTOCOL_NAMES[place.proto]}"
+        spoken = told(place)
         out = [
             Candidate(address=b.address, cluster=b.cluster, state=b.state, why=b.why)
             for b in self._picture.left_out(name, place, frontend)
@@ -136,14 +136,14 @@ class Explainer:
         if reason := next((it for it in rivals if it.startswith(_spot(place))), ""):
             candidates = tuple(map(_candidate, verdicts))
             return FrontendStory(
-                frontend=told, port_name=frontend.name, candidates=(*candidates, *out),
+                frontend=spoken, port_name=frontend.name, candidates=(*candidates, *out),
                 wrong=(f"two services name this address and port: {reason}",),
             )  # fmt: skip
-        return self._compared(told, frontend, place, found, verdicts, out)
+        return self._compared(spoken, frontend, place, found, verdicts, out)
 
     def _compared(
         self,
-        told: str,
+        spoken: str,
         frontend: Frontend,
         place: Place,
         found: Sequence[Row],
@@ -158,7 +158,7 @@ class Explainer:
             wrong = list(differences(found[0], verdicts, program))
         candidates = [_candidate(verdict) for verdict in verdicts]
         return FrontendStory(
-            frontend=told,
+            frontend=spoken,
             port_name=frontend.name,
             rows=tuple(found),
             candidates=(*_placed(candidates, verdicts, program), *out),

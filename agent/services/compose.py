@@ -11,6 +11,10 @@ from bpf.layout_lb import MAX_AFFINITY_TIMEOUT, ServiceFlag
 from clustermesh.addresses import packed
 from clustermesh.local import Frontend, LocalService, Scope
 
+EXTERNAL: Final = 0
+INTERNAL: Final = 1
+"""Scopes of a frontend (contract datapath 1.3): one for all clients, or one for each kind."""
+
 MOST_SLOTS = 0xFFFF
 """Slot numbers have 16 bits."""
 
@@ -28,7 +32,8 @@ def frontends(service: LocalService, *, outside: bool = False) -> dict[Place, Fr
     """Where a service is reached; with ``outside`` also at the addresses that are meant for clients
     outside of the cluster. Headless services have no place.
 
-    An address behind source ranges is left to whoever enforces them.
+    An address behind source ranges is left to whoever enforces them. With externalTrafficPolicy
+    Local there are two of each address: for clients from outside, and for those inside.
     """
     found = {}
     for frontend in service.frontends:
@@ -40,8 +45,28 @@ def frontends(service: LocalService, *, outside: bool = False) -> dict[Place, Fr
         if frontend.scope == Scope.LOAD_BALANCER and service.load_balancer_source_ranges:
             continue
         for address in _addresses(service, frontend):
-            found[Place(address, frontend.port, proto)] = frontend
+            for scope in _scopes(service, frontend):
+                found[Place(address, frontend.port, proto, scope)] = frontend
     return found
+
+
+def only_here(service: LocalService, frontend: Frontend, scope: int) -> bool:
+    """Whether a traffic policy leaves clients of this kind the endpoints of their node only.
+
+    The internal policy is one for the service's own address: who asks in the cluster for an
+    address that is meant for outside gets any backend, as Kubernetes has it.
+    """
+    if frontend.scope == Scope.CLUSTER_IP:
+        return service.internal_traffic_policy == "Local"
+    return scope == EXTERNAL and service.external_traffic_policy == "Local"
+
+
+def _scopes(service: LocalService, frontend: Frontend) -> tuple[int, ...]:
+    return (EXTERNAL, INTERNAL) if _parted(service, frontend) else (EXTERNAL,)
+
+
+def _parted(service: LocalService, frontend: Frontend) -> bool:
+    return service.external_traffic_policy == "Local" and frontend.scope != Scope.CLUSTER_IP
 
 
 def _addresses(service: LocalService, frontend: Frontend) -> Iterable[bytes]:
@@ -123,4 +148,6 @@ def _flags(service: LocalService, frontend: Frontend) -> int:
         flags |= ServiceFlag.SESSION_AFFINITY
     if service.internal_traffic_policy == "Local" and frontend.scope == Scope.CLUSTER_IP:
         flags |= ServiceFlag.INT_LOCAL
+    if _parted(service, frontend):
+        flags |= ServiceFlag.EXT_LOCAL | ServiceFlag.TWO_SCOPES
     return int(flags)

@@ -46,14 +46,14 @@ class Consumer(NamedTuple):
     is_global: bool
     affinity: str = "none"
     only_here: bool = False
-    """internalTrafficPolicy Local: endpoints on this node or none."""
+    """A traffic policy of Local: endpoints on this node or none."""
     policy: Policy = PLAIN
 
 
 USED: Final = ""
 NOT_READY: Final = "not ready"
 TERMINATING: Final = "terminating: it keeps its connections and gets no new ones"
-NOT_HERE: Final = "internalTrafficPolicy is Local and it is not on this node"
+NOT_HERE: Final = "the traffic policy is Local and it is not on this node"
 DRAINED: Final = "its cluster has weight 0"
 UNREACHABLE: Final = "its cluster does not answer probes"
 HELD_BACK_LOCAL: Final = "affinity local: there are local backends"

@@ -33,7 +33,8 @@ MATCH = b"\0"
 
 
 class Place(NamedTuple):
-    """Where a frontend is: what a client connects to."""
+    """Where a frontend is: what a client connects to. ``scope`` 1: for clients inside, where those
+    outside have one of their own (contract datapath 1.3)."""
 
     address: bytes
     port: int

@@ -252,7 +252,8 @@ class Services:
         offers += self._remnants.at(place, self._clusters)
         offers = [offer for offer in offers if offer.cluster not in self.held]
         found = merge.candidates(frontend, place.proto, len(place.address), offers)
-        return merge.choose(found, self.facts.consumer(service, name, frontend), self._unreachable)
+        consumer = self.facts.consumer(service, name, frontend, place.scope)
+        return merge.choose(found, consumer, self._unreachable)
 
     def _ended(self, round_: Round, error: BpfError | None) -> None:
         """A round is over. What failed in company must show that it can be written alone."""

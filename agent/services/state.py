@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from agent.facts import AnyKind, Change, Me
 from agent.services import offers, policy
+from agent.services.compose import only_here
 from agent.services.merge import Consumer
 from agent.services.offers import Offer
 from agent.services.policy import PLAIN, BadPolicy, Policy
 from clustermesh.keys import Kind
-from clustermesh.local import Frontend, LocalService, Scope
+from clustermesh.local import Frontend, LocalService
 from clustermesh.model import ClusterService, EndpointSlice
 
 
@@ -158,17 +159,14 @@ class ServiceFacts:
             yield self._own[name]
         yield from self._offers.get(name, {}).values()
 
-    def consumer(self, service: LocalService, name: str, frontend: Frontend) -> Consumer:
-        """How the own cluster wants to use the service at this frontend.
-
-        The internal policy is one for the service's own address: who asks in the cluster for an
-        address that is meant for outside gets any backend, as Kubernetes has it.
-        """
-        local = service.internal_traffic_policy == "Local"
+    def consumer(
+        self, service: LocalService, name: str, frontend: Frontend, scope: int = 0
+    ) -> Consumer:
+        """How the own cluster wants to use the service at this frontend, in this scope of it."""
         return Consumer(
             is_global=service.is_global,
             affinity=service.affinity,
-            only_here=local and frontend.scope == Scope.CLUSTER_IP,
+            only_here=only_here(service, frontend, scope),
             policy=self._policies.get(name, PLAIN),
         )
 

@@ -374,12 +374,18 @@ OUT_OF_LINE(ingress6, ingress, FAMILY_IPV6)
 OUT_OF_LINE(egress4, egress, FAMILY_IPV4)
 OUT_OF_LINE(egress6, egress, FAMILY_IPV6)
 
+/* A tagged frame is for a device on top of this one, which has to be named itself. */
+static __always_inline __u32 kind(const struct __sk_buff *skb)
+{
+	return skb->vlan_present ? 0 : skb->protocol;
+}
+
 SEC("tc")
 int cm_lb_ingress(struct __sk_buff *skb)
 {
 	if (skb->pkt_type != PACKET_HOST) /* somebody else's, seen because the device listens to all */
 		return TC_NEXT;
-	switch (skb->protocol) {
+	switch (kind(skb)) {
 	case const_bswap16(ETH_P_IP):
 		return ingress4(skb);
 	case const_bswap16(ETH_P_IPV6):
@@ -392,7 +398,7 @@ int cm_lb_ingress(struct __sk_buff *skb)
 SEC("tc")
 int cm_lb_egress(struct __sk_buff *skb)
 {
-	switch (skb->protocol) {
+	switch (kind(skb)) {
 	case const_bswap16(ETH_P_IP):
 		return egress4(skb);
 	case const_bswap16(ETH_P_IPV6):

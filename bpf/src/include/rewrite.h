@@ -5,7 +5,7 @@
 #include "segment.h"
 
 enum end { SOURCE, DESTINATION };
-enum { TCP_CHECKSUM_AT = 16, UDP_CHECKSUM_AT = 6, ICMP_CHECKSUM_AT = 2 };
+enum { UDP_CHECKSUM_AT = 6, ICMP_CHECKSUM_AT = 2 };
 enum { ETHERNET = sizeof(struct ethhdr) };
 
 /* What an end of a packet is, and what it shall be. */
@@ -53,7 +53,7 @@ static __always_inline long rewrite_transport(struct __sk_buff *skb, __u8 family
 					      const struct exchange *how)
 {
 	__u64 flags = protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
-	__u32 checksum = l4 + (protocol == IPPROTO_UDP ? UDP_CHECKSUM_AT : TCP_CHECKSUM_AT);
+	__u32 checksum = l4 + (protocol == IPPROTO_UDP ? UDP_CHECKSUM_AT : TCP_CHECKSUM);
 	__u32 port = l4 + (end == SOURCE ? 0 : 2);
 
 	if (bpf_l4_csum_replace(skb, checksum, 0, address_difference(family, how),

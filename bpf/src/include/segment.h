@@ -42,24 +42,31 @@ static __always_inline int has_ports(const struct segment *segment)
 	return segment->at.protocol == IPPROTO_TCP || segment->at.protocol == IPPROTO_UDP;
 }
 
-/* Whether it is a segment or a datagram whose ports are known. Addresses are read already. */
+enum { UDP_HEADER = 8, TCP_FLAGS_TO_CHECKSUM = TCP_CHECKSUM + 2 - TCP_FLAGS };
+
+/* Whether it is a segment or a datagram whose ports are known, with as much of its header as translating it
+ * takes. Addresses are read already. */
 static __always_inline int read_ports(struct __sk_buff *skb, __u8 family, struct segment *segment)
 {
-	__be16 ports[2];
+	__u8 tcp[TCP_FLAGS_TO_CHECKSUM];
+	__be16 head[UDP_HEADER / 2];
 
 	if (has_ports(segment)) {
-		if (bpf_skb_load_bytes(skb, segment->at.l4_offset, ports, sizeof(ports)) < 0)
+		if (bpf_skb_load_bytes(skb, segment->at.l4_offset, head, sizeof(head)) < 0)
 			return 0;
-		segment->source_port = ports[0];
-		segment->destination_port = ports[1];
+		segment->source_port = head[0];
+		segment->destination_port = head[1];
 	}
 	if (family == FAMILY_IPV4 && !read_fragment(skb, segment))
 		return 0;
 	if (!has_ports(segment))
 		return 0;
-	return segment->at.protocol != IPPROTO_TCP || segment->late ||
-	       bpf_skb_load_bytes(skb, segment->at.l4_offset + TCP_FLAGS, &segment->tcp_flags,
-				  sizeof(segment->tcp_flags)) == 0;
+	if (segment->at.protocol != IPPROTO_TCP || segment->late)
+		return 1;
+	if (bpf_skb_load_bytes(skb, segment->at.l4_offset + TCP_FLAGS, tcp, sizeof(tcp)) < 0)
+		return 0;
+	segment->tcp_flags = tcp[0];
+	return 1;
 }
 
 static __always_inline int is_handshake(const struct segment *segment)

@@ -2,12 +2,17 @@
 
 import pytest
 
+from agent.audit.addresses import Here
+from agent.audit.frontends import Circumstances
+from agent.audit.judgement import Case, judge
+from agent.audit.observed import AUDITED
+from agent.audit.reading import Told
 from agent.services.compose import frontends
 from agent.services.program import Place
 from bpf.layout_lb import ServiceFlag, ServiceKey, ServiceValue
 from clustermesh.addresses import spelled
 from clustermesh.local import Frontend, LocalBackend, LocalService, NamedPort, Scope
-from tests.support.mesh import Agent
+from tests.support.mesh import NODE, NODE_IP, OWN, OWN_ID, Agent, contents
 
 CLUSTER4, CLUSTER6 = "10.96.0.10", "fd00:96::a"
 EXTERNAL, BALANCER = "192.0.2.1", "198.51.100.9"
@@ -100,3 +105,65 @@ def test_the_internal_policy_is_one_for_the_services_own_address(policy: str):
     found = masters(replaced(internal_traffic_policy=policy), every=True)
     assert found[CLUSTER4, 80].count == (1 if policy == "Local" else 2)
     assert {value.count for place, value in found.items() if place[0] != CLUSTER4} == {2}
+
+
+def by_scope(agent: Agent) -> dict[tuple[str, int], tuple[int, ServiceFlag]]:
+    """Address and scope to how many backends are used, and the flags."""
+    found = {}
+    for raw, value in agent.maps.services4.items():
+        key, master = ServiceKey.unpack(raw), ServiceValue.unpack(value)
+        if key.slot == 0:
+            found[spelled(key.address), key.scope] = master.count, ServiceFlag(master.flags)
+    return found
+
+
+def serving(service: LocalService) -> Agent:
+    return Agent(kube_proxy_replacement=True).local(service).synced("cluster-a").settle()
+
+
+def test_the_external_policy_parts_clients_outside_from_those_inside():
+    found = by_scope(serving(replaced(external_traffic_policy="Local")))
+    assert found.pop((CLUSTER4, 0)) == (2, ServiceFlag(0))
+    assert {place: count for place, (count, _) in found.items()} == {
+        (address, scope): 2 if scope else 1
+        for address in (EXTERNAL, BALANCER, NOWHERE4)
+        for scope in (0, 1)
+    }
+    parted = ServiceFlag.EXT_LOCAL | ServiceFlag.TWO_SCOPES
+    assert all(flags & parted == parted for _, flags in found.values())
+
+
+def test_a_policy_that_is_taken_back_leaves_one_scope():
+    agent = serving(replaced(external_traffic_policy="Local"))
+    agent.local(SERVICE).settle()
+    assert {scope for _, scope in by_scope(agent)} == {0}
+    assert by_scope(agent) == by_scope(serving(SERVICE))
+    for name in ("services4", "reverse_nat4", "tables4"):
+        left, fresh = (len(contents(it.maps)[name]) for it in (agent, serving(SERVICE)))
+        assert left == fresh, name
+
+
+@pytest.mark.parametrize("inside", ["Cluster", "Local"])
+@pytest.mark.parametrize("outside", ["Cluster", "Local"])
+def test_the_audit_wants_what_the_agent_writes(inside: str, outside: str):
+    service = replaced(
+        internal_traffic_policy=inside, external_traffic_policy=outside, session_affinity_seconds=9
+    )
+    written = contents(serving(service).maps)
+    found = {name: entries for name, entries in written.items() if name in AUDITED}
+    case = Case(
+        here=Here(OWN, OWN_ID, NODE, NODE_IP),
+        given=Circumstances(True, NODE),
+        own=Told(cluster=OWN, cluster_id=OWN_ID, services={"shop/cart": service}),
+        remotes=[],
+        absent={},
+        names={OWN_ID: OWN},
+        found=found,
+        table_size=251,
+    )
+    assert judge(case).drifts == []
+    for key in found["services4"]:
+        less = {**found["services4"]}
+        del less[key]
+        damaged = case._replace(found={**found, "services4": less})
+        assert key in {it.key for it in judge(damaged).drifts}
