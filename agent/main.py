@@ -1,5 +1,6 @@
 """``clustermesh-agent``: settings, refusals, then the agent until a signal; or ``cleanup``."""
 
+import asyncio
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,8 @@ async def run(argv: Sequence[str]) -> None:
     ):
         preflight.check(bpf_root=settings.bpf_root, cgroup=cgroup)
         with _datapath(settings) as datapath, _balancing(datapath, settings) as balancing:
+            if balancing is None:  # an earlier start may have had devices; it speaks netlink
+                await asyncio.to_thread(datapath.forget_balancer)
             _pins_for_others(datapath, settings)
             agent = Agent(
                 settings, datapath=datapath, balancing=balancing, cgroup=cgroup, log=control
@@ -68,9 +71,8 @@ def _datapath(settings: Settings) -> Datapath:
 
 @contextmanager
 def _balancing(datapath: Datapath, settings: Settings) -> Iterator[Balancing | None]:
-    """What an earlier start had for devices that are named no more is taken away."""
+    """What serves on the operator's devices; None when there are none."""
     if not settings.lb_devices:
-        datapath.forget_balancer()
         yield None
         return
     try:
