@@ -30,6 +30,8 @@ BEFORE_SRCNAT: Final = 90
 RAW: Final = -300
 FROM_NODE_MARK: Final = 0x1000
 """As in bpf/src/include/packet.h."""
+FROM_NODE_PORTS: Final = {"range": [32768, 65535]}
+"""No node port is among them: an answer must not be taken for a question (contract 3.8)."""
 
 Object = dict[str, Any]  # one member of libnftables' JSON
 
@@ -76,13 +78,15 @@ def table(place: Place, facts: Facts, *, device_port: int) -> list[Object]:
 def _from_node(through: Object, facts: Facts) -> Iterator[Object]:
     """Rules for packets with the balancer's mark."""
     marked = _match({"&": [{"meta": {"key": "mark"}}, FROM_NODE_MARK]}, FROM_NODE_MARK)
+    transport = _match({"meta": {"key": "l4proto"}}, {"set": ["tcp", "udp"]})
     for which in FAMILIES:
         address = source_address(facts, which)
         if address:
             protocol = _match({"meta": {"key": "nfproto"}}, f"ipv{which}")
-            snat = {"snat": {"family": IP[which], "addr": address}}
-            yield _rule("keep-source", [marked, through, protocol, snat])
-    yield _rule("keep-source", [marked, {"masquerade": None}])
+            snat = {"snat": {"family": IP[which], "addr": address, "port": FROM_NODE_PORTS}}
+            yield _rule("keep-source", [marked, transport, through, protocol, snat])
+    masquerade = {"masquerade": {"port": FROM_NODE_PORTS}}
+    yield _rule("keep-source", [marked, transport, masquerade])
 
 
 def _sources(facts: Facts, which: Family) -> Object:

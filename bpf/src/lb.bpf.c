@@ -55,12 +55,15 @@ static __always_inline int reject(struct __sk_buff *skb, struct segment *segment
 	return TC_SHOT;
 }
 
-/* Somebody else may serve connections that began before we did; whoever never stamps facts is alone. */
-static __always_inline int others_serve(void)
+/* Whether a segment of a connection that we have not seen begin may be somebody else's: of who served before
+ * us (whoever never stamps facts is alone), or, at a node's own address, the answer to the node itself. */
+static __always_inline int may_be_others(const struct segment *segment,
+					 const struct lb_service *service)
 {
 	struct cm_state *state = agent_state();
 
-	return state && state->stamp;
+	return segment->at.protocol == IPPROTO_TCP && !is_handshake(segment) &&
+	       ((state && state->stamp) || service->flags & SERVICE_NODE_PORT);
 }
 
 static __always_inline void egress_tuple(union ct_tuple *tuple, __u8 family,
@@ -190,8 +193,7 @@ static __always_inline int balance(struct __sk_buff *skb, __u8 family, struct se
 	} else {
 		struct ct_entry first;
 
-		if (segment->late ||
-		    (protocol == IPPROTO_TCP && !is_handshake(segment) && others_serve())) {
+		if (segment->late || may_be_others(segment, service)) {
 			count_lb(FORWARDED, LINE_UNKNOWN_CONNECTION);
 			return TC_NEXT;
 		}

@@ -429,6 +429,17 @@ def test_connections_that_began_before_us_are_left_to_who_serves_them(
     assert flow_of(here.arrives(sent)[1]).target == POD[family]
 
 
+@FAMILIES
+def test_a_segment_to_a_node_port_that_nobody_began_may_be_an_answer_to_the_node(
+    here: World, family
+):
+    flags = ServiceFlag.NODE_PORT
+    serve(here, family, TCP, POD[family], vip=EVERY[family], port=NODE_PORT, flags=flags)
+    answer = Flow(REMOTE[family], 443, NODE[family], NODE_PORT).packet(flags=SYN | ACK)
+    assert here.arrives(answer) == (NEXT, answer, 0)
+    assert here.connections() == {}
+
+
 def test_what_other_stations_are_sent_is_left_alone(here: World):
     serve(here, 4, TCP, POD[4])
     sent = ethernet(ask(4).packet())

@@ -78,8 +78,8 @@ def test_packets_of_the_balancer_get_an_address_that_the_mesh_knows() -> None:
     ours = [it for it in rules if it[0]["match"]["right"] == 0x1000]
     assert ours == rules[: len(ours)], "they decide before anybody else"
     assert [it[-1] for it in ours] == [
-        {"snat": {"family": "ip", "addr": "10.1.0.1"}},
-        {"masquerade": None},
+        {"snat": {"family": "ip", "addr": "10.1.0.1", "port": {"range": [32768, 65535]}}},
+        {"masquerade": {"port": {"range": [32768, 65535]}}},
     ]
     assert not any(it[0]["match"]["right"] == 0x1000 for it in map(_expr, _rules(PLACE)))
 
