@@ -37,6 +37,8 @@ class Options:
     """What differs between API servers."""
 
     watch_list: bool = True
+    knows_watch_list: bool = True
+    """False: what asks for a streamed list is passed over, as everything unknown is."""
     bookmark_every: float = 60.0
     gone_as_status: bool = False
     """410 as the answer to a watch, instead of an ERROR event inside it."""
@@ -297,7 +299,8 @@ class TestApi:
     ) -> web.StreamResponse:
         query, view = request.query, _view(request, target)
         wants_all = query.get("sendInitialEvents") == "true"
-        if query.get("resourceVersionMatch") and not (wants_all and self.options.watch_list):
+        offered = self.options.watch_list or not self.options.knows_watch_list
+        if query.get("resourceVersionMatch") and not (wants_all and offered):
             raise Refused(422, "Invalid", "sendInitialEvents: Forbidden: is forbidden for watch")
         asked = query.get("resourceVersion", "")
         if asked and not asked.isdecimal():
@@ -335,7 +338,7 @@ class TestApi:
             revision = self.store.revision
             for object_ in self.store.all(view):
                 await tell("ADDED", object_)
-            if query.get("sendInitialEvents") == "true":
+            if query.get("sendInitialEvents") == "true" and self.options.knows_watch_list:
                 await tell("BOOKMARK", _bookmark(revision, {INITIAL_END: "true"}))
         while True:
             steps, revision = self.store.since(view, revision), max(revision, self.store.revision)
