@@ -219,7 +219,8 @@ class TestApi:
             case "GET":
                 return await self._list(request, target, fault)
             case "POST":
-                body = await self._create(target, await request.json())
+                dry = "dryRun" in request.query
+                body = await self._create(target, await request.json(), dry=dry)
             case "PUT":
                 body = await self._replace(target, await request.json())
             case "PATCH":
@@ -232,7 +233,7 @@ class TestApi:
         code = 201 if request.method == "POST" else 200
         return web.json_response(_typed(target, body), status=code)
 
-    async def _create(self, target: Target, manifest: Manifest) -> Manifest:
+    async def _create(self, target: Target, manifest: Manifest, *, dry: bool) -> Manifest:
         kind = target.kind
         if kind.namespaced and ("", target.namespace) not in self.store.objects.get(
             "namespaces", {}
@@ -241,7 +242,10 @@ class TestApi:
         if kind.has_status:
             manifest = {key: value for key, value in manifest.items() if key != "status"}
         name = (target.namespace, manifest["metadata"]["name"])
-        made = await self.store.create(kind, name, self._admission.admit(kind, manifest, None))
+        admitted = self._admission.admit(kind, manifest, None)
+        if dry:
+            return admitted
+        made = await self.store.create(kind, name, admitted)
         if kind.title == CRDS.title:
             self.catalog.add(of_crd(made))
             made = {**made, "status": {"conditions": [{"type": "Established", "status": "True"}]}}
