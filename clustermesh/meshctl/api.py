@@ -1,4 +1,7 @@
-"""Talk HTTP to an agent or apiserver, over its unix socket (``unix:/path``) or TCP."""
+"""Talk HTTP to an agent or apiserver: over its unix socket (``unix:/path``), TCP, or an API server.
+
+``kube:`` URLs are made by ``kube.connection``.
+"""
 
 import http.client
 import socket
@@ -125,6 +128,10 @@ def ready(url: str, *, timeout: float = TIMEOUT) -> bool:
 def _connection(url: str, timeout: float) -> http.client.HTTPConnection:
     if url.startswith("unix:"):
         return _UnixConnection(url.removeprefix("unix:"), timeout)
+    if url.startswith("kube:"):
+        from clustermesh.meshctl.kube.connection import to_pod
+
+        return to_pod(url, timeout)
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:
         raise NoAnswer(f"{url!r} is neither unix:/PATH nor http://HOST:PORT")

@@ -1,5 +1,8 @@
 """The tree of commands; each group is a module."""
 
+import os
+from typing import Annotated
+
 import typer
 
 from clustermesh.meshctl import (
@@ -21,13 +24,14 @@ from clustermesh.meshctl import (
     troubleshoot,
     verify,
 )
+from clustermesh.meshctl.context import CHOSEN, NAMESPACE, Chosen
 from clustermesh.meshctl.output import Format, Output, say, show_json
 from clustermesh.meshctl.sysdump.command import sysdump
 from clustermesh.version import VERSION
 
 EPILOG = (
     "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not ready or not in time;"
-    " 4 an agent or apiserver does not answer; 130 interrupted."
+    " 4 an agent, apiserver or API server does not answer; 130 interrupted."
 )
 
 app = typer.Typer(
@@ -61,6 +65,29 @@ app.add_typer(ca.app, name="ca")
 app.add_typer(token.app, name="token")
 app.command("join")(join.join)
 app.add_typer(lab.app, name="lab")
+
+
+@app.callback()
+def everywhere(
+    context: Annotated[
+        list[str] | None,
+        typer.Option(help="Kubernetes context of a member, once for each; instead of --mesh."),
+    ] = None,
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="Where clustermesh-apiserver is there.")
+    ] = NAMESPACE,
+    kubeconfig: Annotated[
+        str, typer.Option(help="Else what kubectl would use.", show_default=False)
+    ] = "",
+    no_color: Annotated[bool, typer.Option("--no-color", help="As with NO_COLOR set.")] = False,  # noqa: FBT002  # typer makes it a flag
+) -> None:
+    """Connect clusters into one mesh, and see what it does.
+
+    These options may stand behind a command as well.
+    """
+    CHOSEN.set(Chosen(tuple(context or ()), namespace, kubeconfig))
+    if no_color:
+        os.environ["NO_COLOR"] = "1"  # what rich, and whatever we start, asks
 
 
 @app.command()

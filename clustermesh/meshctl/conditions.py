@@ -24,7 +24,7 @@ def judge(sides: Sequence[Side], skews: Mapping[str, float]) -> Iterator[Finding
         yield from _tunnels(one, other)
         yield from _sizes(one, other)
         yield from _endpoints(one, other)
-    if any(side.heard for side in sides):
+    if any(side.known for side in sides):
         yield Finding(
             code="PLAINTEXT",
             result=Result.WARNING,
@@ -163,7 +163,7 @@ def overhead(underlay: Underlay) -> int:
 
 
 def _underlays(side: Side) -> Iterator[tuple[Premises, Underlay]]:
-    return ((it, it.underlay) for it in side.heard if it.underlay is not None)
+    return ((it, it.underlay) for it in side.known if it.underlay is not None)
 
 
 def _both(one: Side, other: Side) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
+import yaml
 
 from clustermesh.findings import Finding
-from clustermesh.meshctl import plan, watch
+from clustermesh.meshctl import gitops, plan, watch
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.meshfile import Mesh
@@ -19,7 +20,7 @@ from clustermesh.meshctl.output import (
     say,
     show_json,
 )
-from clustermesh.meshctl.peering import Mode, peerings
+from clustermesh.meshctl.peering import Mode, Peering, peerings
 from clustermesh.meshctl.performing import (
     CONNECT,
     DISCONNECT,
@@ -34,15 +35,11 @@ Clusters = Annotated[list[str], typer.Argument(help="Two or more clusters.", sho
 Timeout = Annotated[float, typer.Option(help="Seconds to wait for the nodes; 0: do not wait.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the nodes.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")]
-Connections = Annotated[
-    Mode,
-    typer.Option(
-        "--connection-mode",
-        help="mesh: all with all; bidirectional: the first with each other one;"
-        " unicast: only the first follows the others.",
-    ),
-]
 Force = Annotated[bool, typer.Option("--force", help="Connect although a check of plan fails.")]
+Print = Annotated[
+    bool,
+    typer.Option("--print", help="Print the Secrets that the readers need; change nothing."),
+]
 Keep = Annotated[bool, typer.Option("--keep", help="Leave a connection that does not work.")]
 
 WAIT = 60.0
@@ -51,12 +48,13 @@ WAIT = 60.0
 def connect(
     clusters: Clusters,
     mesh: MeshOption = None,
-    mode: Connections = Mode.MESH,
+    mode: plan.Connections = Mode.MESH,
     wait: Wait = True,  # noqa: FBT002  # typer makes it a flag
     timeout: Timeout = WAIT,
     dry_run: DryRun = False,  # noqa: FBT002  # typer makes it a flag
     force: Force = False,  # noqa: FBT002  # typer makes it a flag
     keep: Keep = False,  # noqa: FBT002  # typer makes it a flag
+    show: Print = False,  # noqa: FBT002  # typer makes it a flag
     output: Output = Format.TABLE,
 ) -> None:
     """Let clusters follow each other, wait until every node has what the others publish, and
@@ -67,6 +65,9 @@ def connect(
     `meshctl plan`.
     """
     opened = open_mesh(mesh)
+    if show:
+        _print_secrets(peerings(opened, clusters, mode), output)
+        return
     if dry_run:
         plan.show(plan.make(opened, clusters, mode), output)
         return
@@ -107,6 +108,16 @@ def disconnect(
         waiting = timeout if wait else 0.0
         result = perform(DISCONNECT, opened, clusters, timeout=waiting, report=progress)
     _end(DISCONNECT, result, output)
+
+
+def _print_secrets(wanted: Sequence[Peering], output: Format) -> None:
+    made = list(gitops.secrets(wanted))
+    if output is Format.JSON:
+        show_json(made)
+    else:
+        say(yaml.safe_dump_all(made, sort_keys=False).rstrip())
+    for note in gitops.notes(wanted):
+        complain(note)
 
 
 def _refuse_what_cannot_work(mesh: Mesh, clusters: Sequence[str], mode: Mode) -> None:

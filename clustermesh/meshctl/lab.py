@@ -26,7 +26,7 @@ from clustermesh.lab.topology import (
 )
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.generate import generate
-from clustermesh.meshctl.output import Format, Output, Progress, columns, say, show_json
+from clustermesh.meshctl.output import Format, Output, Progress, columns, say, show_json, tell
 
 app = typer.Typer(help="A real mesh of network namespaces on this machine.", no_args_is_help=True)
 app.command()(generate)
@@ -59,6 +59,7 @@ def up(
     timeout: Annotated[float, typer.Option(help="Seconds until all must be ready.")] = (
         build.READY_TIMEOUT
     ),
+    output: Output = Format.TABLE,
 ) -> None:
     """Build a lab and wait until it is ready. Ctrl-C removes what was made."""
     wanted = chosen_topology(topology, clusters, nodes, flavour, ipv6=ipv6)
@@ -67,13 +68,13 @@ def up(
     paths = paths_of(name)
     with Progress() as progress, terminable():
         state = build.up(paths, wanted, progress, timeout=timeout)
-    for cluster, seconds in sorted(state.ready.items()):
-        say(f"{cluster}: ready after {seconds:.1f} s")
-    say(next_steps(paths, state))
+    ready = [f"{name}: ready after {took:.1f} s" for name, took in sorted(state.ready.items())]
+    told = {"name": paths.lab, "mesh": str(paths.mesh), "ready": state.ready}
+    tell(told, "\n".join([*ready, next_steps(paths, state)]), output)
 
 
 @app.command()
-def down(name: Name = "lab") -> None:
+def down(name: Name = "lab", output: Output = Format.TABLE) -> None:
     """Remove a lab, also one that is half built. Removing one that is not there is fine."""
     if os.geteuid() != 0:
         raise LabError("removing a lab needs root. Run it again as root: sudo meshctl lab down")
@@ -82,7 +83,8 @@ def down(name: Name = "lab") -> None:
         found = teardown.remains(paths)
         with Progress() as progress, teardown.uninterrupted():
             teardown.tear_down(paths, progress)
-    say(f"removed: {', '.join(found)}" if found else f"there is no lab {name!r}: nothing to remove")
+    nothing = f"there is no lab {name!r}: nothing to remove"
+    tell({"removed": found}, f"removed: {', '.join(found)}" if found else nothing, output)
 
 
 @app.command()
@@ -153,10 +155,11 @@ def annotate(
     ],
     name: Name = "lab",
     namespace: Annotated[str, typer.Option(help="Namespace of the object.")] = "default",
+    output: Output = Format.TABLE,
 ) -> None:
     """Change annotations in a manifest of the lab, in one step."""
     path = operate.annotate(paths_of(name), target, parsed_changes(changes), namespace=namespace)
-    say(f"changed {path}")
+    tell({"changed": str(path)}, f"changed {path}", output)
 
 
 @app.command()
@@ -164,11 +167,12 @@ def scale(
     target: Annotated[str, typer.Argument(help="CLUSTER/WORKLOAD.", show_default=False)],
     replicas: Annotated[int, typer.Argument(help="How many pods.", show_default=False)],
     name: Name = "lab",
+    output: Output = Format.TABLE,
 ) -> None:
     """Give a workload more or fewer pods."""
     done = operate.scale(paths_of(name), target, replicas)
-    told = [f"added {pod}" for pod in done.added] + [f"removed {pod}" for pod in done.removed]
-    say("\n".join(told) or f"{target} has {replicas} pods already")
+    text = [f"added {pod}" for pod in done.added] + [f"removed {pod}" for pod in done.removed]
+    tell(done._asdict(), "\n".join(text) or f"{target} has {replicas} pods already", output)
 
 
 @app.command()
@@ -182,13 +186,14 @@ def kill(
     name: Name = "lab",
     all_agents: Annotated[bool, typer.Option("--all-agents", help="Every agent.")] = False,  # noqa: FBT002  # typer makes it a flag
     number: Annotated[str, typer.Option("--signal", "-s", help="Name of the signal.")] = "KILL",
+    output: Output = Format.TABLE,
 ) -> None:
     """Send a signal to processes of the lab. Nobody starts them again but you."""
     if not targets and not all_agents:
         raise MeshctlError("name processes (see `meshctl lab status`) or --all-agents.", Exit.USAGE)
     sent = operate.kill(paths_of(name), targets or [], signal_of(number), all_agents=all_agents)
-    for target, alive in sent:
-        say(f"{target}: {'signalled' if alive else 'was dead already'}")
+    text = [f"{it}: {'signalled' if alive else 'was dead already'}" for it, alive in sent]
+    tell([{"target": it, "signalled": alive} for it, alive in sent], "\n".join(text), output)
 
 
 @app.command()
@@ -202,14 +207,14 @@ def restart(
         typer.Option(help="Start them under this program, as in 'strace -f -o /tmp/trace'."),
     ] = "",
     wait: Annotated[bool, typer.Option(help="Wait until they are ready.")] = True,  # noqa: FBT002  # typer makes it a flag
+    output: Output = Format.TABLE,
 ) -> None:
     """Start processes with exactly the command lines they had."""
     paths = paths_of(name)
     started = operate.restart(paths, targets or [], wrapper=wrapper.split())
-    for process in started:
-        say(f"{process.target}: started, pid {process.pid}")
-    if not started:
-        say("nothing is dead")
+    text = [f"{process.target}: started, pid {process.pid}" for process in started]
+    told = [{"target": process.target, "pid": process.pid} for process in started]
+    tell({"started": told}, "\n".join(text) or "nothing is dead", output)
     if wait and started:
         with Progress() as progress:
             operate.wait_restarted(paths, started, progress)

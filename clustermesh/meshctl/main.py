@@ -41,11 +41,12 @@ def _commands() -> None:
     from clustermesh.lab.errors import LabError
     from clustermesh.meshctl.api import NoAnswer
     from clustermesh.meshctl.cli import app
+    from clustermesh.meshctl.context import hoisted
     from clustermesh.meshctl.errors import MeshctlError
     from clustermesh.pki import CertificateError
 
     try:
-        app()
+        app(args=hoisted(sys.argv[1:]))
     except MeshctlError as error:
         _end(str(error), error.code)
     except NoAnswer as error:

@@ -12,6 +12,11 @@ from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.pki import write_private
 
 VARIABLE = "MESHCTL_MESH"
+NOWHERE = Path()
+"""A path that was not given."""
+
+_NEEDED = ("endpoints", "ca_cert", "ca_key", "config_dir", "users_file")
+_NEEDED_OF_CILIUM = ("endpoints", "ca_cert", "ca_key")
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
@@ -25,20 +30,30 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
 class Cluster(
     msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True
 ):
-    """A cluster. Paths are on this machine; ``endpoints``: how *other* clusters reach its etcd."""
+    """A cluster: by paths on this machine, or by a ``context`` of a kubeconfig.
+
+    ``endpoints``: how *other* clusters reach its etcd; had from Kubernetes when left out there.
+    ``cilium``: Cilium's own control plane keeps its etcd and the users in it. ``shared_user``: its
+    readers are all the etcd user ``remote`` (contract kvstore 7, authMode ``legacy``).
+    """
 
     name: str
     id: int
-    endpoints: tuple[str, ...]
+    endpoints: tuple[str, ...] = ()
     host_aliases: dict[str, tuple[str, ...]] = {}
-    ca_cert: Path
-    ca_key: Path
-    config_dir: Path
+    context: str = ""
+    kubeconfig: str = ""
+    namespace: str = "kube-system"
+    ca_cert: Path = NOWHERE
+    ca_key: Path = NOWHERE
+    config_dir: Path = NOWHERE
     agent_config_dir: Path | None = None
     cache_client: Path | None = None
-    users_file: Path
+    users_file: Path = NOWHERE
     apiserver: str = ""
     nodes: tuple[Node, ...] = ()
+    cilium: bool = False
+    shared_user: bool = False
 
 
 class Mesh(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
@@ -80,12 +95,18 @@ def load(path: Path) -> Mesh:
         raise MeshctlError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     except msgspec.ValidationError as error:
         raise MeshctlError(f"{path}: {error}.") from error
+    for cluster in mesh.clusters:
+        _reachable(cluster, str(path))
     _no_duplicates(mesh.clusters, str(path))
     return mesh
 
 
 def save(mesh: Mesh, path: Path) -> None:
     document = msgspec.to_builtins(mesh, enc_hook=str)
+    for cluster in document["clusters"]:
+        for field in msgspec.structs.fields(Cluster):
+            if cluster[field.encode_name] == _plain(field.default):
+                del cluster[field.encode_name]
     write_private(path, yaml.safe_dump(document, sort_keys=False).encode())
 
 
@@ -116,6 +137,22 @@ def _path(kind: type, value: object) -> Path:
     if kind is not Path or not isinstance(value, str):
         raise ValueError(f"expected a path, found {value!r}")  # msgspec adds where
     return Path(value)
+
+
+def _plain(default: object) -> object:
+    return str(default) if isinstance(default, Path) else default
+
+
+def _reachable(cluster: Cluster, where: str) -> None:
+    """Without a context, what connecting needs must be given."""
+    if cluster.context:
+        return
+    for field in _NEEDED_OF_CILIUM if cluster.cilium else _NEEDED:
+        if getattr(cluster, field) in ((), NOWHERE):
+            raise MeshctlError(
+                f"{where}: cluster {cluster.name!r} needs `{field.replace('_', '-')}`, or a"
+                " `context` of a kubeconfig."
+            )
 
 
 def _no_duplicates(clusters: Sequence[Cluster], where: str) -> None:

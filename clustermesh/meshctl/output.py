@@ -42,6 +42,14 @@ def show_json(value: object) -> None:
     say(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
+def tell(value: object, text: str, output: Format) -> None:
+    """A result, as JSON or as the text that says the same."""
+    if output is Format.JSON:
+        show_json(value)
+    else:
+        say(text)
+
+
 def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Text in columns at least 5 wide and 3 apart (contract datapath 7), a line per row."""
     lines = [list(header), *([*row] for row in rows)]

@@ -5,6 +5,7 @@ level-based: making a peering twice changes nothing the second time.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from itertools import permutations
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from clustermesh.meshctl import api
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.meshfile import Cluster, Mesh
 from clustermesh.meshctl.places import Place, Shelf, place_of
@@ -45,11 +47,6 @@ class Peering(NamedTuple):
 
     reader: Cluster
     source: Cluster
-
-    @property
-    def user(self) -> str:
-        """The certificate name and etcd user of contract kvstore 7 (authMode ``cluster``)."""
-        return f"remote-{self.reader.name}"
 
     @property
     def pair(self) -> frozenset[str]:
@@ -100,13 +97,13 @@ def making(peering: Peering) -> Iterator[Change]:
     here, there = place_of(peering.reader), place_of(peering.source)
     reader, source = peering.reader.name, peering.source.name
     yield from _certificates(peering, here, there)
-    users = there.users
-    if users is not None and not _named(there, peering.user):
+    users, user = there.users, there.user(reader)
+    if users is not None and not _named(there, user):
         yield Change(
             0,
-            f"{source}: etcd user {peering.user}, who may read ({users.where(there.users_name)})",
-            partial(_add_user, there, peering.user),
-            partial(_drop_user, there, peering.user),
+            f"{source}: etcd user {user}, who may read ({users.where(there.users_name)})",
+            partial(_add_user, there, user),
+            partial(_drop_user, there, user),
         )
     wanted = client_file(peering, here.remotes.directory)
     if here.remotes.read(source) != wanted:
@@ -117,27 +114,35 @@ def making(peering: Peering) -> Iterator[Change]:
 
 
 def unmaking(peering: Peering) -> Iterator[Change]:
-    """What is left of a peering: the client file first, so that agents drain before anything."""
-    here, there = place_of(peering.reader), place_of(peering.source)
+    """What is left of a peering: the client file first, so that agents drain before anything.
+
+    A side whose API server does not answer is left as it is: the other side is enough.
+    """
     reader, source = peering.reader.name, peering.source.name
-    if here.agents is not None and here.agents.read(source):
-        yield _put(
-            here.agents, source, None, f"{reader}: its agents read the copy of {source} no more"
-        )
-    if here.remotes.read(source):
-        yield _put(here.remotes, source, None, f"{reader}: follows {source} no more")
-    users = there.users
-    if users is not None and _named(there, peering.user):
+    with suppress(api.NoAnswer):
+        here = place_of(peering.reader)
+        if here.agents is not None and here.agents.read(source):
+            what = f"{reader}: its agents read the copy of {source} no more"
+            yield _put(here.agents, source, None, what)
+        if here.remotes.read(source):
+            yield _put(here.remotes, source, None, f"{reader}: follows {source} no more")
+        for name in (peering.ca, peering.certificate, peering.key):
+            if here.remotes.read(name):
+                what = f"{reader}: removed {here.remotes.where(name)}"
+                yield _put(here.remotes, name, None, what, order=1)._replace(what=what)
+    with suppress(api.NoAnswer):
+        yield from _revoking(peering, place_of(peering.source))
+
+
+def _revoking(peering: Peering, there: Place) -> Iterator[Change]:
+    users, user = there.users, there.user(peering.reader.name)
+    if users is not None and not there.shared_user and _named(there, user):
         yield Change(
             1,
-            f"{source}: etcd user {peering.user} removed ({users.where(there.users_name)})",
-            partial(_drop_user, there, peering.user),
-            partial(_add_user, there, peering.user),
+            f"{peering.source.name}: etcd user {user} removed ({users.where(there.users_name)})",
+            partial(_drop_user, there, user),
+            partial(_add_user, there, user),
         )
-    for name in (peering.ca, peering.certificate, peering.key):
-        if here.remotes.read(name):
-            what = f"{reader}: removed {here.remotes.where(name)}"
-            yield _put(here.remotes, name, None, what, order=1)._replace(what=what)
 
 
 def client_file(peering: Peering, directory: str) -> bytes:
@@ -155,21 +160,36 @@ def client_file(peering: Peering, directory: str) -> bytes:
     return yaml.safe_dump(document, sort_keys=False).encode()
 
 
+def certificates(peering: Peering, here: Place, there: Place) -> dict[str, bytes]:
+    """Key, certificate and CA bundle as they should be, by name. What is right is kept."""
+    authority, user = there.authority(), there.user(peering.reader.name)
+    key, certificate = here.remotes.read(peering.key), here.remotes.read(peering.certificate)
+    if not (key and authority.vouches_for_pem(certificate, user)):
+        pair = authority.client(user)
+        key, certificate = pair.key, pair.certificate
+    return {
+        peering.key: key,
+        peering.certificate: certificate,
+        peering.ca: authority.bundle,
+    }
+
+
 def _certificates(peering: Peering, here: Place, there: Place) -> Iterator[Change]:
-    authority, shelf = there.authority(), here.remotes
+    wanted, shelf = certificates(peering, here, there), here.remotes
     reader, source = peering.reader.name, peering.source.name
-    key, certificate = shelf.read(peering.key), shelf.read(peering.certificate)
-    if not (key and authority.vouches_for_pem(certificate, peering.user)):
-        pair, name = authority.client(peering.user), peering.certificate
+    pair = (peering.key, peering.certificate)
+    before = [shelf.read(name) for name in pair]
+    after = [wanted[name] for name in pair]
+    if before != after:
+        user, where = there.user(reader), shelf.where(peering.certificate)
         yield Change(
             0,
-            f"{reader}: certificate {peering.user}, issued by {source} ({shelf.where(name)})",
-            partial(_put_pair, shelf, peering, pair.key, pair.certificate),
-            partial(_put_pair, shelf, peering, key, certificate),
+            f"{reader}: certificate {user}, issued by {source} ({where})",
+            partial(_put_pair, shelf, peering, *after),
+            partial(_put_pair, shelf, peering, *before),
         )
-    if shelf.read(peering.ca) != authority.bundle:
-        what = f"{reader}: CA certificate of {source}"
-        yield _put(shelf, peering.ca, authority.bundle, what)
+    if shelf.read(peering.ca) != wanted[peering.ca]:
+        yield _put(shelf, peering.ca, wanted[peering.ca], f"{reader}: CA certificate of {source}")
 
 
 def _put(shelf: Shelf, name: str, content: bytes | None, what: str, *, order: int = 0) -> Change:

@@ -79,7 +79,8 @@ def perform(
     parted again, unless ``keep``. Raises ``MeshctlError``, ``CertificateError`` or ``OSError``.
     """
     wanted = peerings(mesh, clusters, mode)
-    known = connected(wanted)
+    pairs = {peering.pair for peering in wanted}
+    known = pairs if task.proof is None else connected(wanted)
     made = _change(planned(task, wanted), keep=known, report=report)
     if timeout <= 0:
         return Result(changes=_told(made), nodes=())

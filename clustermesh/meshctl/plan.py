@@ -1,9 +1,9 @@
 """``meshctl plan``: what connecting would change and what may keep it from working. Reads only."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -16,17 +16,32 @@ from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.meshfile import Cluster, Mesh, full_name
 from clustermesh.meshctl.output import Format, Output, say, show_json
 from clustermesh.meshctl.peering import Mode, Peering, making, peerings
+from clustermesh.meshctl.places import place_of
 from clustermesh.meshctl.premises import Side
 from clustermesh.meshctl.troubleshoot import rows
-from clustermesh.pki import Authority, CertificateError
+from clustermesh.pki import CertificateError
 from clustermesh.status import ApiserverStatus
+
+if TYPE_CHECKING:
+    from clustermesh.meshctl.kube.facts import Facts
 
 PATIENCE = 20.0
 SOON = timedelta(days=30)
 
 CATCHES_UP = frozenset({"AGENT_SILENT", "APISERVER_NOT_READY", "REACH_UNKNOWN"})
 
-Clusters = Annotated[list[str], typer.Argument(help="Two or more clusters.", show_default=False)]
+Clusters = Annotated[
+    list[str] | None,
+    typer.Argument(help="Two or more; all, when none is named.", show_default=False),
+]
+Connections = Annotated[
+    Mode,
+    typer.Option(
+        "--connection-mode",
+        help="mesh: all with all; bidirectional: the first with each other one;"
+        " unicast: only the first follows the others.",
+    ),
+]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
@@ -45,12 +60,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         return [finding for finding in self.failures if finding.code not in CATCHES_UP]
 
 
-def plan(clusters: Clusters, mesh: MeshOption = None, output: Output = Format.TABLE) -> None:
+def plan(
+    clusters: Clusters = None,
+    mesh: MeshOption = None,
+    mode: Connections = Mode.MESH,
+    output: Output = Format.TABLE,
+) -> None:
     """Say what connecting clusters would change, and check both sides. Changes nothing.
 
     Exit code 3 when a check fails.
     """
-    show(make(open_mesh(mesh), clusters), output)
+    opened = open_mesh(mesh)
+    names = clusters or [cluster.name for cluster in opened.clusters]
+    show(make(opened, names, mode), output)
 
 
 def show(made: Plan, output: Format) -> None:
@@ -77,11 +99,17 @@ def make(mesh: Mesh, names: Sequence[str], mode: Mode = Mode.MESH) -> Plan:
     """Read both sides, and of third members what may be in the way."""
     wanted = peerings(mesh, names, mode)
     skews: dict[str, float] = {}
+    facts = {cluster.name: _facts(cluster) for cluster in mesh.clusters if cluster.context}
     sides = {cluster.name: side(cluster, skews) for cluster in mesh.clusters}
+    for name, found in facts.items():
+        if found is not None:
+            sides[name] = sides[name]._replace(declared=found.premises)
     chosen = [sides[name] for name in names]
     third = [side for name, side in sides.items() if name not in names]
     findings = list(premises.judge(mesh, chosen, third))
     findings += conditions.judge(chosen, skews)
+    for each in chosen:
+        findings += _of_kubernetes(each, wanted, chosen, facts)
     findings += passing.judge(chosen)
     trusted = []
     for cluster in (side.cluster for side in chosen):
@@ -89,7 +117,8 @@ def make(mesh: Mesh, names: Sequence[str], mode: Mode = Mode.MESH) -> Plan:
         findings.append(finding)
         if finding.result is not Result.FAILED:
             trusted.append(cluster.name)
-    usable = [peering for peering in wanted if peering.source.name in trusted]
+    silent = {name for name, found in facts.items() if found is None}
+    usable = [it for it in wanted if it.source.name in trusted and it.reader.name not in silent]
     for peering in usable:
         findings += _reached(peering, sides[peering.reader.name])
     return Plan(
@@ -104,11 +133,46 @@ def side(cluster: Cluster, skews: dict[str, float]) -> Side:
     """
     nodes: dict[str, Premises | str] = {}
     for node in cluster.nodes:
+        if not node.agent:
+            continue
         name, asked = full_name(cluster, node), time.time()
         found = nodes[name] = _asked(node.agent, "/v1/premises", Premises)
         if isinstance(found, Premises) and found.clock:
             skews[name] = found.clock - (asked + time.time()) / 2
     return Side(cluster, _asked(cluster.apiserver, "/v1/status", ApiserverStatus), nodes)
+
+
+def _facts(cluster: Cluster) -> "Facts | None":
+    """None: its API server does not answer, which the findings say by themselves."""
+    from clustermesh.meshctl.kube import facts
+
+    try:
+        return facts.read(cluster)
+    except api.NoAnswer:
+        return None
+
+
+def _of_kubernetes(
+    side: Side,
+    wanted: Sequence[Peering],
+    chosen: Sequence[Side],
+    facts: "Mapping[str, Facts | None]",
+) -> Iterator[Finding]:
+    name = side.cluster.name
+    found = facts.get(name)
+    if found is not None:
+        from clustermesh.meshctl.kube import checks
+
+        readers = [it.reader.name for it in wanted if it.source.name == name]
+        others = [it for each in chosen if each is not side for it in each.known]
+        ranges = sorted({cidr for it in others for cidr in it.pod_ranges})
+        yield from checks.judge(side.cluster, found, readers, ranges)
+    elif name in facts:
+        yield Finding(
+            code="KUBERNETES_SILENT", result=Result.FAILED, where=name,
+            seen=f"the API server of context {side.cluster.context} does not answer",
+            fix="see `kubectl --context` for the same context",
+        )  # fmt: skip
 
 
 def _asked(url: str, path: str, kind: type[api.T]) -> api.T | str:
@@ -120,11 +184,11 @@ def _asked(url: str, path: str, kind: type[api.T]) -> api.T | str:
 
 def authority(cluster: Cluster, *, now: datetime | None = None) -> Finding:
     """Whether the cluster's CA can sign a certificate that will be taken."""
-    where = str(cluster.ca_cert)
+    where = f"context {cluster.context}" if cluster.context else str(cluster.ca_cert)
     fix = "give the mesh file the CA that signs the certificates of the cluster's etcd"
     try:
-        pem = Authority.load(cluster.ca_cert, cluster.ca_key).certificate
-    except CertificateError as error:
+        pem = place_of(cluster).authority().certificate
+    except (CertificateError, api.NoAnswer) as error:
         return Finding(
             code="CA_UNUSABLE", result=Result.FAILED, where=where, seen=str(error), fix=fix
         )
@@ -148,7 +212,7 @@ def _reached(peering: Peering, reader: Side) -> Iterator[Finding]:
     connected = not list(making(peering))
     for node in peering.reader.nodes:
         name = full_name(peering.reader, node)
-        if not isinstance(reader.nodes[name], Premises):
+        if not isinstance(reader.nodes.get(name), Premises):
             continue
         where = f"{name} to {peering.source.name}"
         try:
@@ -167,7 +231,7 @@ def _reachable(agent: str, source: Cluster) -> Sequence[Finding]:
     asked = Reach(
         endpoints=source.endpoints,
         host_aliases=source.host_aliases,
-        authority=source.ca_cert.read_text(encoding="ascii"),
+        authority=place_of(source).authority().bundle.decode("ascii"),
     )
     body = {"reach": msgspec.json.encode(asked).decode()}
     return api.ask(agent, "/v1/reach", body, tuple[Finding, ...], timeout=PATIENCE)

@@ -18,6 +18,13 @@ class Side(NamedTuple):
     cluster: Cluster
     apiserver: ApiserverStatus | str
     nodes: Mapping[str, Premises | str]
+    declared: Premises | None = None
+    """What its Kubernetes says of all its nodes, where that can be asked."""
+
+    @property
+    def known(self) -> list[Premises]:
+        """What its agents say and what its Kubernetes says."""
+        return [*self.heard, *([self.declared] if self.declared is not None else [])]
 
     @property
     def heard(self) -> list[Premises]:
@@ -36,7 +43,21 @@ def judge(mesh: Mesh, chosen: Sequence[Side], third: Sequence[Side]) -> Iterator
 
 def _answers(side: Side) -> Iterator[Finding]:
     name = side.cluster.name
-    if isinstance(side.apiserver, str):
+    unasked = [node.name for node in side.cluster.nodes if not node.agent]
+    if not side.cluster.apiserver:
+        unasked.insert(0, "its apiserver")
+    if unasked:
+        yield Finding(
+            code="UNASKED",
+            result=Result.WARNING,
+            where=name,
+            seen=f"no API can be asked of {', '.join(unasked)}",
+            fix="give the mesh file its URL, or let it listen on the pod's address (chart:"
+            " `listen`); Cilium's have none",
+        )
+    if not side.cluster.apiserver:
+        pass
+    elif isinstance(side.apiserver, str):
         seen = f"its apiserver: {side.apiserver}"
         yield _failed("APISERVER_SILENT", name, seen, "start clustermesh-apiserver; see its log")
     elif not side.apiserver.ready:
@@ -49,7 +70,7 @@ def _answers(side: Side) -> Iterator[Finding]:
         yield _failed(
             "AGENT_SILENT", node, f"its agent: {why}", "start clustermesh-agent on it; see its log"
         )
-    if not silent:
+    if side.nodes and not silent:
         yield _ok("AGENTS", name, f"{len(side.nodes)} answer")
 
 
@@ -80,12 +101,12 @@ def _names(mesh: Mesh, side: Side) -> Iterator[Finding]:
 
 def _sizes(mesh: Mesh, side: Side) -> Iterator[Finding]:
     wanted = mesh.max_connected_clusters
-    wrong = [found for found in side.heard if found.max_clusters != wanted]
+    wrong = [found for found in side.known if found.max_clusters != wanted]
     for found in wrong:
         seen = f"node {found.node} runs with {found.max_clusters} clusters, the mesh with {wanted}"
         fix = "start every agent and apiserver of the mesh with the same --max-connected-clusters"
         yield _failed("MAX_CLUSTERS", side.cluster.name, seen, fix)
-    if side.heard and not wrong:
+    if side.known and not wrong:
         yield _ok("MAX_CLUSTERS", side.cluster.name, f"{wanted}, as in the mesh")
 
 
@@ -121,7 +142,7 @@ def _spread(minors: Iterable[tuple[int, int]]) -> int:
 def _overlaps(chosen: Sequence[Side], third: Sequence[Side]) -> Iterator[Finding]:
     """Between every two clusters of which one is chosen."""
     for one, other in combinations([*chosen, *third], 2):
-        if one in third or not (one.heard and other.heard):
+        if one in third or not (one.known and other.known):
             continue
         where = f"{one.cluster.name} and {other.cluster.name}"
         wrong = [*_pods(where, one, other), *_hosts(where, one, other), *_hosts(where, other, one)]
@@ -142,9 +163,9 @@ def _pods(where: str, one: Side, other: Side) -> Iterator[Finding]:
 def _hosts(where: str, one: Side, other: Side) -> Iterator[Finding]:
     """Addresses of one cluster's nodes and services that the other has pods at, or nodes."""
     ranges = _ranges(other)
-    theirs = {ip for found in other.heard for ip in found.node_addresses}
-    nodes = sorted({ip for found in one.heard for ip in found.node_addresses})
-    services = sorted({ip for found in one.heard for ip in found.service_addresses})
+    theirs = {ip for found in other.known for ip in found.node_addresses}
+    nodes = sorted({ip for found in one.known for ip in found.node_addresses})
+    services = sorted({ip for found in one.known for ip in found.service_addresses})
     for ip in nodes:
         if ip in theirs and one.cluster.name < other.cluster.name:
             seen = f"{ip} is a node of both"
@@ -153,7 +174,7 @@ def _hosts(where: str, one: Side, other: Side) -> Iterator[Finding]:
             seen = f"node {ip} of {one.cluster.name} lies in pod range {taken}"
             fix = "give one of the two other addresses: packets to the node would go to pods"
             yield _failed("NODE_IN_POD_CIDR", where, f"{seen} of {other.cluster.name}", fix)
-    for ip in sorted({ip for found in other.heard for ip in found.service_addresses} & {*nodes}):
+    for ip in sorted({ip for found in other.known for ip in found.service_addresses} & {*nodes}):
         seen = f"node {ip} of {one.cluster.name} has the address of a service"
         fix = "choose another service range: connections to that node would go to the service"
         yield _failed("NODE_IS_SERVICE", where, f"{seen} of {other.cluster.name}", fix)
@@ -165,7 +186,7 @@ def _hosts(where: str, one: Side, other: Side) -> Iterator[Finding]:
 
 
 def _ranges(side: Side) -> list[Network]:
-    return [ip_network(text) for text in sorted({r for p in side.heard for r in p.pod_ranges})]
+    return [ip_network(text) for text in sorted({r for p in side.known for r in p.pod_ranges})]
 
 
 def _around(ip: str, ranges: Sequence[Network]) -> Iterator[Network]:

@@ -11,7 +11,16 @@ from clustermesh.meshctl import api
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.meshfile import Cluster, Mesh
-from clustermesh.meshctl.output import Format, Output, columns, complain, duration, say, show_json
+from clustermesh.meshctl.output import (
+    Format,
+    Output,
+    columns,
+    complain,
+    duration,
+    say,
+    show_json,
+    tell,
+)
 from clustermesh.pki import write_private
 from clustermesh.trust.ledger import Listed
 from clustermesh.trust.messages import JOIN, Envelope, Sealed
@@ -94,6 +103,7 @@ def answer(
     out: Annotated[Path | None, typer.Option("--out", help="Where the answer goes.")] = None,
     mesh: MeshOption = None,
     cluster: ClusterOption = "",
+    output: Output = Format.TABLE,
 ) -> None:
     """Answer a request to join that came as a file, as the join listener would."""
     host = own(open_mesh(mesh), cluster)
@@ -104,13 +114,14 @@ def answer(
     body = msgspec.structs.asdict(envelope)
     if envelope.purpose != JOIN:
         done = _post(host, "/v1/join", body, dict[str, str])
-        say(f"{done['joined']} has joined {host.name}")
+        tell(done, f"{done['joined']} has joined {host.name}", output)
         return
     if out is None:
         raise MeshctlError("say with --out where the answer goes.", Exit.USAGE)
     sealed = _post(host, "/v1/join", body, Sealed)
     write_private(out, msgspec.json.encode(sealed))
-    say(f"written: {out}; take it to {host.name}'s guest: meshctl join TOKEN --bundle FILE")
+    text = f"written: {out}; take it to {host.name}'s guest: meshctl join TOKEN --bundle FILE"
+    tell({"written": str(out)}, text, output)
 
 
 def own(mesh: Mesh, name: str) -> Cluster:

@@ -52,6 +52,7 @@ def pairs(mesh: Mesh, peerings: Sequence[Peering]) -> list[Pair]:
         Pair(full_name(p.reader, node), node, p.source.name, p.source.id, bits)
         for p in peerings
         for node in p.reader.nodes
+        if node.agent or node.bpf_root
     ]
 
 

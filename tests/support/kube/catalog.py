@@ -35,6 +35,8 @@ BUILT_IN = (
     Kind("", ("v1",), "services", "Service", True, True),
     Kind("", ("v1",), "secrets", "Secret", True),
     Kind("", ("v1",), "configmaps", "ConfigMap", True),
+    Kind("apps", ("v1",), "deployments", "Deployment", True, True),
+    Kind("networking.k8s.io", ("v1",), "networkpolicies", "NetworkPolicy", True),
     Kind("discovery.k8s.io", ("v1",), "endpointslices", "EndpointSlice", True),
     Kind("coordination.k8s.io", ("v1",), "leases", "Lease", True),
     Kind(RBAC, ("v1",), "clusterroles", "ClusterRole", False),

@@ -7,6 +7,7 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from tests.support.kube import store as stores
@@ -60,6 +61,8 @@ class TestApi:
     faults: Faults = field(default_factory=Faults)
     options: Options = field(default_factory=Options)
     requests: list[str] = field(default_factory=list)
+    pods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What ``pod:port`` answers to GET by way of ``pods/NAME/proxy``, by path."""
     port: int = 0
     _runner: web.AppRunner | None = None
     _open: set[asyncio.Transport] = field(default_factory=set)
@@ -115,11 +118,20 @@ class TestApi:
         user = self._user(request)
         if request.path in {"/readyz", "/livez"}:
             return web.Response(text="ok")
+        pod, proxied, path = request.path.partition("/proxy/")
+        if proxied:
+            return self._proxied(pod.rpartition("/")[2], f"/{path}")
         target = self._target(request.path)
         if not isinstance(target, Target):
             return web.json_response(target)
         self._authorize(user, request, target)
         return await self._serve(request, target, fault)
+
+    def _proxied(self, pod: str, path: str) -> web.Response:
+        value = self.pods.get(pod, {}).get(path)
+        if value is None:
+            raise Refused(503, "ServiceUnavailable", f"error trying to reach service: {pod}")
+        return web.Response(body=msgspec.json.encode(value), content_type="application/json")
 
     async def _fail(self, fault: Fault) -> web.StreamResponse:
         if fault.stall:

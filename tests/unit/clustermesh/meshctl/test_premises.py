@@ -18,7 +18,7 @@ def side(letter: str, number: int, **changes: Any) -> Side:
     name = f"cluster-{letter}"
     cluster = Cluster(
         name=name, id=number, endpoints=(), ca_cert=NOWHERE, ca_key=NOWHERE, config_dir=NOWHERE,
-        users_file=NOWHERE, nodes=(Node(name="node-1"),),
+        users_file=NOWHERE, apiserver="unix:/a", nodes=(Node(name="node-1", agent="unix:/n"),),
     )  # fmt: skip
     apiserver = ApiserverStatus(
         cluster=name, cluster_id=number, version="0.1.0", ready=True, started=0, source="", etcd=""
@@ -115,3 +115,10 @@ def test_an_apiserver_that_is_not_ready_says_why():
     (wrong,) = [one for one in found(A, B._replace(apiserver=sick)) if one.result is Result.FAILED]
     assert wrong.code == "APISERVER_NOT_READY"
     assert "etcd is read-only" in wrong.seen
+
+
+def test_those_who_cannot_be_asked_are_a_warning():
+    cluster = msgspec.structs.replace(B.cluster, apiserver="", nodes=(Node(name="node-1"),))
+    wrong = [it for it in found(A, B._replace(cluster=cluster)) if it.result is not Result.OK]
+    assert [(it.code, it.result) for it in wrong] == [("UNASKED", Result.WARNING)]
+    assert "its apiserver, node-1" in wrong[0].seen

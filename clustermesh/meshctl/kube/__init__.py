@@ -1,0 +1,1 @@
+"""Clusters that are reached by way of their Kubernetes API server."""

@@ -1,0 +1,165 @@
+"""One API server, asked as kubeconfig says; what does not work is told in one sentence.
+
+The official package reads the kubeconfig, in a process of its own (``sources.kubernetes.login``).
+"""
+
+import asyncio
+import http.client
+import json
+import ssl
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, unquote, urlsplit
+
+from clustermesh.meshctl.api import NoAnswer
+from clustermesh.meshctl.errors import Exit, MeshctlError
+from clustermesh.sources.kubernetes.access import Access, access_of, log_in
+from clustermesh.sources.kubernetes.failures import (
+    ApiFailure,
+    Conflict,
+    CredentialsError,
+    Missing,
+    failure,
+)
+from clustermesh.sources.kubernetes.settings import KubernetesSettings
+
+TIMEOUT: Final = 10.0
+SCHEME: Final = "kube:"
+
+Object = dict[str, Any]
+
+
+class Taken(MeshctlError):
+    """Somebody else was there first: read again."""
+
+
+class Connection:
+    """A context of a kubeconfig. Objects are plain dictionaries, as the API server has them."""
+
+    def __init__(self, context: str, kubeconfig: str) -> None:
+        """Raises ``MeshctlError`` when there are no credentials."""
+        self.context = context
+        self._name = f"context {context}" if context else "the current context"
+        path = Path(kubeconfig) if kubeconfig else None
+        settings = KubernetesSettings(kubeconfig=path, context=context)
+        try:
+            self._access = access_of(asyncio.run(log_in(settings)))
+        except CredentialsError as error:
+            raise MeshctlError(f"{self._name}: {error}.", Exit.USAGE) from None
+
+    @property
+    def server(self) -> str:
+        """The API server's URL."""
+        return self._access.server
+
+    def get(self, path: str) -> Object | None:
+        """The object at a path of the API; None when there is none. Raises ``NoAnswer``."""
+        try:
+            return self._call("GET", path)
+        except Missing:
+            return None
+
+    def items(self, path: str) -> list[Object]:
+        """A list; empty where the API server does not serve the kind. Raises ``NoAnswer``."""
+        found = self.get(path)
+        return list(found.get("items") or []) if found else []
+
+    def create(self, path: str, body: Object) -> None:
+        """Raises ``Taken`` when it is there already, ``NoAnswer``."""
+        self._call("POST", path, body)
+
+    def replace(self, path: str, body: Object) -> None:
+        """Raises ``Taken`` when somebody else has changed it since it was read, ``NoAnswer``."""
+        self._call("PUT", path, body)
+
+    def delete(self, path: str, version: str) -> None:
+        """Only as it was read at ``version``. What is not there is gone."""
+        try:
+            self._call("DELETE", path, {"preconditions": {"resourceVersion": version}})
+        except Missing:
+            return
+
+    def open(self, path: str, timeout: float) -> "Below":
+        """A connection on which every path is below one of the API server's."""
+        return Below(self._access, path, timeout)
+
+    def _call(self, method: str, path: str, body: Object | None = None) -> Object:
+        opened = self.open("", TIMEOUT)
+        data = None if body is None else json.dumps(body).encode()
+        kind = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            opened.request(method, path, data, {"Accept": "application/json", **kind})
+            response = opened.getresponse()
+            raw = response.read()
+            if response.status >= http.client.MULTIPLE_CHOICES:
+                raise failure(response.status, raw)
+            found: Object = json.loads(raw)
+        except Missing:
+            raise
+        except Conflict as error:
+            raise Taken(f"{self._name}: {error}.") from None
+        except ApiFailure as error:
+            raise NoAnswer(f"{self._name}: {error}") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            said = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            raise NoAnswer(f"{self._name}: {self.server} does not answer ({said})") from None
+        finally:
+            opened.close()
+        return found
+
+
+@cache
+def connection(context: str, kubeconfig: str) -> Connection:
+    """The one connection of this process for a context."""
+    return Connection(context, kubeconfig)
+
+
+class Below(http.client.HTTPSConnection):
+    """HTTP to an API server, logged in, with a path before every path."""
+
+    def __init__(self, access: Access, base: str, timeout: float) -> None:
+        parts = urlsplit(access.server)
+        self._plain = access.tls is None
+        tls = access.tls or ssl.create_default_context()
+        super().__init__(parts.hostname or "", parts.port, timeout=timeout, context=tls)
+        self._base = f"{parts.path.rstrip('/')}{base}"
+        self._login = access.headers
+        self._server_name = access.server_name
+
+    def connect(self) -> None:
+        """Without TLS where the kubeconfig says so, or with the server name that it says."""
+        http.client.HTTPConnection.connect(self)
+        if not self._plain:
+            name = self._server_name or self.host
+            self.sock = self._context.wrap_socket(self.sock, server_hostname=name)
+
+    _context: ssl.SSLContext
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        body: Any = None,  # noqa: ANN401  # the base class's signature
+        headers: Mapping[str, Any] = {},  # never changed
+        *,
+        encode_chunked: bool = False,
+    ) -> None:
+        """As the base class, further down."""
+        all_headers = {**self._login, **headers}
+        super().request(method, self._base + url, body, all_headers, encode_chunked=encode_chunked)
+
+
+def pod_url(made: Connection, kubeconfig: str, namespace: str, pod: str, port: str) -> str:
+    """``kube:`` URL by which ``api`` reaches a port of a pod."""
+    parts = (made.context, kubeconfig, namespace, pod, port)
+    return SCHEME + "/".join(quote(part, safe="") for part in parts)
+
+
+def to_pod(url: str, timeout: float) -> Below:
+    """The connection that a ``kube:`` URL names. Raises ``MeshctlError``."""
+    parts = url.removeprefix(SCHEME).split("/")
+    context, kubeconfig, namespace, pod, port = (unquote(part) for part in parts)
+    path = f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy"
+    return connection(context, kubeconfig).open(path, timeout)

@@ -1,0 +1,183 @@
+"""A cluster as its Kubernetes tells it: name, id, how its etcd and its agents are reached."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address
+from typing import Final
+
+import msgspec
+
+from clustermesh.meshctl.errors import Exit, MeshctlError
+from clustermesh.meshctl.kube.connection import Connection, Object, connection, pod_url
+from clustermesh.meshctl.kube.shelves import ObjectShelf
+from clustermesh.meshctl.meshfile import Cluster, Mesh, Node
+from clustermesh.pki import MESH_DOMAIN
+
+APISERVER: Final = "clustermesh-apiserver"
+"""Name of the Deployment and of the Service, ours and Cilium's."""
+AGENTS: Final = "clustermesh-agent"
+USERS: Final = "clustermesh-remote-users"
+LOOPBACK: Final = ("127.", "localhost", "[::1]")
+
+
+def mesh_of(contexts: Sequence[str], kubeconfig: str, namespace: str) -> Mesh:
+    """The clusters of some contexts. Raises ``MeshctlError`` or ``NoAnswer``."""
+    found = tuple(discover(context, kubeconfig, namespace) for context in contexts)
+    size = max((size_of(one) for one in found), default=255)
+    for field in ("name", "id"):
+        values = [str(getattr(one, field)) for one in found]
+        for twice in sorted({value for value in values if values.count(value) > 1}):
+            who = " and ".join(it.context for it in found if str(getattr(it, field)) == twice)
+            raise MeshctlError(f"contexts {who} are clusters of the same {field} {twice}.")
+    return Mesh(clusters=found, max_connected_clusters=size)
+
+
+def discover(context: str, kubeconfig: str, namespace: str) -> Cluster:
+    """A member that nothing but a context is known of."""
+    made = connection(context, kubeconfig)
+    settings, deployment = cilium_config(made, namespace), _deployment(made, namespace)
+    arguments = _arguments(deployment)
+    name = settings.get("cluster-name") or arguments.get("cluster-name", "")
+    number = settings.get("cluster-id") or arguments.get("cluster-id", "")
+    if not name or not number.isdecimal():
+        raise MeshctlError(
+            f"context {context}: namespace {namespace} has neither the ConfigMap cilium-config nor"
+            f" the Deployment {APISERVER}; name their namespace with -n, or install the chart.",
+            Exit.USAGE,
+        )
+    known = Cluster(
+        name=name, id=int(number), context=context, kubeconfig=kubeconfig, namespace=namespace
+    )
+    return complete(known)
+
+
+def complete(cluster: Cluster) -> Cluster:
+    """What the mesh file leaves open is had from the cluster's Kubernetes."""
+    made, space = connection(cluster.context, cluster.kubeconfig), cluster.namespace
+    users = ObjectShelf(made, "ConfigMap", space, USERS)
+    endpoints, aliases = cluster.endpoints, cluster.host_aliases
+    if not endpoints:
+        endpoints, aliases = _exposed(made, cluster)
+    ours = _deployment(made, space)
+    return msgspec.structs.replace(
+        cluster,
+        endpoints=endpoints,
+        host_aliases=aliases,
+        cilium=bool(cilium_config(made, space)) and not _is_ours(ours),
+        shared_user=not users.exists(),
+        apiserver=cluster.apiserver or _apiserver(made, cluster, ours),
+        nodes=cluster.nodes or tuple(_nodes(made, cluster)),
+    )
+
+
+def cilium_config(made: Connection, namespace: str) -> Mapping[str, str]:
+    """What Cilium was installed with; empty where it was not."""
+    found = made.get(f"/api/v1/namespaces/{namespace}/configmaps/cilium-config")
+    return (found or {}).get("data") or {}
+
+
+def size_of(cluster: Cluster) -> int:
+    """How many clusters its mesh may have."""
+    made = connection(cluster.context, cluster.kubeconfig)
+    key = "max-connected-clusters"
+    text = cilium_config(made, cluster.namespace).get(key) or _arguments(
+        _deployment(made, cluster.namespace)
+    ).get(key, "")
+    return int(text) if text.isdecimal() else 255
+
+
+def _deployment(made: Connection, namespace: str) -> Object:
+    return made.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/{APISERVER}") or {}
+
+
+def _is_ours(deployment: Object) -> bool:
+    """Whether the control plane is ours: it says which source it reads."""
+    return "source" in _arguments(deployment)
+
+
+def _arguments(workload: Object) -> dict[str, str]:
+    """``--name=value`` of every container of a pod, or of a template for pods."""
+    spec = workload.get("spec", {})
+    spec = spec.get("template", {}).get("spec", spec)
+    found: dict[str, str] = {}
+    for container in spec.get("containers", []):
+        for word in (*container.get("command", ()), *container.get("args", ())):
+            name, equals, value = word.removeprefix("--").partition("=")
+            if word.startswith("--") and equals:
+                found.setdefault(name, value)
+    return found
+
+
+def _exposed(
+    made: Connection, cluster: Cluster
+) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """Endpoints and addresses by which other clusters reach the etcd; empty when they cannot."""
+    service = made.get(f"/api/v1/namespaces/{cluster.namespace}/services/{APISERVER}")
+    if service is None:
+        return (), {}
+    spec = service["spec"]
+    port: Object = next(iter(spec.get("ports", [])), {})
+    match spec.get("type"):
+        case "LoadBalancer":
+            ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
+            hosts = [entry.get("ip") or entry.get("hostname", "") for entry in ingress]
+            return _endpoints(cluster.name, hosts, port.get("port"))
+        case "NodePort":
+            return _endpoints(cluster.name, list(_node_ips(made)), port.get("nodePort"))
+    return _endpoints(cluster.name, spec.get("externalIPs") or [], port.get("port"))
+
+
+def _endpoints(
+    cluster: str, hosts: Sequence[str], port: object
+) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """Addresses are given to the name that the server's certificate has."""
+    ips = [host for host in hosts if _is_ip(host)]
+    if ips:
+        server = f"{cluster}.{MESH_DOMAIN}"
+        return (f"https://{server}:{port}",), {server: tuple(ips)}
+    return tuple(f"https://{host}:{port}" for host in hosts if host), {}
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _node_ips(made: Connection) -> Iterator[str]:
+    for node in made.items("/api/v1/nodes"):
+        addresses = node.get("status", {}).get("addresses", [])
+        yield from (it["address"] for it in addresses if it["type"] == "InternalIP")
+
+
+def _pods(made: Connection, namespace: str, app: str) -> list[Object]:
+    path = f"/api/v1/namespaces/{namespace}/pods?labelSelector=k8s-app%3D{app}"
+    return [pod for pod in made.items(path) if pod.get("status", {}).get("phase") == "Running"]
+
+
+def _apiserver(made: Connection, cluster: Cluster, deployment: Object) -> str:
+    """By way of the API server; Cilium's has no such API."""
+    if not _is_ours(deployment):
+        return ""
+    for pod in _pods(made, cluster.namespace, APISERVER):
+        return _url(made, cluster, pod)
+    return ""
+
+
+def _nodes(made: Connection, cluster: Cluster) -> Iterator[Node]:
+    for pod in sorted(_pods(made, cluster.namespace, AGENTS), key=_node_name):
+        yield Node(name=_node_name(pod), agent=_url(made, cluster, pod))
+
+
+def _node_name(pod: Object) -> str:
+    return str(pod["spec"].get("nodeName", ""))
+
+
+def _url(made: Connection, cluster: Cluster, pod: Object) -> str:
+    """Empty where only the node itself can ask."""
+    host, _, port = _arguments(pod).get("api-listen", "").rpartition(":")
+    if not host or host.startswith(LOOPBACK):
+        return ""
+    name = pod["metadata"]["name"]
+    return pod_url(made, cluster.kubeconfig, cluster.namespace, name, port)

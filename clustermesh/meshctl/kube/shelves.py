@@ -1,0 +1,97 @@
+"""The keys of a Secret or ConfigMap as a shelf; others may write to the same object."""
+
+import base64
+from typing import Final, NamedTuple
+
+from clustermesh.meshctl.kube.connection import Connection, Object, Taken
+from clustermesh.meshctl.places import MOUNTED
+
+TRIES: Final = 5
+"""Writes that meet somebody else's, each on top of what is there by then."""
+
+OURS: Final = {"app.kubernetes.io/managed-by": "meshctl"}
+"""Labels of an object that we made: it goes when its last key goes."""
+
+
+class ObjectShelf(NamedTuple):
+    """``kind`` is Secret or ConfigMap; other keys of the object are left as they are."""
+
+    connection: Connection
+    kind: str
+    namespace: str
+    name: str
+
+    @property
+    def directory(self) -> str:
+        return MOUNTED
+
+    def where(self, name: str) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}, {name}"
+
+    def read(self, name: str) -> bytes:
+        found = self.connection.get(self._path)
+        text = (found or {}).get("data", {}) or {}
+        if name not in text:
+            return b""
+        return base64.b64decode(text[name]) if self._coded else text[name].encode()
+
+    def exists(self) -> bool:
+        return self.connection.get(self._path) is not None
+
+    def put(self, name: str, content: bytes | None) -> None:
+        for _ in range(TRIES - 1):
+            try:
+                self._put(name, content)
+            except Taken:
+                continue
+            return
+        self._put(name, content)
+
+    def _put(self, name: str, content: bytes | None) -> None:
+        found = self.connection.get(self._path)
+        data = dict((found or {}).get("data") or {})
+        if content is None:
+            data.pop(name, None)
+        else:
+            data[name] = base64.b64encode(content).decode() if self._coded else content.decode()
+        if found is None:
+            if data:
+                self.connection.create(self._collection, self._fresh(data))
+        elif not data and _is_ours(found):
+            self.connection.delete(self._path, found["metadata"]["resourceVersion"])
+        elif data != (found.get("data") or {}):
+            self.connection.replace(self._path, {**found, "data": data})
+
+    def _fresh(self, data: dict[str, str]) -> Object:
+        return manifest(self.kind, self.namespace, self.name, data, labels=OURS)
+
+    @property
+    def _coded(self) -> bool:
+        return self.kind == "Secret"
+
+    @property
+    def _collection(self) -> str:
+        return f"/api/v1/namespaces/{self.namespace}/{self.kind.lower()}s"
+
+    @property
+    def _path(self) -> str:
+        return f"{self._collection}/{self.name}"
+
+
+def manifest(
+    kind: str,
+    namespace: str,
+    name: str,
+    data: dict[str, str],
+    *,
+    labels: dict[str, str] | None = None,
+) -> Object:
+    """A Secret's ``data`` is in base64 already."""
+    metadata = {"name": name, "namespace": namespace, **({"labels": labels} if labels else {})}
+    opaque = {"type": "Opaque"} if kind == "Secret" else {}
+    return {"apiVersion": "v1", "kind": kind, "metadata": metadata, **opaque, "data": data}
+
+
+def _is_ours(found: Object) -> bool:
+    labels = found["metadata"].get("labels") or {}
+    return all(labels.get(key) == value for key, value in OURS.items())
