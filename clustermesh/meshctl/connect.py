@@ -83,7 +83,7 @@ def connect(
             mode=mode,
             keep=keep,
         )
-    _end(CONNECT, result, output)
+    _end(CONNECT, result, output, asked=wait and timeout > 0)
 
 
 def disconnect(
@@ -107,7 +107,7 @@ def disconnect(
     with Progress() as progress:
         waiting = timeout if wait else 0.0
         result = perform(DISCONNECT, opened, clusters, timeout=waiting, report=progress)
-    _end(DISCONNECT, result, output)
+    _end(DISCONNECT, result, output, asked=waiting > 0)
 
 
 def _print_secrets(wanted: Sequence[Peering], output: Format) -> None:
@@ -134,11 +134,13 @@ def _refuse_what_cannot_work(mesh: Mesh, clusters: Sequence[str], mode: Mode) ->
         )
 
 
-def _end(task: Task, result: Result, output: Format) -> None:
+def _end(task: Task, result: Result, output: Format, *, asked: bool) -> None:
     _print(task, result, output, title="changed:")
     for outcome in result.nodes:
         if not outcome.reached:
             complain(f"{outcome.node}: its agent does not answer; it follows when it runs again")
+    if asked and not result.nodes:
+        complain("not verified: no agent of these clusters can be asked from here")
     late = result.late
     if not late:
         return

@@ -15,8 +15,8 @@ VARIABLE = "MESHCTL_MESH"
 NOWHERE = Path()
 """A path that was not given."""
 
-_NEEDED = ("endpoints", "ca_cert", "ca_key", "config_dir", "users_file")
-_NEEDED_OF_CILIUM = ("endpoints", "ca_cert", "ca_key")
+_NEEDED = ("ca_cert", "ca_key", "config_dir", "users_file")
+_NEEDED_OF_CILIUM = ("ca_cert", "ca_key")
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
@@ -148,7 +148,7 @@ def _reachable(cluster: Cluster, where: str) -> None:
     if cluster.context:
         return
     for field in _NEEDED_OF_CILIUM if cluster.cilium else _NEEDED:
-        if getattr(cluster, field) in ((), NOWHERE):
+        if getattr(cluster, field) == NOWHERE:
             raise MeshctlError(
                 f"{where}: cluster {cluster.name!r} needs `{field.replace('_', '-')}`, or a"
                 " `context` of a kubeconfig."

@@ -147,6 +147,11 @@ def _revoking(peering: Peering, there: Place) -> Iterator[Change]:
 
 def client_file(peering: Peering, directory: str) -> bytes:
     """The etcd client YAML of contract kvstore 5.1; certificates are in ``directory``."""
+    if not peering.source.endpoints:
+        raise MeshctlError(
+            f"nobody knows how the etcd of {peering.source.name} is reached: give the mesh file its"
+            " `endpoints`, or its Service an address."
+        )
     document: dict[str, Any] = {
         "endpoints": list(peering.source.endpoints),
         "trusted-ca-file": f"{directory}/{peering.ca}",

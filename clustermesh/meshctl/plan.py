@@ -117,6 +117,9 @@ def make(mesh: Mesh, names: Sequence[str], mode: Mode = Mode.MESH) -> Plan:
         findings.append(finding)
         if finding.result is not Result.FAILED:
             trusted.append(cluster.name)
+    for unknown in dict.fromkeys(it.source.name for it in wanted if not it.source.endpoints):
+        findings.append(_unexposed(unknown))
+        trusted = [name for name in trusted if name != unknown]
     silent = {name for name, found in facts.items() if found is None}
     usable = [it for it in wanted if it.source.name in trusted and it.reader.name not in silent]
     for peering in usable:
@@ -173,6 +176,17 @@ def _of_kubernetes(
             seen=f"the API server of context {side.cluster.context} does not answer",
             fix="see `kubectl --context` for the same context",
         )  # fmt: skip
+
+
+def _unexposed(cluster: str) -> Finding:
+    return Finding(
+        code="ENDPOINT_NONE",
+        result=Result.FAILED,
+        where=cluster,
+        seen="nobody knows how other clusters reach its etcd",
+        fix="give the mesh file `endpoints`; in Kubernetes make its Service clustermesh-apiserver"
+        " a LoadBalancer or NodePort and wait for its address",
+    )
 
 
 def _asked(url: str, path: str, kind: type[api.T]) -> api.T | str:

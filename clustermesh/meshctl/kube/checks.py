@@ -23,10 +23,6 @@ def judge(
         seen = "Cilium there routes natively: its nodes take no packets from a tunnel"
         fix = "set routingMode=tunnel and tunnelProtocol=vxlan in that Cilium"
         yield _failed("TUNNEL_ABSENT", name, seen, fix)
-    if readers and not cluster.endpoints:
-        seen = "its Service clustermesh-apiserver has no address that other clusters reach"
-        fix = "make it a LoadBalancer or NodePort, wait for its address, or give `endpoints`"
-        yield _failed("ENDPOINT_NONE", name, seen, fix)
     if cluster.cilium and facts.users is not None:
         for reader in readers:
             if (user := f"remote-{reader}") not in facts.users:

@@ -75,6 +75,12 @@ def cilium_config(made: Connection, namespace: str) -> Mapping[str, str]:
     return (found or {}).get("data") or {}
 
 
+def has_kvstoremesh(made: Connection, namespace: str) -> bool:
+    """Whether agents read copies of remote clusters in the own etcd."""
+    spec = _deployment(made, namespace).get("spec", {}).get("template", {}).get("spec", {})
+    return any(it.get("name") == "kvstoremesh" for it in spec.get("containers", []))
+
+
 def size_of(cluster: Cluster) -> int:
     """How many clusters its mesh may have."""
     made = connection(cluster.context, cluster.kubeconfig)

@@ -6,7 +6,7 @@ from typing import Final
 import yaml
 
 from clustermesh.meshctl.kube.connection import Connection, connection
-from clustermesh.meshctl.kube.members import USERS
+from clustermesh.meshctl.kube.members import USERS, has_kvstoremesh
 from clustermesh.meshctl.kube.shelves import ObjectShelf
 from clustermesh.meshctl.meshfile import Cluster
 from clustermesh.meshctl.places import MOUNTED, Place
@@ -24,7 +24,7 @@ def place_of(cluster: Cluster) -> Place:
     made, space = connection(cluster.context, cluster.kubeconfig), cluster.namespace
     agents = ObjectShelf(made, "Secret", space, FOR_AGENTS)
     cache = ObjectShelf(made, "Secret", space, FOR_KVSTOREMESH)
-    behind = cache.exists()
+    behind = has_kvstoremesh(made, space) or cache.exists()
     users = ObjectShelf(made, "ConfigMap", space, USERS)
     return Place(
         remotes=cache if behind else agents,

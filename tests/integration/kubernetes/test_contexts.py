@@ -171,6 +171,15 @@ def test_behind_a_kvstoremesh_agents_read_the_own_etcd(world: World):
     assert len(cache) == 4
 
 
+def test_a_kvstoremesh_without_secrets_is_known_by_its_container(world: World):
+    pod = {"spec": {"containers": [{"name": "apiserver"}, {"name": "kvstoremesh"}]}}
+    body = {"spec": {"template": pod}}
+    world.paris.put("Deployment", "clustermesh-apiserver", body, version="apps/v1")
+    world.connect()
+    assert list(world.paris.data("Secret", AGENTS) or {}) == ["mine"]
+    assert len(world.paris.data("Secret", CACHE) or {}) == 4
+
+
 def test_a_writer_in_between_is_met_with_another_try(world: World):
     world.paris.secret(AGENTS, lyon=b"endpoints: []\n")
     fault = Fault(where=f"PUT /api/v1/namespaces/{SPACE}/secrets/{AGENTS}", status=409)

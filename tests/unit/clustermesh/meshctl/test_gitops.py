@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clustermesh.meshctl import main, meshfile, performing
+from clustermesh.meshctl import main, meshfile, performing, plan
 from clustermesh.meshctl.errors import MeshctlError
 from clustermesh.pki import Authority
 from tests.unit.clustermesh.meshctl.test_peering import cluster
@@ -71,7 +71,17 @@ def test_writing_there_is_refused_before_anything_is_changed(mesh: Path):
     assert files(mesh.parent).keys() - before.keys() <= set()
 
 
-@pytest.mark.parametrize("lacking", ["endpoints", "ca-cert", "config-dir", "users-file"])
+def test_a_source_that_nobody_reaches_is_refused(mesh: Path):
+    document = yaml.safe_load(mesh.read_text())
+    del document["clusters"][0]["endpoints"]
+    mesh.write_text(yaml.safe_dump(document))
+    loaded = meshfile.load(mesh)
+    assert "ENDPOINT_NONE" in {it.code for it in plan.make(loaded, NAMES).failures}
+    with pytest.raises(MeshctlError, match="nobody knows how the etcd of cluster-a is reached"):
+        performing.perform(performing.CONNECT, loaded, NAMES, timeout=0, report=lambda _: None)
+
+
+@pytest.mark.parametrize("lacking", ["ca-key", "ca-cert", "config-dir", "users-file"])
 def test_a_cluster_that_cannot_be_reached_is_refused_by_field(mesh: Path, lacking: str):
     document = yaml.safe_load(mesh.read_text())
     del document["clusters"][0][lacking]
