@@ -12,7 +12,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
 
 class Teller(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """A cluster that may offer backends, and how old its word is (seconds, None for unknown).
+    """A cluster that may offer backends, and how old its word is (seconds, None for unknown):
+    ``fact_age`` that about this service, ``newest_fact_age`` that about anything.
 
     ``told_all``: it has told every service and every address once; ``not_used`` says why none of
     its backends may be used now.
@@ -25,6 +26,7 @@ class Teller(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     told_all: bool = False
     connected: bool = False
     unconfirmed: bool = False
+    fact_age: float | None = None
     newest_fact_age: float | None = None
     heartbeat_age: float | None = None
     not_used: str = ""

@@ -96,6 +96,7 @@ class Explainer:
                 told_all=self._told_all(cluster, own=own),
                 connected=status.connected,
                 unconfirmed=status.unconfirmed,
+                fact_age=self._services.ages.age(cluster, name),
                 newest_fact_age=status.newest_fact_age,
                 heartbeat_age=status.heartbeat_age,
                 not_used=self._services.held.get(cluster, ""),

@@ -13,6 +13,7 @@ from agent.clusters import Clusters
 from agent.facts import AnyKind, Change, LocalKind, Me
 from agent.ownership import Ownership
 from agent.services import merge
+from agent.services.ages import Ages
 from agent.services.compose import frontends
 from agent.services.ids import NoIdLeft
 from agent.services.merge import Verdict
@@ -50,6 +51,7 @@ class Services:
         retry_after: float,
     ) -> None:
         self.facts = ServiceFacts(me)
+        self.ages = Ages()
         self.programs = Programs(maps, table_size=table_size)
         self.programs.on_end = self._ended
         self.retries = Retries(retry_after)
@@ -85,11 +87,11 @@ class Services:
     def apply(self, cluster: str, kind: AnyKind, changes: Sequence[Change]) -> None:
         """New facts."""
         if kind is LocalKind.SERVICES:
-            self._claim(self.facts.apply_local(changes))
+            self._claim(self.ages.changed(cluster, self.facts.apply_local(changes)))
         elif kind is Kind.SERVICES:
-            self._touch(self.facts.apply_services(cluster, changes))
+            self._touch(self.ages.changed(cluster, self.facts.apply_services(cluster, changes)))
         elif kind is Kind.ENDPOINT_SLICES:
-            self._touch(self.facts.apply_slices(cluster, changes))
+            self._touch(self.ages.changed(cluster, self.facts.apply_slices(cluster, changes)))
 
     def synced(self, cluster: str, kind: AnyKind) -> None:
         """A full list has been told; ``clusters`` knows already."""
@@ -120,6 +122,7 @@ class Services:
         """Nothing of the cluster counts any more."""
         self.inherited.discard(cluster_id)
         self._touch(self.facts.drain(cluster))
+        self.ages.drain(cluster)
         self._forget_remnants(cluster_id)
 
     def forget_unconfigured(self) -> None:

@@ -41,7 +41,7 @@ def _gist(view: Explanation) -> bytes:
         for story in view.frontends
     )
     tellers = tuple(
-        msgspec.structs.replace(one, newest_fact_age=None, heartbeat_age=None)
+        msgspec.structs.replace(one, fact_age=None, newest_fact_age=None, heartbeat_age=None)
         for one in view.tellers
     )
     return msgspec.json.encode(
@@ -81,7 +81,7 @@ def _view(
     yield from _said(view)
     wishes = {found.cluster: found for found in everybody}
     yield ""
-    header = ("CLUSTER", "OFFERS", "NEWEST FACT", "HEARTBEAT", f"CANDIDATES ({PAGE}, 1)")
+    header = ("CLUSTER", "OFFERS", "CHANGED", "NEWEST FACT", "HEARTBEAT", f"CANDIDATES ({PAGE}, 1)")
     told = columns(header, [_teller(view, one, wishes.get(one.cluster)) for one in view.tellers])
     yield from _indented(told)
     if view.headless:
@@ -108,6 +108,7 @@ def _teller(view: Explanation, one: Teller, wish: Explanation | None) -> tuple[s
     return (
         f"{one.cluster} (own)" if one.own else one.cluster,
         str(one.endpoints),
+        f"{duration(one.fact_age)} ago" if one.fact_age is not None else "-",
         duration(one.newest_fact_age),
         duration(one.heartbeat_age),
         "; ".join(_candidacy(view, one, wish)),
