@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 import msgspec
@@ -35,6 +36,7 @@ from clustermesh.status import (
 from clustermesh.trust import expiry
 
 POLL = 0.2
+AT_ONCE = 16
 FEW = 12
 """Nodes up to which each is shown without being asked for."""
 WAIT = 60.0
@@ -122,16 +124,22 @@ def _show(now: MeshStatus, output: Format, *, nodes: bool, again: bool = False) 
 
 
 def gather(mesh: Mesh) -> MeshStatus:
-    """Ask everybody once."""
-    apiservers = {
-        cluster.name: _ask(cluster.apiserver, ApiserverStatus)
-        for cluster in mesh.clusters
-        if cluster.apiserver
-    }
-    agents = {
-        full_name(cluster, node): _ask(node.agent, AgentStatus) for cluster, node in mesh.nodes()
-    }
-    return told(apiservers, agents, time.time())
+    """Ask everybody once, many at a time: those who do not answer cost the time of one."""
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+        apiservers = {
+            cluster.name: pool.submit(_ask, cluster.apiserver, ApiserverStatus)
+            for cluster in mesh.clusters
+            if cluster.apiserver
+        }
+        agents = {
+            full_name(cluster, node): pool.submit(_ask, node.agent, AgentStatus)
+            for cluster, node in mesh.nodes()
+        }
+        return told(
+            {name: answer.result() for name, answer in apiservers.items()},
+            {name: answer.result() for name, answer in agents.items()},
+            time.time(),
+        )
 
 
 def told(

@@ -16,6 +16,8 @@ CLOCKS: Final = 1.0
 """Seconds that clocks may differ before it is worth a word."""
 PRESSURE: Final = 0.9
 """Share of a map's room from which on it is nearly full."""
+_PREFIX = re.compile(r"^(?:cilium|clustermesh)/\S*: ")
+"""Which of many watches was the last to fail."""
 _CHANGING = re.compile(r"; (?:trying|connecting|listing) again in [\d.e-]+ ?s\b")
 
 
@@ -72,7 +74,8 @@ def _apiserver(name: str, found: ApiserverStatus | None) -> Iterator[Wrong]:
     if found is None:
         yield problem("its apiserver does not answer")
     elif found.trouble:
-        yield from (problem(f"apiserver: {steady(one)}") for one in found.trouble)
+        told = [one for one in found.trouble if one.startswith("etcd:")] or found.trouble
+        yield from (problem(f"apiserver: {steady(one)}") for one in told)  # the rest follows
     elif not found.ready:
         yield problem("its apiserver is not ready")
 
@@ -107,9 +110,9 @@ def _agent(name: str, found: AgentStatus | None) -> Iterator[Found]:
     prefixes = tuple([f"cluster {it.name}:" for it in unready])
     if not found.own.ready:
         prefixes = (*prefixes, "own cluster:")
-    rest = [one for one in found.trouble if not one.startswith(prefixes)] if prefixes else []
-    for said in rest if prefixes else found.trouble:
-        yield name, steady(said), _way_out(name, said), Level.PROBLEM
+    for said in found.trouble:
+        if not said.startswith(prefixes):
+            yield name, steady(said), _way_out(name, said), Level.PROBLEM
     if not found.ready and not unready and not found.trouble:
         yield name, "its agent is not ready", f"meshctl troubleshoot --node {name}", Level.PROBLEM
     yield from _room(name, found)
@@ -189,4 +192,4 @@ def versions(
 
 def steady(said: str) -> str:
     """A sentence without what is different on every node and at every moment."""
-    return _CHANGING.sub("", said)
+    return _CHANGING.sub("", _PREFIX.sub("", said))

@@ -104,6 +104,13 @@ def test_what_all_nodes_say_is_told_once_with_the_next_step():
     assert "next: meshctl troubleshoot" in text
 
 
+def test_of_an_apiserver_without_etcd_only_that_is_told():
+    trouble = ("etcd: refused; connecting again in 1.7 s", "publisher: 1 keys: refused")
+    now = status(a=apiserver("a", ready=False, trouble=trouble))
+    assert [one.said for one in now.wrong] == ["apiserver: etcd: refused"]
+    assert len(now.problems) == 3
+
+
 def test_one_node_of_several_is_named():
     now = status(broken("a/1", 0.3), agent("a/2", remote("b")))
     assert now.wrong[0].where() == "a/1"
@@ -172,4 +179,5 @@ def test_a_large_mesh_lists_only_what_is_not_well():
 
 def test_a_sentence_is_steady_without_its_wait():
     assert steady(REASON.format("0.42")) == "https://h:2379: Connection refused"
+    assert steady("cilium/state/ip/v1/default/: " + REASON) == steady(REASON)
     assert steady("plain") == "plain"
