@@ -6,6 +6,8 @@ Nothing of the kind is collected on purpose; this is the second line, for what a
 import re
 from typing import Final
 
+from clustermesh.trust.token import MARK
+
 GONE: Final = b"<redacted>"
 
 _PEM: Final = re.compile(
@@ -22,7 +24,8 @@ _NAMED: Final = re.compile(
     rb"credentials?)[a-z0-9_-]{0,20}\\*[\"']?\s*[:=]\s*)"
     rb"(\\*\"(?:[^\"\\\n]|\\.)*\"?|\\*'[^'\n]*'?|[^\s\"',;{}\[\]]+)"
 )
-_TOKEN: Final = re.compile(rb"\bcmjoin[A-Za-z0-9._~+/=-]{12,}")
+_TOKEN: Final = re.compile(re.escape(MARK.encode()) + rb"\.[A-Za-z0-9._-]{8,}")
+"""A join token, or a part of one."""
 _END: Final = re.compile(rb"-----END [A-Z0-9 ]*PRIVATE KEY-----")
 _BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\\\r\n"
 _PEM_LINE: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(?:\\+n|[A-Za-z0-9+/=\\])*")

@@ -105,8 +105,13 @@ def way(name: str, one: Party, other: Party, here: Leg | str, there: Leg | str) 
     return (
         *_out(name, one, other, here),
         *_underlay(name, other, here),
-        *_in(name, one, other, there),
+        *_in(name, one, other, there, checked=not _native(here)),
     )
+
+
+def _native(leg: Leg | str) -> bool:
+    """Whether the node sends there without the tunnel (docs/datapath.md)."""
+    return isinstance(leg, Leg) and bool(leg.way.gateway) and leg.way.device != leg.device
 
 
 def _out(name: str, one: Party, other: Party, leg: Leg | str) -> Iterator[Hop]:
@@ -154,17 +159,22 @@ def _underlay(name: str, other: Party, leg: Leg | str) -> Iterator[Hop]:
     if isinstance(leg, str):
         return
     where = f"{leg.node_ip} > {leg.destination.tunnel_endpoint or other.node_ip}"
+    if _native(leg):
+        found = f"without the tunnel, by way of {leg.way.gateway}: no identity travels"
+        yield Hop(way=name, where=where, what="underlay", found=found)
+        return
     identity = leg.source.identity
     found = f"VXLAN over UDP, VNI {identity} (0x{identity:06x})"
     yield Hop(way=name, where=where, what="underlay", found=found)
 
 
-def _in(name: str, one: Party, other: Party, leg: Leg | str) -> Iterator[Hop]:
+def _in(name: str, one: Party, other: Party, leg: Leg | str, *, checked: bool) -> Iterator[Hop]:
     where = f"{other.cluster}/{other.node or other.node_ip}"
     if isinstance(leg, str):
         yield Hop(way=name, where=where, what="agent", found="does not answer", wrong=leg)
         return
-    yield _admission(name, where, one, leg)
+    if checked:
+        yield _admission(name, where, one, leg)
     way_ = leg.way
     wrong = way_.error and f"no route to {other.address}: {way_.error}"
     found = "none" if wrong else f"dev {way_.device} table {way_.table}"

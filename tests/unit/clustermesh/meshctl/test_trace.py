@@ -79,6 +79,15 @@ def test_a_right_way_has_every_hop_and_nothing_wrong():
     assert "The way there:" in text
 
 
+def test_without_the_tunnel_no_sender_is_checked():
+    first = changed(here(), way=Way(device="eth0", table=8472, gateway=OTHER.node_ip))
+    second = changed(there(), admitted=Admitted(node="172.30.1.11"))
+    found = hops.way("there", ONE, OTHER, first, second)
+    assert not [hop.wrong for hop in found if hop.wrong]
+    assert "nodes map, sender" not in [hop.what for hop in found]
+    assert "without the tunnel, by way of 172.30.2.11" in found[3].found
+
+
 def changed(leg: Leg, **what: object) -> Leg:
     return msgspec.structs.replace(leg, **what)
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clustermesh.meshctl.sysdump.redact import GONE, redacted
+from clustermesh.trust.token import MARK
 
 KEY = (
     ec.generate_private_key(ec.SECP256R1())
@@ -72,6 +73,8 @@ def test_a_private_key_in_base64():
         ("Authorization: Bearer abcdefghijklmnop", "abcdefghijklmnop"),
         (f"authorization: bearer {JWT}", JWT[10:40]),
         (f"kubelet said {JWT} to me", "c2lnbmF0dXJlLW9m"),
+        (f"join with {MARK}.eyJpZCI6IjAx.c2lnbmF0dXJl now", "c2lnbmF0dXJl"),
+        (f"a part of one: {MARK}.eyJpZCI6IjAxMjM0", "eyJpZCI6"),
         ("https://root:hunter2@10.0.0.1:2379/v3", "hunter2"),
         ("psk=0x0123456789abcdef", "0123456789abcdef"),
         ("aws_secret_access_key: wJalrXUtnFEMIK7MDENG", "wJalrXUtnFEMIK7MDENG"),
