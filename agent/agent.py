@@ -21,7 +21,7 @@ from agent.audit.auditor import Auditor, AuditSettings, Standing
 from agent.balancing import Balancing
 from agent.checkpoint import Checkpoint
 from agent.dataplane import Dataplane
-from agent.explain import explain, premises, trace
+from agent.explain import explain, premises, trace, wiring
 from agent.explain.diagnose import Diagnoser
 from agent.explain.passing import Passing
 from agent.facts import LocalKind, Me
@@ -371,6 +371,7 @@ class Agent:
                 "/v1/audit": api.audit(self._auditor.audit),
                 "/v1/explain": explain.answer(self._dataplane.explainer, self._everybody),
                 "/v1/troubleshoot": self._diagnoser.troubleshoot,
+                "/v1/network": wiring.answer(self._settings.place),
                 "/v1/trace": trace.answer(
                     self._me,
                     self._datapath.maps,

@@ -248,6 +248,10 @@ def test_an_archive_has_everything_but_secrets(mesh: World, tmp_path: Path):
     node = "clusters/cluster-a/nodes/node-1"
     assert server.ips[0].encode() in found[f"{node}/maps/ipcache.txt"]
     assert json.loads(found[f"{node}/status.json"])["node"] == "node-1"
+    network = json.loads(found[f"{node}/network.json"])
+    assert "cm_vxlan" in {link["name"] for link in network["links"]}
+    assert network["rules"]["ipv4"]
+    assert "10.2.1.0/24" in {route["prefix"] for route in network["routes"]["ipv4"]}
     assert server.ips[0].encode() in found["clusters/cluster-b/kvstore/cilium.ndjson"]
     assert found["logs/cluster-a/logs/node-1.agent.log"]
     assert json.loads(found["index.json"])["parts"]

@@ -29,7 +29,7 @@ Got = tuple[Place, bytes | None, str]
 
 AGENT: Final = (
     *("status", "cluster", "probes", "services", "nodes", "identities", "premises"),
-    *("troubleshoot", "audit", "loglevel"),
+    *("network", "troubleshoot", "audit", "loglevel"),
 )
 APISERVER: Final = ("status", "loglevel")
 MAPS: Final[dict[str, bpf.Read]] = {
