@@ -7,6 +7,7 @@ of its own, and only then its time is taken. No program reads that map.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -83,7 +84,8 @@ class Propagations:
         """The cluster is no longer one of the mesh."""
         self._arrivals.pop(cluster, None)
         self._waiting.pop(cluster, None)
-        self._map.drop_many([pack_key(cluster_id)])
+        with suppress(BpfError):  # an entry that nobody reads any more
+            self._map.drop_many([pack_key(cluster_id)])
 
     def told(self, cluster: str, round_trip: float | None) -> Propagation | None:
         """The figures of a cluster."""

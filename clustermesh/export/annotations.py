@@ -1,7 +1,7 @@
 """What annotations say, under their present and their older names (contract kvstore 6.1)."""
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from clustermesh.local import ANNOTATIONS
 from clustermesh.sources.objects import Meta, Namespace
@@ -12,8 +12,6 @@ AFFINITY = ("service.cilium.io/affinity", "io.cilium/service-affinity")
 WIREGUARD = ("network.cilium.io/wg-pub-key", "io.cilium.network.wg-pub-key")
 NAMESPACE_GLOBAL = "clustermesh.cilium.io/global"
 
-PEERS = (*GLOBAL, *SHARED, *AFFINITY)
-"""What a service's annotations that we share with the peer are called."""
 POLICIES = ("weights", "failover", "min-local")
 """Annotations of our own, after ``service.clustermesh.io/``."""
 
@@ -62,30 +60,12 @@ def mistakes(meta: Meta) -> Iterator[str]:
     word = first(meta.annotations, AFFINITY)
     if word is not None and word.lower() not in ("", "none", "local", "remote"):
         yield f"{AFFINITY[0]}: {word!r}, expected local, remote or none; none is used"
-    yield from unknown(meta.annotations, ANNOTATIONS, POLICIES)
-    for key in meta.annotations or {}:
-        if key not in PEERS and (near := _nearly(key)):
-            yield f"{key}: unknown annotation; did you mean {near}?"
-
-
-def unknown(
-    annotations: Mapping[str, str] | None, prefix: str, known: Sequence[str]
-) -> Iterator[str]:
-    """Annotations of our own that mean nothing, one sentence each."""
-    for key in annotations or {}:
-        name = key.removeprefix(prefix)
-        if key.startswith(prefix) and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    for key in policies(meta):
+        name = key.removeprefix(ANNOTATIONS)
+        if name not in POLICIES:
+            near = difflib.get_close_matches(name, POLICIES, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(POLICIES)}"
             yield f"{key}: unknown annotation; {hint}"
-
-
-def _nearly(key: str) -> str:
-    """Which of the peer's annotations a key was probably meant to be; it has many that are none
-    of our business."""
-    if not key.lower().startswith(("service.cilium.io/", "io.cilium/")):
-        return ""
-    return next(iter(difflib.get_close_matches(key.lower(), PEERS, n=1, cutoff=0.93)), "")
 
 
 def _true(value: str | None) -> bool:

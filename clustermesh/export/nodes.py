@@ -13,8 +13,6 @@ SOURCE = "custom-resource"
 OVERLAY = ("node.clustermesh.io/overlay-addresses", "clustermesh.io/overlay-address")
 POD_CIDRS = ("node.clustermesh.io/pod-cidrs", "clustermesh.io/pod-cidrs")
 FIRST, NONE = "first", "none"
-KNOWN = ("overlay-addresses", "pod-cidrs")
-"""Annotations of our own, after ``node.clustermesh.io/``."""
 OWN_ANNOTATIONS = ("node.clustermesh.io/", "clustermesh.io/")
 
 
@@ -66,7 +64,6 @@ def from_core(node: objects.Node, settings: ExportSettings) -> Node:
 
 def mistakes(node: objects.Node) -> Iterable[str]:
     """What is wrong with a v1 Node's annotations, one sentence each."""
-    yield from annotations.unknown(node.metadata.annotations, OWN_ANNOTATIONS[0], KNOWN)
     overlay = annotations.first(node.metadata.annotations, OVERLAY)
     if overlay not in (None, FIRST, NONE):
         for word in _words(overlay):

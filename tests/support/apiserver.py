@@ -97,6 +97,7 @@ class Apiserver:
             *self.users_flag,
             *("--state-dir", str(self.folder / "state"), "--api-socket", str(self.socket)),
             *("--heartbeat-interval", "1s", "--log-format", "json"),
+            "--propagation-interval=0s",
             *flags,
         ]
 

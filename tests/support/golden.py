@@ -23,7 +23,8 @@ IGNORED_KEYS = frozenset(
         "cilium/state/ip/v1/default/<nil>",
     }
 )
-IGNORED_PREFIXES = ("cilium/synced/", "clustermesh/local/")
+# The propagation probe is ours alone (decision 0009).
+IGNORED_PREFIXES = ("cilium/synced/", "clustermesh/local/", "cilium/state/clustermesh-probe/")
 
 _services = gojson.Reader(model.ClusterService)
 _nodes = gojson.Reader(model.Node)

@@ -193,31 +193,25 @@ class Follower:
             return True
 
     async def _stream(self, path: str, query: Mapping[str, str], lifetime: float) -> bool:
-        """Hear a watch. Raises ``TimeoutError`` when it is silent before everything was told: a
-        server that does not know streamed lists may take it for an ordinary watch."""
+        """Hear a watch. Raises ``TimeoutError`` when it is silent before everything was told."""
+        loop = asyncio.get_running_loop()
+        silence = self._settings.answer_timeout
         heard = False
         async with (
-            asyncio.timeout(None if self._version else self._settings.answer_timeout) as patience,
+            asyncio.timeout(None if self._version else silence) as patience,
             self._api.stream(path, query, lifetime=lifetime) as reads,
         ):
             if self._version:
                 self._teller.well()
             else:
                 self._teller.begin()
-            patience.reschedule(self._until_silent())
             async for lines in reads:
                 await self._hear(wire.read_events(self._resource.kind, lines))
-                patience.reschedule(self._until_silent())
+                patience.reschedule(None if self._version else loop.time() + silence)
                 heard = True
         if not self._version:
             raise Unreachable("the API server's watch ended before it had told what exists")
         return heard
-
-    def _until_silent(self) -> float | None:
-        """When to give up on a streamed list that tells nothing; never on a watch."""
-        if self._version:
-            return None
-        return asyncio.get_running_loop().time() + self._settings.stream_timeout
 
     async def _hear(self, happenings: Sequence[Happening]) -> None:
         if not self._version:

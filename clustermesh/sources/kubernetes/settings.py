@@ -46,9 +46,7 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     connect_timeout: float = 10.0
     answer_timeout: float = 60.0
-    """Silence within an answer that is not a watch, or before a watch is accepted."""
-    stream_timeout: float = 5.0
-    """Silence within the initial state, if that is streamed, before it is asked for in pages."""
+    """Silence within an answer that is not a watch, or before the first initial event."""
     watch_lifetime: float = 300.0
     """The server is asked to end a watch after one to two times this."""
     login_timeout: float = 30.0

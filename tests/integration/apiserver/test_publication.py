@@ -2,10 +2,13 @@
 
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
+from clustermesh import propagation
+from clustermesh.keys import Layout
 from kvstore.client import Entry
 from tests.support.apiserver import (
     Apiserver,
@@ -202,3 +205,21 @@ def _life(etcd: Etcd, lease: int) -> int:
     granted = re.search(r"granted with TTL\((\d+)s\)", text)
     assert granted, text
     return int(granted[1])
+
+
+async def test_a_propagation_probe_is_put_again_and_again_and_ends_with_its_lease(
+    apiserver: Apiserver, etcd: Etcd
+) -> None:
+    place = propagation.key(Layout.STATE, "paris")
+    await apiserver.ready("--propagation-interval=200ms")
+
+    async def later() -> bool:
+        entry = (await contents(etcd)).get(place)
+        return entry is not None and propagation.decode(entry.value).seq >= 3
+
+    await until(later)
+    found = await contents(etcd)
+    assert found[place].lease == found["cilium/state/nodes/v1/paris/n1"].lease
+    probe = propagation.decode(found[place].value)
+    assert abs(time.time_ns() - probe.sent) < 60 * 1_000_000_000
+    assert [key for key in found if "probe" in key] == [place]

@@ -164,21 +164,6 @@ async def test_a_server_without_streamed_lists_is_asked_for_pages(tmp_path: Path
             assert len(kube.asked("/services?", "sendInitialEvents")) == 1
 
 
-async def test_a_server_that_passes_over_what_it_does_not_know_is_asked_for_pages(
-    tmp_path: Path,
-) -> None:
-    impatient = msgspec.structs.replace(QUICK, stream_timeout=0.5)
-    async with world(tmp_path) as kube:
-        kube.api.options.knows_watch_list = False
-        await kube.services("front")
-        async with following(kube.kubeconfig(), impatient) as sink:
-            await sink.until(lambda: sink.complete)
-            assert services(sink) == {"front"}
-            await kube.services("back")
-            await sink.until(lambda: services(sink) == {"front", "back"})
-            assert sink.removed == []
-
-
 async def test_a_streamed_list_that_never_ends_is_given_up(tmp_path: Path) -> None:
     impatient = msgspec.structs.replace(QUICK, answer_timeout=0.5)
     async with world(tmp_path) as kube:

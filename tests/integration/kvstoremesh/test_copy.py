@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from clustermesh import keys
+from clustermesh import keys, propagation
 from clustermesh.keys import Kind, Layout
+from clustermesh.propagation import Probe
 from kvstore.client import DeleteOp, PutOp
 from kvstore.events import Put
 from tests.support import vectors
@@ -94,6 +95,29 @@ async def test_config_comes_first_and_canaries_last_and_unknown_members_stay(
         )
         found = await contents(cache)
         assert all(entry.lease for key, entry in found.items() if key.startswith("cilium/"))
+
+
+async def test_the_propagation_probe_is_copied_and_goes_with_its_cluster(tmp_path: Path) -> None:
+    with running_etcd() as source, running_etcd() as cache, Replica(tmp_path, cache) as replica:
+        await write(source, cluster("paris", 7, SHOP))
+        replica.configure("paris", source)
+        await replica.ready("--drain-wait", "100ms")
+        target = propagation.key(Layout.CACHE, "paris")
+        for number in (1, 2):
+            value = propagation.encode(Probe("life", number, 1))
+            await write(source, [PutOp(propagation.key(Layout.STATE, "paris"), value)])
+
+            async def there(wanted: bytes = value) -> bool:
+                entry = (await contents(cache)).get(target)
+                return entry is not None and entry.value == wanted
+
+            await until(there)
+        replica.remove("paris")
+
+        async def gone() -> bool:
+            return target not in await contents(cache)
+
+        await until(gone)
 
 
 async def test_nothing_is_copied_before_its_canary(tmp_path: Path) -> None:

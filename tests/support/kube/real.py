@@ -71,38 +71,20 @@ class RealKube:
         self.authority = Authority()
         self._assets = found
         self._folder = folder
-        self._take_ports()
+        self._port, self._etcd_port, peer = _free_ports(3)
+        self._etcd_url = f"http://127.0.0.1:{self._etcd_port}"
+        self._peer_url = f"http://127.0.0.1:{peer}"
         self._etcd: asyncio.subprocess.Process | None = None
         self._apiserver: asyncio.subprocess.Process | None = None
-
-    def _take_ports(self) -> None:
-        self._port, etcd, peer = _free_ports(3)
-        self._etcd_url = f"http://127.0.0.1:{etcd}"
-        self._peer_url = f"http://127.0.0.1:{peer}"
 
     @property
     def url(self) -> str:
         return f"https://127.0.0.1:{self._port}"
 
     async def start(self) -> None:
-        if self._etcd is not None:
-            await self._start_apiserver()
-            return
-        for tries_left in (2, 1, 0):
-            try:
-                await self._start_etcd()
-                await self._start_apiserver()
-            except AssertionError as error:
-                # Another program may have taken a port since it was seen to be free.
-                if not tries_left or "address already in use" not in str(error):
-                    raise
-                await self.close()
-                self._take_ports()
-                shutil.rmtree(self._data, ignore_errors=True)
-                for log in self._folder.glob("*.log"):
-                    log.unlink()
-            else:
-                return
+        if self._etcd is None:
+            await self._start_etcd()
+        await self._start_apiserver()
 
     async def stop(self) -> None:
         await _kill(self._apiserver)
@@ -111,11 +93,6 @@ class RealKube:
     async def close(self) -> None:
         await self.stop()
         await _kill(self._etcd)
-        self._etcd = None
-
-    @property
-    def _data(self) -> Path:
-        return self._folder / "kube-etcd"
 
     async def lose_history(self) -> None:
         """Compact the etcd, and start an API server whose cache knows nothing from before."""
@@ -128,7 +105,7 @@ class RealKube:
         self._etcd = await self._spawn(
             self._assets.etcd,
             "--name=test",
-            f"--data-dir={self._data}",
+            f"--data-dir={self._folder / 'kube-etcd'}",
             f"--listen-client-urls={self._etcd_url}",
             f"--advertise-client-urls={self._etcd_url}",
             f"--listen-peer-urls={self._peer_url}",
@@ -257,10 +234,7 @@ def _without_fsync(etcd: Path) -> tuple[str, ...]:
 
 
 def _request(url: str, body: bytes | None = None) -> urllib.request.Request:
-    """Who we are is for the API server alone: an etcd refuses tokens that are not its own."""
-    headers = {"Content-Type": "application/json"}
-    if url.startswith("https:"):
-        headers["Authorization"] = f"Bearer {ADMIN_TOKEN}"
+    headers = {"Authorization": f"Bearer {ADMIN_TOKEN}", "Content-Type": "application/json"}
     return urllib.request.Request(url, body, headers)  # noqa: S310 - our own servers
 
 

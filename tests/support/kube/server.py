@@ -38,8 +38,6 @@ class Options:
     """What differs between API servers."""
 
     watch_list: bool = True
-    knows_watch_list: bool = True
-    """False: what asks for a streamed list is passed over, as everything unknown is."""
     bookmark_every: float = 60.0
     gone_as_status: bool = False
     """410 as the answer to a watch, instead of an ERROR event inside it."""
@@ -231,8 +229,7 @@ class TestApi:
             case "GET":
                 return await self._list(request, target, fault)
             case "POST":
-                dry = "dryRun" in request.query
-                body = await self._create(target, await request.json(), dry=dry)
+                body = await self._create(target, await request.json())
             case "PUT":
                 body = await self._replace(target, await request.json())
             case "PATCH":
@@ -245,7 +242,7 @@ class TestApi:
         code = 201 if request.method == "POST" else 200
         return web.json_response(_typed(target, body), status=code)
 
-    async def _create(self, target: Target, manifest: Manifest, *, dry: bool) -> Manifest:
+    async def _create(self, target: Target, manifest: Manifest) -> Manifest:
         kind = target.kind
         if kind.namespaced and ("", target.namespace) not in self.store.objects.get(
             "namespaces", {}
@@ -254,10 +251,7 @@ class TestApi:
         if kind.has_status:
             manifest = {key: value for key, value in manifest.items() if key != "status"}
         name = (target.namespace, manifest["metadata"]["name"])
-        admitted = self._admission.admit(kind, manifest, None)
-        if dry:
-            return admitted
-        made = await self.store.create(kind, name, admitted)
+        made = await self.store.create(kind, name, self._admission.admit(kind, manifest, None))
         if kind.title == CRDS.title:
             self.catalog.add(of_crd(made))
             made = {**made, "status": {"conditions": [{"type": "Established", "status": "True"}]}}
@@ -315,8 +309,7 @@ class TestApi:
     ) -> web.StreamResponse:
         query, view = request.query, _view(request, target)
         wants_all = query.get("sendInitialEvents") == "true"
-        offered = self.options.watch_list or not self.options.knows_watch_list
-        if query.get("resourceVersionMatch") and not (wants_all and offered):
+        if query.get("resourceVersionMatch") and not (wants_all and self.options.watch_list):
             raise Refused(422, "Invalid", "sendInitialEvents: Forbidden: is forbidden for watch")
         asked = query.get("resourceVersion", "")
         if asked and not asked.isdecimal():
@@ -354,7 +347,7 @@ class TestApi:
             revision = self.store.revision
             for object_ in self.store.all(view):
                 await tell("ADDED", object_)
-            if query.get("sendInitialEvents") == "true" and self.options.knows_watch_list:
+            if query.get("sendInitialEvents") == "true":
                 await tell("BOOKMARK", _bookmark(revision, {INITIAL_END: "true"}))
         while True:
             steps, revision = self.store.since(view, revision), max(revision, self.store.revision)

@@ -141,14 +141,9 @@ def test_bad_annotations_of_a_node_are_said() -> None:
     annotations = {
         "node.clustermesh.io/overlay-addresses": "10.0.0.1, ten",
         "node.clustermesh.io/pod-cidrs": "10.0.0.0/33",
-        "node.clustermesh.io/pod-cidr": "10.0.0.0/24",
     }
     feed(exporter, [node(metadata={"annotations": annotations})])
     assert list(exporter.refusals()) == [
-        (
-            "Node node-a",
-            "node.clustermesh.io/pod-cidr: unknown annotation; did you mean pod-cidrs?",
-        ),
         ("Node node-a", "node.clustermesh.io/overlay-addresses: 'ten' is not an IP address"),
         ("Node node-a", "node.clustermesh.io/pod-cidrs: '10.0.0.0/33' is not a prefix"),
     ]

@@ -440,27 +440,6 @@ def test_a_misspelt_annotation_is_said(annotation: str, reason: str) -> None:
     assert list(exporter.refusals()) == []
 
 
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [
-        ("service.cilium.io/Global", "service.cilium.io/global"),
-        ("service.cilium.io/gobal", "service.cilium.io/global"),
-        ("service.cilium.io/share", "service.cilium.io/shared"),
-        ("service.cilium.io/afinity", "service.cilium.io/affinity"),
-        ("io.cilium/global-services", "io.cilium/global-service"),
-        ("service.cilium.io/global-sync-endpoint-slices", ""),
-        ("service.cilium.io/type", ""),
-        ("io.cilium/lb-ipam-ips", ""),
-        ("example.org/global", ""),
-    ],
-)
-def test_an_annotation_that_is_nearly_the_peers_is_said(name: str, meant: str) -> None:
-    exporter = Exporter(PARIS)
-    feed(exporter, [cart({name: "true"})])
-    said = f"{name}: unknown annotation; did you mean {meant}?"
-    assert list(exporter.refusals()) == ([("Service shop/cart", said)] if meant else [])
-
-
 # --- endpoint slices and the handshake ---------------------------------------------------------
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import msgspec
 
-from clustermesh import keys
+from agent.propagation import Propagations
+from bpf.datapath import maps_in_memory
+from clustermesh import keys, propagation
 from clustermesh.keys import Kind, Layout
 from clustermesh.model import Capabilities
 from clustermesh.remotes.session import Waits
-from kvstore.client import Denied
+from kvstore.client import Denied, PutOp
 from tests.support.agent_sink import OTHER_FORM
 from tests.support.remote_world import QUICK, World, file_of, living, node, service, settle, until
 
@@ -465,3 +467,26 @@ async def test_services_stay_until_all_are_told_in_their_other_form(tmp_path: Pa
         Kind.ENDPOINT_SLICES,
         Kind.SERVICES,
     ]
+
+
+async def test_probes_are_heard_besides_and_nobody_waits_for_them(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    peer = world.peer("paris", 7)
+    await peer.open_shop()
+    heard = Propagations(maps_in_memory().nodes, wake=lambda: None)
+    seen: list[bytes] = []
+    heard.heard = lambda _, __, value: seen.append(value)
+    remote = world.remote("paris")
+    remote._listen = heard.listen
+    async with living(remote):
+        await until(lambda: remote.progress.ready)
+        assert seen == []
+        await peer.store.commit([PutOp(propagation.key(Layout.STATE, "paris"), b"1")])
+        await until(lambda: seen == [b"1"])
+        peer.store.outage()
+        await until(lambda: bool(remote.progress.sentence()))
+        peer.store.heal()
+        await until(lambda: remote.progress.ready)
+        await peer.store.commit([PutOp(propagation.key(Layout.STATE, "paris"), b"2")])
+        await until(lambda: seen[-1] == b"2")
+        await until(lambda: remote.status(world.sink.count).round_trip is not None)
