@@ -89,9 +89,8 @@ def _agent(top: Place, node: Node) -> Iterator[Job]:
     for what in AGENT:
         yield (*top, f"{what}.json"), partial(_get, node.agent, f"/v1/{what}")
     yield (*top, "metrics.txt"), partial(_get, node.agent, "/metrics")
-    root = Path(node.bpf_root or "/sys/fs/bpf")
     for name, read in MAPS.items():
-        yield (*top, "maps", f"{name}.txt"), partial(_map, read, root)
+        yield (*top, "maps", f"{name}.txt"), partial(_map, read, node)
 
 
 def _get(url: str, path: str) -> bytes:
@@ -109,8 +108,11 @@ def _keys(cluster: Cluster, tree: str) -> bytes:
     return b"\n".join(lines) + b"\n"
 
 
-def _map(read: bpf.Read, root: Path) -> bytes:
-    rows = read(root)
+def _map(read: bpf.Read, node: Node) -> bytes:
+    """Only of a node that is this machine: elsewhere we would read our own maps."""
+    if not node.agent.startswith("unix:"):
+        raise api.NoAnswer("maps are read on their node: run meshctl sysdump there")
+    rows = read(Path(node.bpf_root or "/sys/fs/bpf"))
     return f"{columns([''] * len(rows[0]), rows).lstrip()}\n".encode() if rows else b""
 
 
@@ -119,6 +121,7 @@ def _files(cluster: Cluster) -> bytes:
     rows = [
         (str(path), oct(path.stat().st_mode & 0o7777), str(path.stat().st_size))
         for folder in (cluster.config_dir, cluster.ca_cert.parent)
+        if folder.is_absolute() and folder.is_dir()
         for path in sorted(folder.iterdir())
         if path.is_file()
     ]

@@ -106,6 +106,9 @@ def partial(parts: list[Part]) -> bool:
 
 
 def default_logs(mesh: Path | None) -> tuple[Path, ...]:
-    """The folder of the lab whose mesh file it is."""
-    top = mesh_path(mesh).parent / "clusters"
+    """The folder of the lab whose mesh file it is; none where the mesh is in no file."""
+    try:
+        top = mesh_path(mesh).parent / "clusters"
+    except MeshctlError:
+        return ()
     return (top,) if top.is_dir() else ()
