@@ -22,6 +22,14 @@ from kvstore.config import ConfigError, EtcdConfig
 FAST = 100_000.0  # operations per second: the generator has no rate limit
 
 
+class Motion(msgspec.Struct, frozen=True):
+    """Changes a second, for so many seconds, as this seed tells them."""
+
+    rate: float
+    seconds: float
+    seed: int
+
+
 def generate(
     etcds: Annotated[
         list[Path],
@@ -39,6 +47,9 @@ def generate(
     ipv6: Annotated[bool, typer.Option("--ipv6", help="IPv6 beside IPv4.")] = False,  # noqa: FBT002  # typer makes it a flag
     rate: Annotated[float, typer.Option(help="Changes per second afterwards; 0: none.")] = 0.0,
     seconds: Annotated[float, typer.Option(help="How long to go on changing.")] = 60.0,
+    filled: Annotated[  # noqa: FBT002  # typer makes it a flag
+        bool, typer.Option("--filled", help="They are there already: only change them.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="The same seed tells the same story.")] = 1,
 ) -> None:
     """Fill etcds with generated clusters for measurements, then change them at a rate.
@@ -67,7 +78,8 @@ def generate(
         )
     with contextlib.suppress(KeyboardInterrupt):
         try:
-            asyncio.run(_generate(world, configs, layout, rate=rate, seconds=seconds, seed=seed))
+            motion = Motion(rate, seconds, seed)
+            asyncio.run(_generate(world, configs, layout, motion, filled=filled))
         except* StoreError as group:
             first = group.exceptions[0]
             raise MeshctlError(f"an etcd cannot be written: {first}.") from first
@@ -77,10 +89,9 @@ async def _generate(
     world: Sequence[Cluster],
     configs: Sequence[EtcdConfig],
     layout: Layout,
+    motion: Motion,
     *,
-    rate: float,
-    seconds: float,
-    seed: int,
+    filled: bool,
 ) -> None:
     from kvstore.etcd import open_etcd  # brings gRPC along: 0.1 s that other commands save
 
@@ -90,10 +101,10 @@ async def _generate(
             for config in configs
         ]
         place = {cluster.name: stores[at % len(stores)] for at, cluster in enumerate(world)}
-        for cluster in world:
+        for cluster in () if filled else world:
             written = await fill.fill(place[cluster.name], [cluster], layout)
             say(f"{cluster.name} (id {cluster.id}): {written} keys")
-        if rate > 0:
-            changes = story(world, Rates().scaled(rate), seed=seed)
-            done = await fill.churn(place, changes, layout, seconds=seconds)
-            say(f"{done} changes in {seconds:g} s")
+        if motion.rate > 0:
+            changes = story(world, Rates().scaled(motion.rate), seed=motion.seed)
+            done = await fill.churn(place, changes, layout, seconds=motion.seconds)
+            say(f"{done} changes in {motion.seconds:g} s")
