@@ -88,6 +88,7 @@ class Session:
             store,
             HeartbeatSettings(limit=self._waits.heartbeat, follow=self._waits.follow),
             pulse=self._progress.pulse,
+            report=self._unheard,
         )
         self._gate = gate = Held(self._heartbeat, proof=self._progress.unconfirmed)
         readers = self._role.readers(config)
@@ -100,6 +101,10 @@ class Session:
                 tasks.create_task(_follow(reader, store, gate))
             for listener in self._role.listeners(config):
                 tasks.create_task(_follow(listener, store, gate))
+
+    def _unheard(self, sentence: str | None) -> None:
+        """The heartbeat cannot be watched, or can be again: silence has another reason then."""
+        self._progress.note("heartbeat", sentence and sentence.partition("; trying again")[0])
 
     async def get(self, key: str) -> Entry | None:
         """A key as it stands; raises ``StoreError``."""
