@@ -16,13 +16,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-import msgspec
-
+from clustermesh import keys
 from kvstore.etcd import open_etcd
 from kvstore.events import Put, Synced
 from kvstore.watch import ending, follow
 from tests.bench.kvstore import lists, watches
 from tests.support.etcd import running_etcd
+
+KIND = lists.SERVICES
 
 
 class Gauge:
@@ -67,24 +68,25 @@ class Node:
     async def list_again(self, endpoint: str, seconds: float) -> int:
         """Decode every value and keep it as bytes, as an agent does with addresses."""
         done, began, kept = 0, time.monotonic(), dict[str, bytes]()
-        decode = msgspec.json.Decoder(lists.Service).decode
+        decode = keys.decoder(KIND, lists.ORIGIN)
         while time.monotonic() - began < seconds:
             async with (
                 open_etcd(lists.settings(endpoint)) as store,
-                ending(follow(store, lists.PREFIX)) as slices,
+                ending(follow(store, lists.prefix(KIND))) as slices,
             ):
                 async for told in slices:
                     if isinstance(told[-1], Synced):
                         break
                     for event in told:
-                        decode(event.value)
+                        decode(event.key, event.value)
                         kept[event.key] = event.value
             done += 1
         return done
 
 
 async def list_beside(endpoint: str, count: int, seconds: float) -> None:
-    command = [sys.executable, lists.__file__, f"--keys={count}", "--one", "follow+json", endpoint]
+    command = [sys.executable, lists.__file__, f"--keys={count}"]
+    command += ["--one", "follow+decode", endpoint, KIND]
     began = time.monotonic()
     while time.monotonic() - began < seconds:
         beside = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL)
@@ -122,13 +124,12 @@ def main() -> None:
     arguments.add_argument("--keys", type=int, default=200_000)
     arguments.add_argument("--seconds", type=float, default=6)
     asked = arguments.parse_args()
-    count = asked.keys // 128 * 128
     roomy = ["--quota-backend-bytes=8000000000"]
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     with running_etcd() as busy, running_etcd(options=roomy) as large:
-        asyncio.run(lists.fill(large.url, count))
-        asyncio.run(measure(busy.url, large.url, count, asked.seconds))
+        asyncio.run(lists.fill(large.url, KIND, asked.keys))
+        asyncio.run(measure(busy.url, large.url, asked.keys, asked.seconds))
 
 
 if __name__ == "__main__":
