@@ -131,12 +131,12 @@ async def test_a_restart_writes_nothing_and_needs_no_source(tmp_path: Path) -> N
     with running_etcd() as source, running_etcd() as cache, Replica(tmp_path, cache) as replica:
         await write(source, cluster("paris", 7, SHOP))
         replica.configure("paris", source)
-        await replica.ready("--lease-ttl", "5s")
+        await replica.ready("--lease-ttl", "10s")
         replica.stop(signal.SIGKILL)
         source.kill()
         async with recording(cache) as seen:
-            await replica.ready("--lease-ttl", "5s", "--per-cluster-ready-timeout", "100ms")
-            await asyncio.sleep(5.5)  # longer than any lease of the first life
+            await replica.ready("--lease-ttl", "10s", "--per-cluster-ready-timeout", "100ms")
+            await asyncio.sleep(10.5)  # longer than any lease of the first life
             assert await holds(cache, "paris")
             source.start()
             await source.ready()
