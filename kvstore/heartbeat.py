@@ -38,6 +38,8 @@ class Pulse(msgspec.Struct):
     watched_until: float = 0.0
     shown: bool = False
     """Whether a beat has come, rather than been there from who knows when."""
+    old: bool = False
+    """Whether the one that was there says itself that it is older than the limit."""
 
 
 class Heartbeat:
@@ -108,6 +110,10 @@ class Heartbeat:
         while not self.proven():
             await self._beat.wait()
 
+    def doubtful(self) -> bool:
+        """Is the last beat one that was there before us, and old by its own words?"""
+        return self._pulse.old and not self._pulse.shown
+
     async def run(self) -> None:
         """Watch the heartbeat and say when it stops; for ever."""
         self.age()
@@ -163,21 +169,21 @@ class Heartbeat:
         """A beat that was there when we looked."""
         known = self._pulse.value
         if known is None:
-            self._pulse.shown = self._is_of_now(value[0])
+            age = self._age_by_itself(value[0])
+            self._pulse.shown = age is not None and abs(age) <= self._settings.limit
+            self._pulse.old = age is not None and age > self._settings.limit
             self._heard(value, asyncio.get_running_loop().time())
         elif value != known:
             self._pulse.shown = True
             self._heard(value, self._pulse.watched_until)
 
-    def _is_of_now(self, value: bytes) -> bool:
+    def _age_by_itself(self, value: bytes) -> float | None:
+        """Seconds since the moment that a beat names, by our clock; None when it names none."""
         try:
             stamp = datetime.fromisoformat(value.decode())
         except ValueError:
-            return False
-        return (
-            stamp.tzinfo is not None
-            and abs(self._clock() - stamp.timestamp()) <= self._settings.limit
-        )
+            return None
+        return self._clock() - stamp.timestamp() if stamp.tzinfo is not None else None
 
     def _heard(self, value: tuple[bytes, int], at: float) -> None:
         pulse, silent = self._pulse, not self.fresh

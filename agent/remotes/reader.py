@@ -73,7 +73,7 @@ class KindReader:
         waiting = sentence is not None and bool(canary) and canary in sentence
         self._progress.awaiting(self._feed.kind, sentence if waiting else None)
         self._progress.trouble(self._feed.kind, None if waiting else sentence)
-        if sentence is None and self._gate.open():
+        if sentence is None and self._gate.tells():
             self._progress.told(self._feed.kind)  # only what is gone may still be held
 
     def _take(self, events: Sequence[Event]) -> None:

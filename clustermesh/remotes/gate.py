@@ -7,7 +7,10 @@ from kvstore.watch import Dated, Gate
 
 
 class Heartbeat(Gate, Protocol):
-    """A gate that may know its cluster to live, rather than not know it to be dead."""
+    """A gate that may know its cluster to live, rather than not know it to be dead; ``doubtful``
+    when there is reason to think that it was dead before we came."""
+
+    def doubtful(self) -> bool: ...
 
     def proven(self) -> bool: ...
 
@@ -20,8 +23,9 @@ class Held:
     Keys of a dead control plane vanish when their lease runs out. That is no news about pods and
     services, so it is held until somebody alive says so (design: the two truths).
 
-    With ``proof`` what lists lack is not believed before the cluster has shown that it lives: for
-    those who know facts from before they could hear its heartbeat.
+    With ``proof`` what lists lack is not believed before the cluster has shown that it lives, nor
+    are deletions when the beat that was found is old: for those who know facts from before they
+    could hear its heartbeat. Its leases may run out just now.
     """
 
     def __init__(self, heartbeat: Heartbeat, *, proof: bool = False) -> None:
@@ -41,7 +45,14 @@ class Held:
 
     def open(self) -> bool:
         """Whether a deletion may be believed now."""
+        return self.tells() and not self._doubtful()
+
+    def tells(self) -> bool:
+        """Whether a list that has been read may be called full: nobody is known to be dead."""
         return self._present.is_set() and self._heartbeat.open()
+
+    def _doubtful(self) -> bool:
+        return self._proof and self._heartbeat.doubtful()
 
     def since(self) -> int:
         """The revision of the sign of life that opened it; deletions before it are not news."""
@@ -61,6 +72,8 @@ class Held:
         while not self.open():
             await self._present.wait()
             await self._heartbeat.wait()
+            if self._doubtful():
+                await self._heartbeat.prove()
 
     def reason(self) -> str:
         """A full sentence when it is closed, else empty."""

@@ -412,6 +412,32 @@ async def test_after_a_restart_what_is_seen_to_go_is_gone_at_once(tmp_path: Path
         assert not remote.progress.confirmed
 
 
+async def test_after_a_restart_leases_that_run_out_beside_an_old_beat_are_no_news(
+    tmp_path: Path,
+) -> None:
+    """The peer's control plane died long ago; we restart in the very minute its leases end."""
+    world = World(tmp_path)
+    peer = world.peer("paris", 7)
+    await peer.open_shop()
+    async with living(world.remote("paris")) as remote:
+        await until(lambda: remote.progress.ready)
+        await world.checkpoint.flush()
+    await peer.beat("2026-11-21T00:28:21Z")
+
+    remote = world.remote("paris")
+    remote.restore(world.checkpoint.load()["paris"])
+    async with living(remote):
+        await until(lambda: remote.progress.ready)
+        assert "is silent" in remote.status(world.sink.count).held
+        await peer.withdraw(service("paris", 7, "till"))
+        await peer.publish(service("paris", 7, "desk"))
+        await until(lambda: "shop/desk" in world.sink.names("paris", Kind.SERVICES))
+        assert "shop/till" in world.sink.names("paris", Kind.SERVICES)
+        await peer.beat(datetime.now(UTC).isoformat())
+        await until(lambda: world.sink.names("paris", Kind.SERVICES) == {"shop/cart", "shop/desk"})
+        assert not remote.status(world.sink.count).held
+
+
 async def test_a_new_session_does_not_believe_a_silent_control_plane(tmp_path: Path) -> None:
     world = World(tmp_path, waits=msgspec.structs.replace(QUICK, config=3600.0, heartbeat=0.05))
     peer = world.peer("paris", 7)
