@@ -5,16 +5,20 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from agent.settings import CILIUM_PINS, PINS
-from bpf import pins
+from bpf import pins, syscalls
 from clustermesh.process import Fault
 
 BPF_FS: Final = 0xCAFE4A11
 CGROUP2_FS: Final = 0x63677270
+CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = (1 << number for number in (12, 21, 38, 39))
+CONNECT4: Final = 10  # BPF_CGROUP_INET4_CONNECT
+CILIUM_PROGRAMS: Final = "cil_"
+"""How the names of Cilium's programs begin."""
 CILIUM_DEVICES: Final = ("cilium_host", "cilium_net", "cilium_vxlan", "cilium_geneve")
 CILIUM_TRACES: Final = ("cilium", "tc/globals/cilium_ipcache", "tc/globals/cilium_ipcache_v2")
 libc = ctypes.CDLL(None, use_errno=True)
@@ -24,6 +28,11 @@ def check(*, bpf_root: Path, cgroup: Path) -> None:
     """Rights, file systems, and that no Cilium agent owns this node; raises ``Fault``."""
     if os.geteuid() != 0:
         raise Fault("clustermesh-agent must run as root: it loads programs into the kernel")
+    if lacking := lacking_rights(_capabilities()):
+        raise Fault(
+            f"clustermesh-agent has no right to {lacking};"
+            " run it as root with all capabilities, in a container as a privileged one"
+        )
     if _file_system(bpf_root) != BPF_FS:
         raise Fault(
             f"{bpf_root} is no BPF file system; run: mount -t bpf bpf {bpf_root},"
@@ -34,19 +43,59 @@ def check(*, bpf_root: Path, cgroup: Path) -> None:
             f"{cgroup} is no cgroup2 directory; name one with --cgroup-root"
             " (grep cgroup2 /proc/mounts shows where it is mounted)"
         )
-    _no_cilium(bpf_root)
+    _no_cilium(bpf_root, cgroup)
 
 
-def _no_cilium(bpf_root: Path) -> None:
+def lacking_rights(capabilities: int) -> str:
+    """What a process with these effective capabilities may not do, empty when it may all. [pure]"""
+    loads = capabilities & CAP_SYS_ADMIN or (capabilities & CAP_BPF and capabilities & CAP_PERFMON)
+    lacking = [] if loads else ["load programs into the kernel (CAP_SYS_ADMIN)"]
+    if not capabilities & CAP_NET_ADMIN:
+        lacking.append("change the node's network (CAP_NET_ADMIN)")
+    return " and to ".join(lacking)
+
+
+def _capabilities() -> int:
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return -1  # a kernel that does not tell: it will say no by itself
+
+
+def _no_cilium(bpf_root: Path, cgroup: Path) -> None:
     devices = {name for _, name in socket.if_nameindex()} & set(CILIUM_DEVICES)
     present = [bpf_root / pin for pin in CILIUM_TRACES if (bpf_root / pin).exists()]
     ours = set(pins.shared(bpf_root / PINS, bpf_root / CILIUM_PINS)) if present else set()
-    if devices or set(present) - ours:
-        found = ", ".join([*sorted(devices), *(str(pin) for pin in present if pin not in ours)])
+    programs = set(_programs(cgroup))
+    if devices or programs or set(present) - ours:
+        foreign = (str(pin) for pin in present if pin not in ours)
+        found = ", ".join([*sorted(devices), *sorted(programs), *foreign])
         raise Fault(
             f"a Cilium agent runs or ran on this node ({found}); it is a member of the mesh by"
             " itself: run clustermesh-agent elsewhere, or remove Cilium and what it left"
         )
+
+
+def _programs(cgroup: Path) -> Iterator[str]:
+    """Programs of Cilium that see the connections of this control group."""
+    with suppress(OSError), _opened(cgroup) as folder:
+        for number in syscalls.programs_at(folder, CONNECT4):
+            with suppress(OSError), _closing(syscalls.program_by_id(number)) as program:
+                name = syscalls.program_info(program).name
+                if name.startswith(CILIUM_PROGRAMS):
+                    yield f"program {name}"
+
+
+def _opened(path: Path) -> AbstractContextManager[int]:
+    return _closing(os.open(path, os.O_RDONLY))
+
+
+@contextmanager
+def _closing(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def cgroup_root(chosen: Path | None) -> Path:

@@ -25,6 +25,7 @@ OBJ_PIN: Final = 6
 OBJ_GET: Final = 7
 PROG_TEST_RUN: Final = 10
 PROG_FD_BY_ID: Final = 13
+PROG_QUERY: Final = 16
 MAP_FD_BY_ID: Final = 14
 OBJ_INFO: Final = 15
 BATCH_LOOKUP: Final = 24
@@ -36,6 +37,7 @@ ENABLE_STATS: Final = 32
 LINK_DETACH: Final = 34
 
 ENOTSUPP: Final = 524  # kernel-internal, and yet what batch commands answer for some map types
+QUERY_EFFECTIVE: Final = 1  # BPF_F_QUERY_EFFECTIVE: also what is attached further up
 F_RDONLY: Final = 1 << 3  # BPF_F_RDONLY: this file descriptor may not write
 
 _ELEMENT: Final = Struct("=i4xQQQ")
@@ -46,6 +48,8 @@ _INFO: Final = Struct("=IIQ")
 _LINK: Final = Struct("=IIII")
 _TEST_RUN: Final = Struct("=IIIIQQIIIIQQ")
 _MAP_INFO: Final = Struct("=IIIIII16s")
+_QUERY: Final = Struct("=IIIIQI4x")
+_QUERY_COUNT: Final = Struct("=24xI")
 _PROG_INFO: Final = Struct("=II8sIIQQQIIQ16s")
 _PROG_RUNS: Final = Struct("=QQ")
 _PROG_RUNS_AT: Final = 192
@@ -163,6 +167,16 @@ def program_info(fd: int) -> ProgramInfo:
 
 def program_by_id(number: int) -> int:
     return _call(PROG_FD_BY_ID, number.to_bytes(4, "little") + bytes(8))
+
+
+def programs_at(target: int, attach_type: int, most: int = 64) -> list[int]:
+    """Ids of the programs that run at a hook of a control group (its file descriptor)."""
+    ids = ctypes.create_string_buffer(4 * most)
+    asked = _QUERY.pack(target, attach_type, QUERY_EFFECTIVE, 0, ctypes.addressof(ids), most)
+    attributes = ctypes.create_string_buffer(asked, 64)
+    call(PROG_QUERY, attributes)
+    (count,) = _QUERY_COUNT.unpack_from(attributes.raw)
+    return [int.from_bytes(ids.raw[at : at + 4], "little") for at in range(0, 4 * count, 4)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,3 +30,23 @@ def test_a_state_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> 
 def test_the_cgroup2_mount_is_found() -> None:
     assert preflight.cgroup_root(None) == cgroup2_root()
     assert preflight.cgroup_root(Path("/chosen")) == Path("/chosen")
+
+
+SYS_ADMIN, NET_ADMIN, PERFMON, BPF = 1 << 21, 1 << 12, 1 << 38, 1 << 39
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "lacking"),
+    [
+        (-1, ""),
+        (SYS_ADMIN | NET_ADMIN, ""),
+        (BPF | PERFMON | NET_ADMIN, ""),
+        (BPF | NET_ADMIN, "load programs"),
+        (SYS_ADMIN, "network (CAP_NET_ADMIN)"),
+        (0, "load programs into the kernel (CAP_SYS_ADMIN) and to change the node's network"),
+    ],
+)
+def test_rights_that_are_missing_are_named(capabilities: int, lacking: str) -> None:
+    found = preflight.lacking_rights(capabilities)
+    assert lacking in found
+    assert bool(found) == bool(lacking)
