@@ -24,7 +24,12 @@ Connect = Callable[[str, int, float], Coroutine[Any, Any, float | None]]
 
 
 class ProbeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Times in seconds. ``rate`` bounds the connections per second of all clusters together."""
+    """Times in seconds. ``rate`` bounds the connections per second of all clusters together.
+
+    As long as a cluster answers one node of it is asked, else ``nodes`` at once. A cluster that
+    falls silent is told after a pause between rounds and ``limits.failed`` times ``timeout`` and
+    ``again``: by default after at most 5 s in a mesh of up to 50 clusters.
+    """
 
     port: int = 4240
     interval: float = 1.0
@@ -154,7 +159,7 @@ class Prober:
     async def _watch(self, probe: "_ClusterProbe") -> None:
         settings = self._settings
         while True:
-            chosen = sample(probe.addresses, settings.nodes, probe.turn)
+            chosen = sample(probe.addresses, probe.most(settings.nodes), probe.turn)
             async with asyncio.TaskGroup() as group:
                 asked = [
                     group.create_task(self._connect(it, settings.port, settings.timeout))
@@ -163,12 +168,13 @@ class Prober:
             answers = [task.result() for task in asked]
             doubtful = probe.learn(answers, settings.limits)
             self._tell()
-            await asyncio.sleep(settings.again if doubtful else self._pause())
+            pause = self._pause(probe.most(settings.nodes))
+            await asyncio.sleep(settings.again if doubtful else pause)
 
-    def _pause(self) -> float:
+    def _pause(self, nodes: int) -> float:
         """Between rounds of one cluster, so that all together keep to the rate."""
         settings = self._settings
-        return max(settings.interval, len(self._probes) * settings.nodes / settings.rate)
+        return max(settings.interval, len(self._probes) * nodes / settings.rate)
 
     def _tell(self) -> None:
         silent = frozenset(
@@ -200,6 +206,11 @@ class _ClusterProbe:
         self.turn = 0
         self._rtt: float | None = None
         self._loss = 0.0
+
+    def most(self, nodes: int) -> int:
+        """How many to ask in a round."""
+        verdict = self.verdict
+        return 1 if verdict.reach is Reach.ANSWERS and not verdict.against else nodes
 
     def learn(self, answers: list[float | None], limits: Limits) -> bool:
         """A round's results; whether they speak against the verdict."""

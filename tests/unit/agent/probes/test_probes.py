@@ -111,6 +111,40 @@ async def test_a_question_is_answered_at_once_and_changes_no_verdict() -> None:
 
 
 @virtual
+async def test_it_is_told_as_soon_in_a_mesh_of_fifty() -> None:
+    mesh = Mesh()
+    loop = asyncio.get_running_loop()
+    mesh.prober.aim(mesh.nodes(paris=9, **{f"c{number}": 3 for number in range(49)}), own="home")
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(mesh.prober.run())
+        await asyncio.sleep(20)
+        for wait in (0.0, 0.9, 1.7):  # whatever moment of a round it is
+            await asyncio.sleep(wait)
+            died = loop.time()
+            mesh.dead = {f"paris-{at}" for at in range(9)}
+            await asyncio.sleep(6)
+            when, silent = mesh.told[-1]
+            assert silent == {"paris"}
+            assert when - died < 5
+            mesh.dead = set()
+            await asyncio.sleep(20)
+            assert mesh.told[-1][1] == frozenset()
+        task.cancel()
+
+
+@virtual
+async def test_a_cluster_that_answers_is_asked_by_one_connection() -> None:
+    mesh = Mesh()
+    mesh.prober.aim(mesh.nodes(paris=9), own="home")
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(mesh.prober.run())
+        await asyncio.sleep(60)
+        assert len([when for when, _ in mesh.asked if when > 5]) <= 56
+        assert mesh.prober.statuses()[0].rtt is not None
+        task.cancel()
+
+
+@virtual
 async def test_some_dead_nodes_condemn_no_cluster() -> None:
     mesh = Mesh()
     mesh.prober.aim(mesh.nodes(paris=9), own="home")
