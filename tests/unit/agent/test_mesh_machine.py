@@ -8,12 +8,13 @@ those of an agent that heard only the present facts, from scratch, and nothing m
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from agent.facts import AnyKind, LocalKind
 from bpf.datapath import Maps
 from clustermesh.keys import Kind
 from clustermesh.local import Frontend
-from clustermesh.model import SliceEndpoint
+from clustermesh.model import IPEntry, SliceEndpoint
 from tests.support import lb
 from tests.support.mesh import (
     IDS,
@@ -33,6 +34,7 @@ from tests.support.mesh import (
 
 REMOTES = ("cluster-b", "cluster-c", "cluster-d")
 SLICED = "cluster-d"
+USUAL = dict(IDS)
 VIPS = ("10.96.0.1", "10.96.0.2", "fd00::1")
 Facts = dict[tuple[str, AnyKind], dict[str, object]]
 
@@ -81,6 +83,13 @@ def picture(maps: Maps) -> dict[str, object]:
         if seen[vip]:
             seen[vip] = (lb.slots(maps, vip, 80), lb.shares(maps, vip, 80))
     return seen
+
+
+def renumbered(fact: object, old: int, new: int) -> object:
+    """The same fact of a cluster whose id was another."""
+    if isinstance(fact, IPEntry):
+        return replace(fact, id=fact.id - (old << 16) + (new << 16))
+    return replace(fact, cluster_id=new)  # type: ignore[type-var]  # all others have one
 
 
 class Mesh(RuleBasedStateMachine):
@@ -189,6 +198,22 @@ class Mesh(RuleBasedStateMachine):
             self.configured -= {cluster}
             self.agent.dataplane.drain(cluster)
             self.agent.expect(*self.configured)
+
+    @rule(cluster=clusters, number=st.sampled_from([2, 3, 4, 250]))
+    def another_id(self, cluster: str, number: int) -> None:
+        """The cluster leaves as one and comes back as another, with the same facts."""
+        if number in IDS.values():
+            return
+        old, IDS[cluster] = IDS[cluster], number
+        for kind in kinds_of(cluster):
+            known = self.facts.get((cluster, kind), {})
+            known.update({key: renumbered(fact, old, number) for key, fact in known.items()})
+        if cluster in self.configured:
+            self.agent.dataplane.drain(cluster)
+            tell_all(self.agent, self.facts, self.configured)
+
+    def teardown(self) -> None:
+        IDS.update(USUAL)
 
     @rule(drained_meanwhile=st.booleans())
     def restart(self, drained_meanwhile: bool) -> None:
