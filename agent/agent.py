@@ -27,7 +27,8 @@ from agent.explain.passing import Passing
 from agent.facts import LocalKind, Me
 from agent.monitor.monitor import Monitor
 from agent.monitor.names import Names
-from agent.network.wanted import FAMILIES, Facts, collapsed, family
+from agent.network.asked import asked
+from agent.network.keeper import Keeper
 from agent.probes.knock import knock
 from agent.probes.prober import Prober, ProbeSettings
 from agent.propagation import Propagations
@@ -51,8 +52,6 @@ from kvstore.etcd import open_etcd
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
-
-    from agent.network.network import Network
 
 log = structlog.get_logger()
 
@@ -94,8 +93,10 @@ class Agent:
             client=settings.etcd_config,
             remotes=settings.clustermesh_config,
         )
-        self._network: Network | None = None
         self._dataplane = Dataplane(datapath.maps, self._me, settings)
+        self._network = Keeper(settings, attach=self._attach, report=self._network_changed)
+        self._network.on_ready = self._dataplane.on_routes = self._want_network
+        self._network.on_round = self._dataplane.wake
         self._dataplane.routed = self._routed
         self._closer = Closer(
             datapath.maps.reverse_sockets4, datapath.maps.reverse_sockets6, cgroup
@@ -161,11 +162,13 @@ class Agent:
                 remotes=settings.clustermesh_config,
                 every_service=settings.kube_proxy_replacement,
                 table_size=settings.table_size,
+                host_routes=settings.host_routes,
                 interval=settings.audit_interval,
             ),
             opener=open_etcd,
             standing=self._standing,
             rewrite=self._dataplane.rewrite,
+            routing=self._network,
         )
         names = Names(
             self._dataplane,
@@ -202,7 +205,7 @@ class Agent:
             tasks.create_task(self._own.run(), name="own")
             tasks.create_task(self._remotes.run(), name="remotes")
             tasks.create_task(self._checkpoint.run(), name="checkpoint")
-            tasks.create_task(self._keep_network(), name="network")
+            tasks.create_task(self._network.run(), name="network")
             if not self._settings.kube_proxy_replacement:
                 tasks.create_task(self._stamp(), name="stamp")
             if self._balancing is not None:
@@ -233,63 +236,29 @@ class Agent:
             changed = self._balancing.attach() or changed
         return self._datapath.attach_sock_lb(self._cgroup) or changed
 
-    async def _keep_network(self) -> None:
-        # netlink libraries take a tenth of a second to import; the first map entry needs none
-        await asyncio.to_thread(_import_network)
-        from agent.network.network import Network
-
-        settings = self._settings
-        network = self._network = Network(
-            settings.place,
-            attach=self._attach,
-            report=self._network_changed,
-            interval=settings.network_interval,
-            settle=settings.network_settle,
-        )
-        network.on_round = self._dataplane.wake
-        self._dataplane.on_routes = self._want_network
-        self._want_network()
-        await network.run()
-
     def _routed(self) -> bool:
         """Services lead to other clusters only when there is a way (a comparison always ends)."""
-        if self._network is None:
+        if not self._network.ready:
             return not self._dataplane.routes()
         return self._network.caught_up
 
     def _network_changed(self, trouble: str | None) -> None:
-        network = self._network
-        if network is None or network.last.link is None:
+        last = self._network.last
+        if last is None or last.link is None:
             self._board.degraded(NETWORK, trouble or "the device is not there")
             return
         self._board.ok(NETWORK)
         self._board.reporter(NODE)(trouble)
-        self._datapath.state.configure(mss=network.last.link.mtu - TCP_IP_HEADERS)
+        self._datapath.state.configure(mss=last.link.mtu - TCP_IP_HEADERS)
 
     def _want_network(self) -> None:
         """Tell the network what the facts ask of it, once the own cluster's nodes are known."""
-        if self._network is None or not self._own.progress.confirmed:
+        if not self._network.ready or not self._own.progress.confirmed:
             return
-        routes, nodes = self._dataplane.routes(), self._dataplane.nodes()
-        self._prober.aim(nodes, own=self._me.cluster)
-        own = [node for node in nodes if node.cluster == self._me.cluster]
-        cidrs = {cidr for node in own for cidr in (*node.ipv4_cidrs, *node.ipv6_cidrs)}
-        sources = cidrs | self._heard.pods
-        direct = {
-            route.cidr: route.node_ip
-            for route in routes
-            if route.cluster in self._me.native and family(route.cidr) == 4 and route.node_ip
-        }
+        self._prober.aim(self._dataplane.nodes(), own=self._me.cluster)
+        complete = self._remotes.complete
         self._network.want(
-            Facts(
-                destinations=frozenset(route.cidr for route in routes),
-                gateways=frozenset(direct.items()),
-                direct=frozenset(direct),
-                overlay=tuple(self._dataplane.overlay_addresses()),
-                sources=frozenset(it for which in FAMILIES for it in collapsed(sources, which)),
-                peers=frozenset(route.node_ip for route in routes) - {"0.0.0.0"},  # noqa: S104  # nowhere
-                complete=self._remotes.complete,
-            )
+            asked(self._me, self._dataplane, pods=self._heard.pods, complete=complete)
         )
 
     # -- freshness and readiness ----------------------------------------------------------------
@@ -444,12 +413,6 @@ class Agent:
             audited=self._auditor.last.at if self._auditor.last else 0.0,
             differences=len(self._auditor.last.differences) if self._auditor.last else 0,
         )
-
-
-def _import_network() -> None:
-    import agent.network.network
-
-    _ = agent.network.network
 
 
 def _spare_the_collector() -> None:

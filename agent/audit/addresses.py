@@ -59,6 +59,12 @@ def address_maps(here: Here, mesh: Sequence[Told]) -> AddressMaps:
     return maps
 
 
+def claimed_by_nodes(here: Here, mesh: Iterable[Told]) -> set[bytes]:
+    """Keys of the ipcache about which nodes have spoken."""
+    nodes = (node for told in mesh for node in told.nodes.values())
+    return {ipcache_key(cidr) for node in nodes for cidr, *_ in _claims(here, node)}
+
+
 def _address(here: Here, cluster: str, entry: IPEntry, maps: AddressMaps) -> None:
     endpoint = packed(entry.host_ip)
     if len(endpoint) == 16:
@@ -76,21 +82,29 @@ def _flags(here: Here, cluster: str, cidr: str, endpoint: bytes) -> int:
 
 
 def _node(here: Here, node: Node, maps: AddressMaps) -> None:
-    ours = (node.cluster, node.name) == (here.cluster, here.node)
-    node_ip = NONE if ours else packed(node.underlay(4)) or NONE
-    for cidr, identity, endpoint in reversed(list(_claims(node, node_ip, ours=ours))):
+    for cidr, identity, endpoint in reversed(list(_claims(here, node))):
         flags = _flags(here, node.cluster, cidr, endpoint)
         maps.ipcache.setdefault(ipcache_key(cidr), _ipcache_value(identity, endpoint, 0, flags))
-    if ours:
+    if _is_here(here, node):
         return
+    node_ip = _behind(here, node)
     for cidr in node.pod_cidrs() if node_ip != NONE else ():
         maps.tunnel.setdefault(_tunnel_key(cidr), _tunnel_value(node_ip))
     for address in filter(_is_v4, _plain(node)):
         maps.nodes.setdefault(packed(address), _trust(node.cluster_id, here.max_clusters))
 
 
-def _claims(node: Node, node_ip: bytes, *, ours: bool) -> Iterator[tuple[str, int, bytes]]:
+def _is_here(here: Here, node: Node) -> bool:
+    return (node.cluster, node.name) == (here.cluster, here.node)
+
+
+def _behind(here: Here, node: Node) -> bytes:
+    return NONE if _is_here(here, node) else packed(node.underlay(4)) or NONE
+
+
+def _claims(here: Here, node: Node) -> Iterator[tuple[str, int, bytes]]:
     """Prefix, identity and tunnel endpoint; what comes later goes before what came earlier."""
+    ours, node_ip = _is_here(here, node), _behind(here, node)
     for address in _plain(node):
         yield _host(address), HOST if ours else REMOTE_NODE, NONE
     for cidr in node.pod_cidrs() if node_ip != NONE else ():

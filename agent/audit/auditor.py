@@ -6,10 +6,10 @@ the agent is in the etcd before it is in the maps. Only what is the same in ever
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -21,6 +21,7 @@ from agent.audit.frontends import Circumstances
 from agent.audit.judgement import Case, Judgement, judge
 from agent.audit.observed import AUDITED, Snapshot
 from agent.audit.reading import Told, Unreadable, read_own, read_remote
+from agent.audit.ways import ROUTES, Present
 from bpf.datapath import Maps
 from bpf.errors import BpfError
 from clustermesh.audit import EXTRA, AuditReport, Difference
@@ -56,6 +57,7 @@ class AuditSettings(msgspec.Struct, frozen=True, kw_only=True):
     remotes: Path
     every_service: bool
     table_size: int
+    host_routes: int = 4096
     interval: float = 300.0
     """Between two audits that nobody asked for; 0: none."""
     pauses: tuple[float, ...] = (0.5, 2.0)
@@ -71,7 +73,26 @@ class _Round(NamedTuple):
 
     revisions: dict[str, dict[str, int]]
     found: Snapshot
+    routes: Present | None
     judgement: Judgement
+
+    def entries(self) -> Iterator[tuple[str, Sized]]:
+        """By member: what was compared."""
+        yield from ((it, self.found[it]) for it in AUDITED)
+        if self.routes is not None:
+            yield ROUTES, self.routes
+
+
+class Routing(Protocol):
+    """Where packets to other clusters go. Both may block or fail with ``OSError``."""
+
+    def read(self) -> Present | None:
+        """As the kernel has it now; None before anything was asked for."""
+        ...
+
+    def mend(self) -> None:
+        """Compare and put right, soon."""
+        ...
 
 
 class Auditor:
@@ -86,6 +107,7 @@ class Auditor:
         opener: Opener,
         standing: Callable[[], Standing],
         rewrite: Callable[[Iterable[str]], None],
+        routing: Routing,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.last: AuditReport | None = None
@@ -95,6 +117,7 @@ class Auditor:
         self._opener = opener
         self._standing = standing
         self._rewrite = rewrite
+        self._routing = routing
         self._clock = clock
         self._turn = asyncio.Lock()
 
@@ -153,7 +176,10 @@ class Auditor:
             raise Impossible(f"not everything could be mended: {error}") from None
         left = [it.what for it in drifts if it.what.service]
         self._rewrite(sorted({it.service for it in left}))
-        return mended + sum(it.kind != EXTRA for it in left)
+        routes = sum(it.member == ROUTES for it in drifts)
+        if routes:
+            self._routing.mend()
+        return mended + routes + sum(it.kind != EXTRA for it in left)
 
     # -- readings ---------------------------------------------------------------------------------
 
@@ -177,7 +203,7 @@ class Auditor:
             took=round(took, 3),
             rounds=rounds,
             revisions=round_.revisions,
-            entries={self._name(it): len(round_.found[it]) for it in AUDITED},
+            entries={self._name(it): len(found) for it, found in round_.entries()},
             differences=tuple(sorted(self._told(it) for it in drifts)),
             settled=first - len(drifts),
             unaudited=round_.judgement.unaudited,
@@ -189,6 +215,8 @@ class Auditor:
 
     def _name(self, member: str) -> str:
         """Of the map in the kernel."""
+        if member == ROUTES:
+            return ROUTES
         name: str = getattr(self._maps, member).name
         return name
 
@@ -209,14 +237,16 @@ class Auditor:
             absent=absent,
             names={number: name for name, number in standing.ids.items()},
             table_size=self._settings.table_size,
+            host_routes=self._settings.host_routes,
             thorough=thorough,
         )
+        revisions = {told.cluster: told.revisions for told in (own, *remotes)}
         try:
-            found, judgement = await asyncio.to_thread(_compare, self._maps, case)
+            return await asyncio.to_thread(_compare, revisions, self._maps, self._routing, case)
         except BpfError as error:
             raise Impossible(f"the maps cannot be read: {error}") from None
-        revisions = {told.cluster: told.revisions for told in (own, *remotes)}
-        return _Round(revisions, found, judgement)
+        except OSError as error:
+            raise Impossible(f"the routes cannot be read: {error}") from None
 
     async def _read(self, absent: dict[str, str]) -> tuple[Told, list[Told]]:
         """The own cluster and every remote; one that cannot be read joins the absent ones."""
@@ -249,7 +279,9 @@ class Auditor:
             return await read_remote(store, file.cluster, self._here.max_clusters)
 
 
-def _compare(maps: Maps, case: "partial[Case]") -> tuple[Snapshot, Judgement]:
+def _compare(
+    revisions: dict[str, dict[str, int]], maps: Maps, routing: Routing, case: "partial[Case]"
+) -> _Round:
     """Runs in a thread: it may take a second for ten thousand services."""
-    found = kernel.read(maps)
-    return found, judge(case(found=found))
+    found, routes = kernel.read(maps), routing.read()
+    return _Round(revisions, found, routes, judge(case(found=found, routes=routes)))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
-from agent.audit import balance, compare
+from agent.audit import balance, compare, ways
 from agent.audit.addresses import Here, address_maps, ipcache_key, overlapping
 from agent.audit.balance import Balance
 from agent.audit.compare import Drift
@@ -16,6 +16,7 @@ from agent.audit.frontends import At, Circumstances, Frontends, frontends
 from agent.audit.observed import MATCHES, ServiceMaps, Snapshot, service_maps
 from agent.audit.reading import OWN_SERVICES, Told
 from agent.audit.sharing import Endpoint
+from agent.audit.ways import Present
 from clustermesh.audit import EXTRA
 from clustermesh.keys import FIRST_UNRESERVED, Kind, cluster_of
 
@@ -39,6 +40,10 @@ class Case(NamedTuple):
     found: Snapshot
     table_size: int
     thorough: bool = True
+    routes: Present | None = None
+    """Where prefixes lead; None: the network is not known yet."""
+    host_routes: int = 4096
+    """Room for routes to single addresses."""
 
 
 class Judgement(NamedTuple):
@@ -53,7 +58,7 @@ def judge(case: Case) -> Judgement:
     held = overlapping(case.here, [case.own, *case.remotes])
     remotes = [told for told in case.remotes if told.cluster not in held]
     excused = _excused(case)
-    drifts = [*_addresses(case, remotes, excused)]
+    drifts = [*_addresses(case, remotes, excused), *_routes(case, remotes)]
     sides = {family: service_maps(case.found, family) for family in balance.LENGTHS}
     present = {at: it for maps in sides.values() for at, it in _present(case, maps, excused)}
     wanted = frontends(case.own, remotes, case.given, present)
@@ -95,6 +100,18 @@ def _addresses(case: Case, remotes: Sequence[Told], excused: Excused) -> Iterato
             owner = _owner(case, member, drift.key, has, trusted) if has else None
             if drift.key not in unreadable and (owner is None or not excused(owner)):
                 yield drift
+
+
+def _routes(case: Case, remotes: Sequence[Told]) -> Iterator[Drift]:
+    """A cluster that cannot be told keeps its routes, and may keep single ones from being."""
+    mesh = (case.own, *case.remotes)
+    blind = any(kind in (Kind.NODES, Kind.IPS) for told in mesh for kind, _ in told.bad)
+    if case.routes is None or blind:
+        return
+    found = ways.differences(case.here, case.own, remotes, case.routes, most=case.host_routes)
+    for drift in found:
+        if not (case.absent and drift.what.kind == EXTRA):
+            yield drift
 
 
 def _owner(case: Case, member: str, key: bytes, value: bytes, trusted: Mapping[bytes, int]) -> int:

@@ -13,6 +13,8 @@ _STATES: Final = ("active", "terminating", "quarantined", "maintenance")
 
 def key_words(member: str, key: bytes) -> str:
     """What an entry is about."""
+    if member == "routes":
+        return key.decode()
     if member == "ipcache":
         return _prefix(key)
     if member == "tunnel":

@@ -79,6 +79,11 @@ class Network:
             self._asked |= facts.destinations
             self._dirty.set()
 
+    def again(self) -> None:
+        """Compare at once, though nothing is known to have changed."""
+        self._urgent.set()
+        self._dirty.set()
+
     async def run(self) -> None:
         """Compare at once, after each event, and every ``interval`` seconds."""
         with events.noticed(self._dirty.set):

@@ -68,7 +68,7 @@ def as_text(name: str, report: AuditReport) -> str:
     """The result in a line, then a line for each difference and for what could not be told."""
     number = len(report.differences)
     result = f"{number or 'no'} difference{'' if number <= 1 else 's'}"
-    size = f"{sum(report.entries.values())} entries of {len(report.entries)} maps"
+    size = f"{sum(report.entries.values())} entries of {len(report.entries)} tables"
     lines = [f"{name}: {result} in {size} ({duration(report.took)}, {_revisions(report)})"]
     lines += [f"  {difference.sentence()}" for difference in report.differences]
     lines += [f"  not audited: {sentence}" for sentence in report.unaudited]

@@ -78,3 +78,25 @@ def test_planted_errors_are_found_in_the_kernel_and_mended(node: Place) -> None:
                 ipcache.close()
                 backends.close()
             assert node.ask("/v1/status")["trouble"] == []
+
+
+def test_planted_routes_are_found_and_mended(node: Place) -> None:
+    """With an agent that takes its time over events of the network."""
+    table = ("table", "8472")
+    with node.etcd() as own, node.etcd() as paris:
+        node.write(own, own_cluster({"cart": ["10.1.0.9"]}))
+        node.write(paris, remote_cluster("paris", 7, {"cart": ["10.7.0.9"]}))
+        node.configure("paris", paris)
+        with agent(node, node.arguments(own, "--network-settle", "300")) as running:
+            running.until(lambda: node.ask("/v1/audit")["entries"].get("routes") == 2)
+            running.until(lambda: node.ask("/v1/audit")["differences"] == [])
+            node.run("ip", "route", "add", "10.9.0.0/16", "dev", "cm_vxlan", *table)
+            node.run("ip", "route", "replace", "10.7.0.0/24", "dev", "eth0", *table)
+            node.run("ip", "rule", "del", "priority", "472")
+            found = {it["key"]: it["kind"] for it in node.ask("/v1/audit")["differences"]}
+            assert found == {
+                "10.9.0.0/16": "extra", "10.7.0.0/24": "wrong", "all IPv4 packets": "missing",
+            }  # fmt: skip
+            mended = post(node, "/v1/audit")
+            assert (mended["mended"], mended["differences"]) == (3, [])
+            assert "10.7.0.0/24 dev cm_vxlan" in node.run("ip", "route", "show", *table)

@@ -9,6 +9,7 @@ import pytest
 
 from agent.audit.addresses import Here
 from agent.audit.auditor import Auditor, AuditSettings, Impossible, Standing
+from agent.audit.ways import LOOKED_UP, RULES, TUNNEL, Present
 from bpf.datapath import Maps
 from bpf.layout import IpcacheKey, IpcacheValue
 from clustermesh import keys, local
@@ -30,6 +31,7 @@ from tests.support.mesh import (
 )
 from tests.support.remote_world import Peer
 
+ROUTES = {"10.2.0.0/24": TUNNEL, RULES[4]: LOOKED_UP}
 STRANGER = (IpcacheKey(bytes([10, 9, 9, 9]), 32).pack(), IpcacheValue(2 << 16 | 9).pack())
 
 
@@ -45,6 +47,7 @@ class World:
         (folder / "own.yaml").write_text(f"endpoints:\n- http://{OWN}:2379\n")
         self.configure("cluster-b")
         self.rewritten: list[str] = []
+        self.present: Present | None = dict(ROUTES)
         self.between: Callable[[], object] = lambda: None
         self.auditor = Auditor(
             Here(OWN, OWN_ID, NODE, NODE_IP),
@@ -56,6 +59,7 @@ class World:
             opener=self.open,
             standing=lambda: self.standing,
             rewrite=self.rewrite,
+            routing=self,
         )  # fmt: skip
 
     def configure(self, cluster: str) -> None:
@@ -73,6 +77,12 @@ class World:
         self.rewritten += services  # type: ignore[operator]
         self.agent.dataplane.rewrite(services)  # type: ignore[arg-type]
         self.agent.settle()
+
+    def read(self) -> Present | None:
+        return self.present
+
+    def mend(self) -> None:
+        self.present = dict(ROUTES)
 
     @property
     def maps(self) -> Maps:
@@ -110,6 +120,33 @@ async def test_what_is_as_it_should_be_is_read_once(folder) -> None:
     assert report.revisions[OWN]["local services"] == world.peers[OWN].store.revision
     assert report.entries["cilium_ipcache"] == 6
     assert world.auditor.trouble() == []
+
+
+async def test_routes_are_compared_and_mended_like_maps(folder) -> None:
+    world = await World(folder).fill()
+    assert (await world.auditor.audit()).entries["routes"] == 2
+    world.present = {"10.2.0.0/24": TUNNEL, "10.9.0.0/16": TUNNEL}
+    report = await world.auditor.audit()
+    assert [it.sentence() for it in report.differences] == [
+        "routes: 10.9.0.0/16 should not be there: into the tunnel",
+        "routes: all IPv4 packets is missing; expected look into our table",
+    ]
+    mended = await world.auditor.repair()
+    assert (mended.mended, mended.differences) == (2, ())
+
+
+async def test_before_a_network_was_asked_for_no_route_is_missed(folder) -> None:
+    world = await World(folder).fill()
+    world.present = None
+    report = await world.auditor.audit()
+    assert report.differences == ()
+    assert "routes" not in report.entries
+
+
+async def test_a_cluster_that_cannot_be_read_keeps_its_routes(folder) -> None:
+    world = await World(folder).fill()
+    world.standing = world.standing._replace(absent={"cluster-b": "its etcd is down"})
+    assert (await world.auditor.audit()).differences == ()
 
 
 def later(turns: int, then: Callable[[], object]) -> Callable[[], None]:
