@@ -1,4 +1,4 @@
-"""Routes: what must lead to other clusters, worked out in two ways; every planted error is found."""
+"""Routes that must lead to other clusters, worked out in two ways; planted errors are found."""
 
 from collections.abc import Mapping
 
