@@ -54,7 +54,7 @@ async def run(argv: Sequence[str]) -> None:
         preflight.check(bpf_root=settings.bpf_root, cgroup=cgroup)
         with _datapath(settings) as datapath, _balancing(datapath, settings) as balancing:
             if balancing is None:  # an earlier start may have had devices; it speaks netlink
-                await asyncio.to_thread(datapath.forget_balancer)
+                await asyncio.to_thread(_forget_balancer, datapath, settings)
             _pins_for_others(datapath, settings)
             agent = Agent(
                 settings, datapath=datapath, balancing=balancing, cgroup=cgroup, log=control
@@ -81,6 +81,13 @@ def _balancing(datapath: Datapath, settings: Settings) -> Iterator[Balancing | N
         raise process.Fault(str(error)) from None
     with balancer:
         yield Balancing(balancer, settings.lb_devices, interval=settings.lb_gc_interval)
+
+
+def _forget_balancer(datapath: Datapath, settings: Settings) -> None:
+    root = settings.bpf_root / PINS
+    if pins.Pins(root).balancer.root.is_dir():
+        pins.unshare(root, settings.bpf_root / CILIUM_PINS)  # ours tell whose those are: they first
+        datapath.forget_balancer()
 
 
 def _pins_for_others(datapath: Datapath, settings: Settings) -> None:

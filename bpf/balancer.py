@@ -95,6 +95,10 @@ class Balancer:
         gone = [remove_filters(index, priority=AMONG_OTHERS) for index in before - wanted]
         return any(gone)
 
+    def maps(self) -> Mapping[str, int]:
+        """Its maps by name, as descriptors that stay its own."""
+        return self._map_fds
+
     def programs(self) -> Iterator[syscalls.ProgramInfo]:
         """With run counts and times while the kernel counts them (kernel.bpf_stats_enabled)."""
         for fd in self._program_fds.values():

@@ -179,7 +179,7 @@ class Datapath:
 
     def share_pins(self, folder: Path) -> None:
         """The maps whose layout others know also where foreign tools look for them."""
-        share(self._map_fds, folder)
+        share({**self._map_fds, **(self._balancer.maps() if self._balancer else {})}, folder)
 
     def balancer(self) -> Balancer:
         """What balances packets on devices: loaded now, for whoever asks to close."""

@@ -132,7 +132,9 @@ def share(maps: Mapping[str, int], folder: Path) -> None:
 
 def shared(root: Path, folder: Path) -> list[Path]:
     """Pins in a folder that name a map of ours: of the one whose pins are below `root`."""
-    ours = (Pins(root).maps / path.name for path in sorted(folder.glob(f"{SHARED}*")))
+    pins = Pins(root)
+    names = [path.name for path in sorted(folder.glob(f"{SHARED}*"))]
+    ours = (where.maps / name for where in (pins, pins.balancer) for name in names)
     found = ((path, _map_at(path)) for path in ours)
     return [
         folder / path.name

@@ -9,7 +9,7 @@ import typer
 
 from bpf.errors import BpfError
 from bpf.kernel_maps import KernelCounters, KernelMap, KernelTables
-from clustermesh.meshctl import maps
+from clustermesh.meshctl import connections, maps
 from clustermesh.meshctl.context import MeshOption, NodeOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.meshfile import full_name
@@ -19,6 +19,7 @@ Rows = Sequence[tuple[str, ...]]
 Read = Callable[[Path], Rows]
 
 PINS = Path("clustermesh", "maps")
+BALANCER = Path("clustermesh", "lb", "maps")
 FAMILIES = (4, 6)
 
 app = typer.Typer(help="The nodes' eBPF maps, read from their pins.", no_args_is_help=True)
@@ -27,6 +28,7 @@ ipcache_app = typer.Typer(help="Addresses, identities and nodes.", no_args_is_he
 lb_app = typer.Typer(help="Load balancing.", no_args_is_help=True)
 maglev_app = typer.Typer(help="Selection tables of services.", no_args_is_help=True)
 nodes_app = typer.Typer(help="Who may send over the overlay.", no_args_is_help=True)
+ct_app = typer.Typer(help="Connections translated packet by packet.", no_args_is_help=True)
 metrics_app = typer.Typer(help="Counters of packets and connections.", no_args_is_help=True)
 lb_app.add_typer(maglev_app, name="maglev")
 for _name, _app in {
@@ -34,6 +36,7 @@ for _name, _app in {
     "ipcache": ipcache_app,
     "lb": lb_app,
     "nodes": nodes_app,
+    "ct": ct_app,
     "metrics": metrics_app,
 }.items():
     app.add_typer(_app, name=_name)
@@ -84,6 +87,12 @@ def maglev(mesh: MeshOption = None, node: NodeOption = "", output: Output = Form
 def nodes(mesh: MeshOption = None, node: NodeOption = "", output: Output = Format.TABLE) -> None:
     """Known nodes, and the identities each may use."""
     _show(mesh, node, output, ("NODE", "CLUSTER ID", "IDENTITIES"), read_nodes)
+
+
+@ct_app.command("list")
+def ct(mesh: MeshOption = None, node: NodeOption = "", output: Output = Format.TABLE) -> None:
+    """Client to service, and to its backend; only where a node has --lb-devices."""
+    _show(mesh, node, output, ("CONNECTION", "STATE"), read_connections)
 
 
 @metrics_app.command("list")
@@ -139,6 +148,16 @@ def read_nodes(root: Path) -> Rows:
     return maps.nodes(_entries(root, "cm_nodes"))
 
 
+def read_connections(root: Path) -> Rows:
+    if (root / PINS).is_dir() and not (root / BALANCER).is_dir():
+        return []  # its agent balances no packets
+    return [
+        row
+        for name in connections.MAPS
+        for row in connections.connections(_entries(root, name, BALANCER))
+    ]
+
+
 def read_metrics(root: Path) -> Rows:
     with closing(KernelCounters.pinned(root / PINS / "cilium_metrics", read_only=True)) as counters:
         return maps.metrics(counters.read())
@@ -152,8 +171,8 @@ def _backends(root: Path, family: int) -> list[tuple[bytes, bytes]]:
     return _entries(root, f"cilium_lb{family}_backends_v3")
 
 
-def _entries(root: Path, name: str) -> list[tuple[bytes, bytes]]:
-    with closing(KernelMap.pinned(root / PINS / name, read_only=True)) as opened:
+def _entries(root: Path, name: str, folder: Path = PINS) -> list[tuple[bytes, bytes]]:
+    with closing(KernelMap.pinned(root / folder / name, read_only=True)) as opened:
         return list(opened.items())
 
 

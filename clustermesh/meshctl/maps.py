@@ -101,14 +101,14 @@ def services(entries: Entries, backends: Entries) -> Cells:
     rows = []
     for key, value in _sorted(entries, ServiceKey.unpack, ServiceValue.unpack):
         if key.slot == 0:
-            anywhere = _endpoint(bytes(len(key.address)), 0)
+            anywhere = endpoint(bytes(len(key.address)), 0)
             rows.append((_frontend(key), f"{anywhere} ({value.rev_nat}) (0) [{_flags(value)}]"))
             continue
         backend = known.get(value.backend_or_timeout)
         if backend is None:
             rows.append((_frontend(key), f"backend {value.backend_or_timeout} not found"))
         else:
-            where = _endpoint(backend.address, backend.port)
+            where = endpoint(backend.address, backend.port)
             rows.append((_frontend(key), f"{where} ({value.rev_nat}) ({key.slot})"))
     return rows
 
@@ -130,7 +130,7 @@ def backends(entries: Entries) -> Cells:
         value = BackendValue.unpack(raw_value)
         protocol = PROTOCOLS.get(value.proto, str(value.proto))
         zone = f"[{value.zone}]" if value.zone else ""
-        where = _endpoint(value.address, value.port)
+        where = endpoint(value.address, value.port)
         cell = _at(f"{protocol}://{where}", value.cluster_id) + zone
         rows.append((str(unpack_backend_id(raw_key)), cell))
     return rows
@@ -141,7 +141,7 @@ def reverse_nat(entries: Entries) -> Cells:
     rows = []
     for raw_key, raw_value in sorted(entries):
         value = ReverseNatValue.unpack(raw_value)
-        rows.append((str(unpack_rev_nat(raw_key)), _endpoint(value.address, value.port)))
+        rows.append((str(unpack_rev_nat(raw_key)), endpoint(value.address, value.port)))
     return rows
 
 
@@ -198,7 +198,7 @@ def _sorted(
 def _frontend(key: ServiceKey) -> str:
     protocol = f"/{PROTOCOLS.get(key.proto, key.proto)}" if key.proto else ""
     scope = "/i" if key.scope == 1 else ""
-    return f"{_endpoint(key.address, key.port)}{protocol}{scope} ({key.slot})"
+    return f"{endpoint(key.address, key.port)}{protocol}{scope} ({key.slot})"
 
 
 def _flags(value: ServiceValue) -> str:
@@ -211,7 +211,8 @@ def _flags(value: ServiceValue) -> str:
     return ", ".join(words)
 
 
-def _endpoint(address: bytes, port: int) -> str:
+def endpoint(address: bytes, port: int) -> str:
+    """``10.2.0.9:8080``; an IPv6 address in brackets."""
     host = _ip(address)
     return f"[{host}]:{port}" if len(address) == 16 else f"{host}:{port}"
 

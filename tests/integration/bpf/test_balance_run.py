@@ -10,6 +10,7 @@ import pytest
 from bpf import syscalls
 from bpf.datapath import load
 from bpf.layout_ct import OUT, SERVICE, ConnectionBits, ConnectionKey
+from bpf.layout_events import DropEvent
 from bpf.layout_lb import (
     AffinityKey,
     AffinityValue,
@@ -18,6 +19,7 @@ from bpf.layout_lb import (
     ServiceFlag,
     pack_backend_id,
 )
+from bpf.monitor import Level
 from bpf.specs import DatapathSettings
 from tests.support.bpf import private_bpffs, seeded
 from tests.support.bpf_balance import (
@@ -377,6 +379,20 @@ def test_a_service_without_backends_answers_at_once(here: World, family, proto, 
     assert message[8:] == sent[: header_size(sent) + 8]
     assert here.counts() == {(NO_SERVICE, INGRESS, TOLD): 1}
     assert here.connections() == {}
+
+
+@FAMILIES
+@PROTOCOLS
+def test_whoever_listens_is_told_of_what_was_refused(here: World, family, proto, datapath):
+    serve(here, family, proto)
+    sent = ask(family, proto).packet()
+    with datapath.listen() as ring:
+        ring.want(Level.DROPS, until=time.monotonic_ns() + 600 * 10**9)
+        here.arrives(sent)
+        (event,) = ring.events(10)
+    assert isinstance(event, DropEvent)
+    assert (event.reason, event.line, event.file) == (NO_SERVICE, INGRESS, 1)
+    assert event.packet == frame(sent)[:128]
 
 
 def test_the_answer_goes_to_the_station_that_asked(here: World):

@@ -1,4 +1,4 @@
-"""A million packets through each program: tests/integration/bpf/test_overlay_fuzz, ten times over.
+"""A million packets through each program: tests/integration/bpf/test_*_fuzz, ten times over.
 
 A new seed each time; CM_FUZZ_SEED repeats a run, and the failure names it.
 """
@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.root, pytest.mark.timeout(3600)]
 
 ROOT = Path(__file__).parents[3]
 MILLION = "1000000"
+FUZZ = [f"tests/integration/bpf/test_{which}_fuzz.py" for which in ("overlay", "balance")]
 
 
 def test_a_million_packets_are_judged_by_the_rules() -> None:
@@ -22,7 +23,7 @@ def test_a_million_packets_are_judged_by_the_rules() -> None:
     env = {**os.environ, "CM_FUZZ_RUNS": os.environ.get("CM_FUZZ_RUNS", MILLION)}
     command = [sys.executable, "-m", "pytest", "-q", "-o", "timeout=3600", "--durations=0"]
     done = subprocess.run(
-        [*command, "tests/integration/bpf/test_overlay_fuzz.py"],
+        [*command, *FUZZ],
         env={**env, "CM_FUZZ_SEED": seed}, cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     sys.stdout.write(done.stdout)

@@ -12,6 +12,7 @@ import pytest
 
 from clustermesh import local
 from clustermesh.local import Frontend, LocalBackend, LocalService, NamedPort, Scope
+from clustermesh.meshctl.bpf import read_connections
 from kvstore.client import PutOp
 from tests.support.agent_process import NODE_IP, Place, agent, own_cluster, place
 from tests.support.bpf import inside, netns
@@ -94,7 +95,8 @@ def frontends(node: Place) -> set[str]:
 
 
 def test_clients_outside_are_served_as_the_policy_says(node: Place, own: Etcd) -> None:
-    balancing = node.arguments(own, "--lb-devices", "uplink", "--lb-gc-interval", "0.2")
+    options = ("--lb-devices", "uplink", "--lb-gc-interval", "0.2", "--cilium-pins")
+    balancing, theirs = node.arguments(own, *options), node.bpf / "tc" / "globals"
     with serving(node.name, [HERE]), agent(node, balancing) as running:
         running.until(lambda: "uplink" in str(node.ask("/v1/status")["trouble"]))
         with outside(node) as client:
@@ -104,6 +106,9 @@ def test_clients_outside_are_served_as_the_policy_says(node: Place, own: Etcd) -
             assert answer(client, NODE_IP, ELSEWHERE_PORT) == "ConnectionRefusedError"
             assert {"0.0.0.0:30081/TCP", "0.0.0.0:30081/TCP/i"} <= frontends(node)
             assert node.ask("/v1/audit")["differences"] == []
+            asked = [way for way, _ in read_connections(node.bpf) if "SVC" in way]
+            assert any(way.endswith(f"-> {NODE_IP}:{NODE_PORT}") for way in asked)
+            assert (theirs / "cilium_ct4_global").exists()
             told = node.ask("/metrics")
             assert 'program_runs_total{program="cm_lb_ingress"}' in told
             assert 'connections_max{map="cilium_ct4_global"} 1024.0' in told
@@ -111,4 +116,6 @@ def test_clients_outside_are_served_as_the_policy_says(node: Place, own: Etcd) -
             assert answer(client, NODE_IP, NODE_PORT) == HERE, "it goes on without the agent"
             with agent(node, node.arguments(own)):
                 assert not (node.bpf / "clustermesh" / "lb").exists()
+                assert list(theirs.iterdir()) == []
+                assert read_connections(node.bpf) == []
                 assert answer(client, NODE_IP, NODE_PORT) == "ConnectionRefusedError"

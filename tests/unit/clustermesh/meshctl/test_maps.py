@@ -11,6 +11,7 @@ from bpf.layout import (
     TunnelKey,
     TunnelValue,
 )
+from bpf.layout_ct import ConnectionBits, ConnectionKey, ConnectionValue
 from bpf.layout_lb import (
     BackendValue,
     ReverseNatValue,
@@ -22,6 +23,7 @@ from bpf.layout_lb import (
     pack_table,
 )
 from clustermesh.meshctl import maps
+from clustermesh.meshctl.connections import connections
 
 
 def ip(text: str) -> bytes:
@@ -141,3 +143,31 @@ def test_every_reason_the_programs_count_has_its_words():
     for reason in Reason:
         ((words, *_),) = maps.metrics({MetricsKey(reason, 1, 1, 3).pack(): (1, 1)})
         assert not words.startswith("Unknown")
+
+
+def test_connections_lead_from_the_client_to_whom_it_asked():
+    client, vip, pod = (ip_address(it).packed for it in ("203.0.113.9", "10.96.0.10", "10.1.0.5"))
+    bits = ConnectionBits.SEEN_NON_SYN | ConnectionBits.NODE_PORT
+    named = ConnectionValue(bytes(8) + (9).to_bytes(8, "little"), 3, 180, 5000, bits, 7, 2)
+    asked = ConnectionValue(bytes(16), 4, 240, 5060, ConnectionBits(0), 7, 2, 0x12, 0x10, 0, 8, 9)
+    entries = [
+        (ConnectionKey(vip, client, 40000, 80, 6, 4).pack(), named.pack()),
+        (ConnectionKey(client, pod, 8080, 40000, 6, 0).pack(), asked.pack()),
+    ]
+    assert connections(entries) == [
+        (
+            "TCP OUT 203.0.113.9:40000 -> 10.1.0.5:8080",
+            (
+                "expires=5060 Packets=4 Bytes=240 RxFlagsSeen=0x10 LastRxReport=9 TxFlagsSeen=0x12"
+                " LastTxReport=8 Flags=0x0000 [ ] RevNAT=7 SourceSecurityID=0 IfIndex=2 BackendID=0"
+            ),
+        ),
+        (
+            "TCP SVC 203.0.113.9:40000 -> 10.96.0.10:80",
+            (
+                "expires=5000 Packets=3 Bytes=180 RxFlagsSeen=0x00 LastRxReport=0 TxFlagsSeen=0x00"
+                " LastTxReport=0 Flags=0x0030 [ SeenNonSyn NodePort ] RevNAT=7 SourceSecurityID=0"
+                " IfIndex=2 BackendID=9"
+            ),
+        ),
+    ]
