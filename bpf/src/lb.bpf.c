@@ -173,7 +173,7 @@ static __always_inline int balance(struct __sk_buff *skb, __u8 family, struct se
 	struct target target = {};
 	union frontend at = {};
 	union ct_tuple tuple = {};
-	struct lb_service *service = asked_for(family, &at, segment);
+	struct lb_service *service = asked_for(skb, family, &at, segment);
 	struct ct_pair pair = {.daddr = segment->at.destination.address,
 			       .saddr = segment->at.source.address,
 			       .dport = segment->source_port,

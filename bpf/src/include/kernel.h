@@ -99,6 +99,29 @@ struct bpf_tunnel_key {
 	};
 };
 
+struct bpf_fib_lookup {
+	__u8 family;
+	__u8 l4_protocol;
+	__be16 sport;
+	__be16 dport;
+	__u16 tot_len;
+	__u32 ifindex; /* where it comes in; then where it would go out */
+	__u32 tos;
+	__be32 source[4];
+	__be32 destination[4];
+	__be16 vlan_proto;
+	__be16 vlan_tci;
+	__u8 smac[6];
+	__u8 dmac[6];
+};
+enum {
+	FIB_SUCCESS = 0,
+	FIB_BLACKHOLE = 1,
+	FIB_NOT_FORWARDED = 4,
+	FIB_NO_NEIGHBOUR = 7,
+};
+enum { AF_INET = 2, AF_INET6 = 10 };
+
 /* --- helpers ---------------------------------------------------------------------------------- */
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*bpf_map_update_elem)(void *map, const void *key, const void *value,
@@ -124,6 +147,8 @@ static long (*bpf_skb_change_type)(struct __sk_buff *skb, __u32 type) = (void *)
 static long (*bpf_skb_change_tail)(struct __sk_buff *skb, __u32 len, __u64 flags) = (void *)38;
 static long (*bpf_skb_pull_data)(struct __sk_buff *skb, __u32 len) = (void *)39;
 static __u64 (*bpf_get_socket_cookie)(void *ctx) = (void *)46;
+static long (*bpf_fib_lookup)(void *ctx, struct bpf_fib_lookup *params, int size,
+			      __u32 flags) = (void *)69;
 static __u64 (*bpf_get_netns_cookie)(void *ctx) = (void *)122;
 static void *(*bpf_ringbuf_reserve)(void *ring, __u64 size, __u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *record, __u64 flags) = (void *)132;

@@ -16,6 +16,8 @@ import pytest
 
 from agent.network import nftables
 from agent.network.wanted import Facts, Place
+from bpf.balancer import Balancer
+from bpf.layout_ct import SERVICE, ConnectionKey
 from bpf.layout_lb import ServiceFlag
 from tests.support.bpf import inside, netns
 from tests.support.bpf_balance import EVERY, HOST, emptied
@@ -63,6 +65,7 @@ class Scene:
     client: str
     backends: dict[tuple[str, int], str]
     sources: dict[tuple[str, int], str]
+    balancer: Balancer
 
     def serve(self, family: int, kind: socket.SocketKind, *where: str, **how) -> None:
         """By the service's own address, and by node port; no ``where``: nobody is there."""
@@ -70,6 +73,10 @@ class Scene:
         self.lab.service(VIP[family], kind, ids, rev_nat=7, **how)
         how["flags"] = how.get("flags", 0) | ServiceFlag.NODE_PORT
         self.lab.service(EVERY[family], kind, ids, rev_nat=8, port=NODE_PORT, **how)
+
+    def connections(self) -> list[ConnectionKey]:
+        tables = self.balancer.connections
+        return [ConnectionKey.unpack(key) for table in tables for key, _ in table.items()]
 
     def ask(self, family: int, kind: socket.SocketKind, *, node_port: bool) -> list[str]:
         target = (NODE[family], NODE_PORT) if node_port else (VIP[family], 80)
@@ -152,7 +159,8 @@ def everything(tmp_path_factory) -> Iterator[Scene]:
             **{("neighbour", family): UNDERLAY[family] for family in (4, 6)},
             **{("remote", family): OVERLAY[family] for family in (4, 6)},
         }
-        yield Scene(one, Lab(one.datapath, one.namespace, Path()), client, backends, sources)
+        lab = Lab(one.datapath, one.namespace, Path())
+        yield Scene(one, lab, client, backends, sources, balancer)
 
 
 @pytest.fixture
@@ -200,6 +208,47 @@ def test_a_sticky_client_stays(scene: Scene, family, kind):
     how = {"flags": ServiceFlag.SESSION_AFFINITY, "timeout": 100}
     scene.serve(family, kind, "pod", "neighbour", "remote", **how)
     assert len({scene.ask(family, kind, node_port=True)[0] for _ in range(20)}) == 1
+
+
+EXTERNAL = {4: "198.51.100.7", 6: "2001:db8:e::7"}
+"""Each with a digit more."""
+WAYS = {"nowhere": "", "back": "dev uplink", "through": "dev wire", "blackhole": "blackhole"}
+
+
+@FAMILIES
+@pytest.mark.parametrize(("way", "served"), [
+    ("nowhere", True), ("back", True), ("blackhole", True), ("through", False),
+])  # fmt: skip
+def test_an_external_address_counts_unless_the_packet_is_on_its_way_to_somebody(
+    scene: Scene, family, way, served
+):
+    address = f"{EXTERNAL[family]}{list(WAYS).index(way)}"
+    ip_route = ["ip", "-n", scene.node.namespace, f"-{family}", "route"]
+    backend = scene.lab.backend(scene.backends["pod", family], TCP)
+    how = {"rev_nat": 9, "flags": ServiceFlag.EXTERNAL_IP}
+    scene.lab.service(address, TCP, [backend], **how)
+    words = [WAYS[way], address] if way == "blackhole" else [address, *WAYS[way].split()]
+    if way != "nowhere":
+        subprocess.run([*ip_route, "add", *words], check=True)
+    try:
+        if served:
+            answer = inside(lambda: ask(address, TCP), namespace=scene.client)
+            assert answer.split()[:2] == [scene.backends["pod", family], CLIENT[family]]
+        else:
+            inside(lambda: begin(address), namespace=scene.client)
+        known = {key.daddr for key in scene.connections() if key.flags == SERVICE}
+        assert (socket.inet_pton(family_of(address), address) in known) is served
+    finally:
+        if way != "nowhere":
+            subprocess.run([*ip_route, "del", *words], check=True)
+
+
+def begin(address: str) -> None:
+    """A handshake that nobody answers for now."""
+    with socket.socket(family_of(address), TCP) as client:
+        client.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            client.connect((address, 80))
 
 
 @FAMILIES
