@@ -110,6 +110,16 @@ services = st.builds(
     ),
 )
 conditions = fields(ready=st.booleans(), serving=st.booleans(), terminating=st.booleans())
+ends = st.fixed_dictionaries(
+    {"addresses": st.lists(ips(7), min_size=1, max_size=2)},
+    optional={
+        "conditions": st.none() | conditions,
+        "hostname": st.none() | words,
+        "zone": st.none() | words,
+        "nodeName": st.none() | words,
+        "hints": st.none() | fields(forZones=several(fields(name=words), 2)),
+    },
+)
 slices = st.builds(
     lambda each, owner: wished(each, "labels", {"kubernetes.io/service-name": owner}),
     objects(
@@ -118,16 +128,7 @@ slices = st.builds(
         fields(
             addressType=st.sampled_from(["IPv4", "IPv6", "FQDN"]),
             ports=several(fields(name=words, port=numbers, protocol=protocols)),
-            endpoints=several(
-                fields(
-                    addresses=several(ips(7), 2),
-                    conditions=conditions,
-                    hostname=words,
-                    zone=words,
-                    nodeName=words,
-                    hints=fields(forZones=several(fields(name=words), 2)),
-                )
-            ),
+            endpoints=several(ends, 4),
         ),
     ),
     names,
@@ -202,7 +203,33 @@ pods = st.builds(
     ips(5),
 )
 OF_ALL = (namespaces, services, services, slices, slices, exports)
-WORLDS = {
+
+
+def together(service: Manifest, slices_: list[Manifest]) -> list[Manifest]:
+    """A service that is probably told, with slices of its own."""
+    meta = service["metadata"]
+    owner = {"kubernetes.io/service-name": meta["name"]}
+    told = {**dict.fromkeys(meta["annotations"], "true"), "service.cilium.io/global": "True"}
+    found = [wished(each, "labels", owner) for each in slices_]
+    for number, each in enumerate(found):
+        each["metadata"] |= {"namespace": meta["namespace"], "name": f"{meta['name']}-{number}"}
+    return [wished(service, "annotations", told), *found]
+
+
+alone = {
     Flavour.CILIUM: st.one_of(*OF_ALL, cilium_nodes, identities, cilium_endpoints),
     Flavour.CORE: st.one_of(*OF_ALL, nodes, pods),
 }
+in_company = st.builds(together, services, st.lists(slices, min_size=1, max_size=3))
+
+
+def world(flavour: Flavour, most: int = 8) -> st.SearchStrategy[list[Manifest]]:
+    """Objects of a cluster, each name once."""
+    some = st.lists(alone[flavour].map(lambda each: [each]) | in_company, max_size=most)
+    return some.map(lambda drawn: list({named(each): each for of in drawn for each in of}.values()))
+
+
+def named(manifest: Manifest) -> tuple[str, str, str]:
+    """What tells an object from all others."""
+    meta = manifest["metadata"]
+    return manifest["kind"], meta.get("namespace", ""), meta["name"]

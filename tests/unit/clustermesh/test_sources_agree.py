@@ -27,18 +27,11 @@ from tests.support.kube.catalog import of_crd
 from tests.support.kube.direct import DirectApi
 from tests.support.kube.manifests import Manifest
 from tests.support.kube.sink import RecordingSink
-from tests.support.worlds import WORLDS
+from tests.support.worlds import named, world
 
 SETTINGS = KubernetesSettings(watch_list=False, page_limit=3)
 
 # --- both ways -----------------------------------------------------------------------------------
-
-Named = tuple[str, str, str]
-
-
-def named(manifest: Manifest) -> Named:
-    meta = manifest["metadata"]
-    return manifest["kind"], meta.get("namespace", ""), meta["name"]
 
 
 class Cluster:
@@ -116,15 +109,14 @@ async def story(flavour: Flavour, steps: Sequence[Sequence[Manifest]], *, as_yam
     async with cluster.followed():
         before: list[Manifest] = []
         for step in steps:
-            wanted = list({named(each): each for each in step}.values())
-            await cluster.become(before, wanted, as_yaml=as_yaml)
+            await cluster.become(before, step, as_yaml=as_yaml)
             assert not cluster.sink.refusals
             assert cluster.here.wanted() == cluster.there.wanted()
-            before = wanted
+            before = list(step)
 
 
 def worlds(flavour: Flavour) -> st.SearchStrategy[list[list[Manifest]]]:
-    return st.lists(st.lists(WORLDS[flavour], max_size=8), min_size=1, max_size=3)
+    return st.lists(world(flavour), min_size=1, max_size=3)
 
 
 @given(worlds(Flavour.CILIUM), st.booleans())
