@@ -9,19 +9,32 @@ every certificate that is issued carries it along, so that those who know only t
 """
 
 import datetime
-import hashlib
 import ipaddress
 import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from clustermesh.certificates import (
+    CertificateError as CertificateError,  # noqa: PLC0414  # what everything here raises
+)
+from clustermesh.certificates import (
+    PublicKey,
+    certificates_in,
+    common_name,
+    extension,
+    parsed,
+    pem_of,
+    public_key,
+    read_file,
+    signed_by,
+)
 
 SERVER_NAME = "clustermesh-apiserver.cilium.io"
 MESH_DOMAIN = "mesh.cilium.io"
@@ -34,13 +47,6 @@ CROSS = "ca.cross.crt"
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 """Of an authority: ours are of the first kind, Cilium's chart makes the second."""
-PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
-
-E = TypeVar("E", bound=x509.ExtensionType)
-
-
-class CertificateError(ValueError):
-    """A certificate or key that cannot be used; the text names the file and what is wrong."""
 
 
 class KeyPair:
@@ -92,11 +98,11 @@ class Authority:
 
         Raises ``CertificateError`` when the files are missing or do not belong together.
         """
-        pem, names = _read(certificate), (str(certificate), str(key))
+        pem, names = read_file(certificate), (str(certificate), str(key))
         parsed(pem, names[0])
         cross = certificate.with_name(CROSS)
         found = certificates_in(cross) if cross.exists() else []
-        return cls.of(pem, _read(key), names=names, crosses=found)
+        return cls.of(pem, read_file(key), names=names, crosses=found)
 
     @classmethod
     def of(
@@ -144,7 +150,7 @@ class Authority:
 
     def certify(self, other: x509.Certificate, *, now: datetime.datetime | None = None) -> bytes:
         """Another authority's name and key, vouched for by this one."""
-        key = _public_key(other)
+        key = public_key(other)
         signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = _builder(other.subject, self._certificate.subject, key, AUTHORITY_DAYS, now)
         made = _as_authority(builder, path_length=0).add_extension(signer, critical=False)
@@ -185,12 +191,12 @@ class Authority:
 
     def renew(self, old: x509.Certificate, *, now: datetime.datetime | None = None) -> bytes:
         """The same names, uses and key as a certificate has, issued by this authority now."""
-        uses = _extension(old, x509.ExtendedKeyUsage)
+        uses = extension(old, x509.ExtendedKeyUsage)
         return self._certificate_for(
             common_name(old),
-            _public_key(old),
+            public_key(old),
             list(uses) if uses is not None else [ExtendedKeyUsageOID.CLIENT_AUTH],
-            _extension(old, x509.SubjectAlternativeName),
+            extension(old, x509.SubjectAlternativeName),
             now,
         )
 
@@ -204,7 +210,7 @@ class Authority:
     ) -> bool:
         """Whether the file is a certificate of ours for ``name`` that need not be renewed yet."""
         try:
-            return self.vouches_for_pem(_read(certificate), name, now=now)
+            return self.vouches_for_pem(read_file(certificate), name, now=now)
         except CertificateError:
             return False
 
@@ -313,96 +319,6 @@ def _pem(key: PrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-def certificates_in(path: Path) -> list[x509.Certificate]:
-    """Everything a PEM file holds, at least one. Raises ``CertificateError``."""
-    return parsed(_read(path), str(path))
-
-
-def parsed(pem: bytes, where: str) -> list[x509.Certificate]:
-    """The certificates of a PEM text, at least one. Raises ``CertificateError``."""
-    try:
-        return x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
-        raise CertificateError(f"{where} holds no certificate in PEM") from error
-
-
-def attested(root: x509.Certificate, content: bytes, signature: bytes) -> bool:
-    """Whether the authority with this certificate has signed the content."""
-    key = root.public_key()
-    try:
-        if isinstance(key, rsa.RSAPublicKey):
-            key.verify(signature, content, padding.PKCS1v15(), hashes.SHA256())
-        elif isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(signature, content, ec.ECDSA(hashes.SHA256()))
-        else:
-            return False
-    except InvalidSignature:
-        return False
-    return True
-
-
-def signed_by(found: x509.Certificate, root: x509.Certificate) -> bool:
-    """Whether one certificate is the direct work of the other's owner."""
-    try:
-        found.verify_directly_issued_by(root)
-    except (InvalidSignature, ValueError, TypeError):
-        return False
-    return True
-
-
-def pin(certificate: x509.Certificate) -> str:
-    """SHA-256 of the public key (SubjectPublicKeyInfo in DER), in hex. Raises
-    ``CertificateError`` for keys of other kinds.
-    """
-    return key_pin(_public_key(certificate))
-
-
-def key_pin(key: PublicKey) -> str:
-    """The same of a key."""
-    der = key.public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return hashlib.sha256(der).hexdigest()
-
-
-def is_authority(found: x509.Certificate) -> bool:
-    """Whether it may sign others."""
-    usage = _extension(found, x509.BasicConstraints)
-    return usage is not None and usage.ca
-
-
-def pem_of(*certificates: x509.Certificate) -> bytes:
-    return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates)
-
-
-def common_name(certificate: x509.Certificate) -> str:
-    """The one common name; empty when there is none, or there are several."""
-    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(names[0].value) if len(names) == 1 else ""
-
-
-def _public_key(certificate: x509.Certificate) -> PublicKey:
-    key = certificate.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
-        name = certificate.subject.rfc4514_string()
-        raise CertificateError(f"{name} has neither an elliptic-curve nor an RSA key")
-    return key
-
-
-def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
-    try:
-        return certificate.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CertificateError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _now() -> datetime.datetime:

@@ -15,7 +15,7 @@ from clustermesh.status import CertificateStatus, Probed
 from clustermesh.trust import expiry
 from kvstore.config import EtcdConfig
 
-INTERVAL = 600.0  # seconds between looks at what the etcd presents
+INTERVAL = 60.0  # seconds between looks at what the etcd presents
 PATIENCE = 10.0  # seconds for one handshake
 
 

@@ -1,6 +1,7 @@
 """Join tokens of this cluster, and the listener where they are redeemed (docs/trust.md).
 
 This process enforces that a token is good once: it alone has the record, under its state directory.
+What needs ``cryptography`` is imported when somebody joins: a start does without.
 """
 
 import asyncio
@@ -17,13 +18,12 @@ from clustermesh import http
 from clustermesh.apiserver.settings import Settings
 from clustermesh.http import Answer, Query, Refused
 from clustermesh.logs import get_logger
-from clustermesh.meshctl import meshfile
-from clustermesh.meshctl.errors import MeshctlError
 from clustermesh.process import Fault
 
 if TYPE_CHECKING:
     import socket
 
+    from clustermesh.meshctl.meshfile import Cluster
     from clustermesh.pki import Authority
     from clustermesh.trust.host import Host
     from clustermesh.trust.messages import Envelope
@@ -164,8 +164,11 @@ class Joining:
         )
         return work(host)
 
-    def _member(self) -> meshfile.Cluster:
+    def _member(self) -> "Cluster":
         """The own entry, as the file has it now. Raises ``ValueError``."""
+        from clustermesh.meshctl import meshfile
+        from clustermesh.meshctl.errors import MeshctlError
+
         settings = self._settings
         path = settings.join_mesh or Path()
         try:
@@ -174,6 +177,11 @@ class Joining:
             raise ValueError(str(error)) from None
         if found.id != settings.cluster_id:
             raise ValueError(f"{path}: {found.name} has the id {found.id}, not --cluster-id")
+        if settings.cluster_users_config_path != found.users_file:
+            raise ValueError(
+                f"{path}: users-file is {found.users_file}, but this apiserver keeps to"
+                f" --cluster-users-config-path={settings.cluster_users_config_path}"
+            )
         return found
 
     def _authority(self) -> "Authority":

@@ -19,6 +19,7 @@ from clustermesh.pki import MESH_DOMAIN, Authority, write_private
 
 USERS_RECHECK = "0.2"
 PROPAGATION_INTERVAL = "1"
+JOIN_PORT = 9882
 KVSTOREMESH_DRAIN_WAIT = "2s"
 PYTHON = (sys.executable, "-P", "-m")
 
@@ -96,6 +97,8 @@ class ClusterFiles:
             *("--state-dir", str(self.paths.cluster(name) / "apiserver")),
             *("--api-socket", str(self.paths.apiserver_socket(name))),
             *("--cluster-users-recheck", USERS_RECHECK),
+            *("--join-listen", f"{_host(self._addresses.control_plane(name))}:{JOIN_PORT}"),
+            *("--join-mesh", str(self.paths.mesh)),
             *("--propagation-interval", PROPAGATION_INTERVAL),
             *("--max-connected-clusters", str(self.topology.max_connected_clusters)),
             *self.topology.apiserver_flags,

@@ -7,12 +7,13 @@ from typing import Annotated
 import msgspec
 import typer
 
+from clustermesh.certificates import CertificateError
 from clustermesh.meshctl import api
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.meshfile import Cluster, Mesh
 from clustermesh.meshctl.output import Format, Output, columns, complain, say, show_json
-from clustermesh.pki import Authority, CertificateError, write_private
+from clustermesh.pki import Authority, write_private
 from clustermesh.status import ApiserverStatus, CertificateStatus
 from clustermesh.trust import expiry, issuing, users
 from clustermesh.trust.issuing import Kind, Names
@@ -135,7 +136,7 @@ def revoke(
 
     What the cluster itself reads of the peer stays: see `meshctl disconnect`.
     """
-    member = open_mesh(mesh).cluster(cluster)
+    member = on_files(open_mesh(mesh).cluster(cluster))
     user = f"remote-{_named(peer)}"
     changed = users.remove(member.users_file, user)
     if timeout > 0:
@@ -172,6 +173,17 @@ def _until_gone(member: Cluster, user: str, timeout: float) -> None:
         time.sleep(POLL)
 
 
+def on_files(member: Cluster) -> Cluster:
+    """The cluster, when what it is made of are files here. Raises ``MeshctlError``."""
+    if Path() in (member.ca_key, member.config_dir, member.users_file):
+        raise MeshctlError(
+            f"{member.name} has no ca-key, config-dir and users-file in the mesh file: this"
+            " works on files of this machine; in Kubernetes, change its Secrets (docs/trust.md).",
+            Exit.USAGE,
+        )
+    return member
+
+
 def _named(cluster: str) -> str:
     try:
         return issuing.cluster_name(cluster)
@@ -181,7 +193,7 @@ def _named(cluster: str) -> str:
 
 def _places(mesh: Mesh) -> list[Path]:
     found = [place for it in mesh.clusters for place in (it.ca_cert.parent, it.config_dir)]
-    return list(dict.fromkeys(found))
+    return [place for place in dict.fromkeys(found) if place != Path()]
 
 
 def _in(place: Path) -> list[CertificateStatus]:

@@ -8,6 +8,7 @@ import msgspec
 import typer
 
 from clustermesh.meshctl import watch
+from clustermesh.meshctl.ca import on_files
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.meshfile import Cluster, Mesh, full_name
@@ -51,7 +52,7 @@ def join(
     No key leaves its host. Run again after an interruption, with the same token.
     """
     opened = open_mesh(mesh)
-    member = own(opened, cluster)
+    member = on_files(own(opened, cluster))
     text = sys.stdin.read() if token == "-" else token  # noqa: S105  # a dash
     try:
         guest = Guest(text, member, max_clusters=opened.max_connected_clusters)

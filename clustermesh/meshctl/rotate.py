@@ -9,6 +9,7 @@ import typer
 
 from clustermesh.findings import Diagnosis, Finding, Result
 from clustermesh.meshctl import api
+from clustermesh.meshctl.ca import on_files
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.meshfile import Cluster, Mesh
@@ -54,7 +55,7 @@ def rotate(
     certificates stay as they are, only that of the authority is new.
     """
     opened = open_mesh(mesh)
-    member = opened.cluster(cluster)
+    member = on_files(opened.cluster(cluster))
     rotation = _rotation(opened, member, also or ())
     taken: list[Taken] = []
     for one in _steps(rotation, step):
@@ -126,7 +127,7 @@ def _verified(mesh: Mesh, member: Cluster, rotation: Rotation, step: Step) -> It
 def _peers(mesh: Mesh, owner: Cluster) -> Iterator[Finding]:
     """A node of each peer goes the whole way with the files as they are now."""
     for reader in mesh.clusters:
-        if reader is owner or not (reader.config_dir / owner.name).exists():
+        if reader is owner or not _follows(reader, owner):
             continue
         for node in reader.nodes[:1]:
             where = f"{reader.name}/{node.name} to {owner.name}"
@@ -166,7 +167,7 @@ def _probe(owner: Cluster, pair: KeyPair, authority: bytes) -> Probed:
 
 
 def _rotation(mesh: Mesh, member: Cluster, also: Sequence[Path]) -> Rotation:
-    places = [it.config_dir for it in mesh.clusters]
+    places = [it.config_dir for it in mesh.clusters if it.config_dir != Path()]
     places += [it.ca_cert.parent for it in mesh.clusters if it.ca_key == member.ca_key]
     return Rotation(member.ca_cert, member.ca_key, [*places, *also], name=member.name)
 
@@ -182,6 +183,11 @@ def _only_ours(mesh: Mesh, member: Cluster) -> None:
             " the old one with --step drop --force.",
             Exit.NOT_READY,
         )
+
+
+def _follows(reader: Cluster, owner: Cluster) -> bool:
+    """By files of this machine."""
+    return reader.config_dir != Path() and (reader.config_dir / owner.name).exists()
 
 
 def _told(taken: Taken) -> str:

@@ -13,7 +13,7 @@ import ssl
 import msgspec
 from cryptography import x509
 
-from clustermesh.pki import pem_of
+from clustermesh.certificates import pem_of
 from clustermesh.trust.listener import server_name
 from clustermesh.trust.messages import LONGEST, Envelope, JoinError, Sealed, pinned
 from clustermesh.trust.token import Token
@@ -23,6 +23,10 @@ PATIENCE = 15.0  # seconds
 
 class Unreached(Exception):
     """Nobody answers; the text is a sentence."""
+
+
+class Refusal(JoinError):
+    """Somebody answers, and says no."""
 
 
 class Contact:
@@ -44,6 +48,9 @@ class Contact:
                 bundle = self._ask(address, anybody, "GET", "/v1/trust", b"")
             except Unreached as error:
                 why = str(error)
+                continue
+            except Refusal as error:
+                why = f"{address} is no join listener of {self._token.host}: {error}"
                 continue
             root = pinned(bundle, self._token.ca)
             if root is None:
@@ -95,12 +102,12 @@ class Contact:
         finally:
             connection.close()
         if response.status != http.client.OK:
-            raise JoinError(f"{self._token.host} refuses: {_reason(content)}")
+            raise Refusal(f"{self._token.host} refuses: {_reason(response.status, content)}")
         return content
 
 
-def _reason(content: bytes) -> str:
+def _reason(status: int, content: bytes) -> str:
     try:
         return str(json.loads(content)["error"])[:500]
     except (ValueError, KeyError, TypeError):
-        return "it does not say why"
+        return f"status {status} without a reason"

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from cryptography import x509
 
+from clustermesh.certificates import CertificateError
 from clustermesh.meshctl.meshfile import Cluster
-from clustermesh.pki import Authority, CertificateError
+from clustermesh.pki import Authority
 from clustermesh.trust import issuing, messages, token, users
 from clustermesh.trust.host import presented
 from clustermesh.trust.messages import (

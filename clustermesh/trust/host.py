@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from clustermesh.certificates import CertificateError, key_pin, pin
 from clustermesh.meshctl.meshfile import Cluster
-from clustermesh.pki import Authority, CertificateError, key_pin, pin, write_private
+from clustermesh.pki import Authority, write_private
 from clustermesh.trust import issuing, messages, token, users
 from clustermesh.trust.issuing import DIRECTORY
 from clustermesh.trust.ledger import Ledger, Listed, sync

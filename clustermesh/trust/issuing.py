@@ -11,14 +11,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from clustermesh.pki import (
-    SERVER_NAME,
-    Authority,
-    CertificateError,
-    KeyPair,
-    common_name,
-    write_private,
-)
+from clustermesh.certificates import CertificateError, common_name
+from clustermesh.pki import SERVER_NAME, Authority, KeyPair, write_private
 from clustermesh.remotes.directory import NAME
 
 DIRECTORY = 0o700

@@ -10,8 +10,7 @@ import msgspec
 import yaml
 from cryptography import x509
 
-from clustermesh.pki import (
-    Authority,
+from clustermesh.certificates import (
     CertificateError,
     attested,
     is_authority,
@@ -20,6 +19,7 @@ from clustermesh.pki import (
     pin,
     signed_by,
 )
+from clustermesh.pki import Authority
 from clustermesh.trust import issuing
 from clustermesh.trust.issuing import belongs
 from kvstore.config import ConfigError, parse

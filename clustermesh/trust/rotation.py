@@ -19,16 +19,14 @@ from typing import NamedTuple
 
 from cryptography import x509
 
-from clustermesh.pki import (
-    CROSS,
-    Authority,
+from clustermesh.certificates import (
     CertificateError,
     certificates_in,
     common_name,
     is_authority,
     pem_of,
-    write_private,
 )
+from clustermesh.pki import CROSS, Authority, write_private
 
 
 class Step(StrEnum):

@@ -17,7 +17,8 @@ from typing import Final
 import msgspec
 from cryptography import x509
 
-from clustermesh.pki import Authority, attested
+from clustermesh.certificates import attested
+from clustermesh.pki import Authority
 
 MARK: Final = "cmj1"
 LONGEST: Final = 4096  # characters

@@ -5,7 +5,8 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from clustermesh.pki import CertificateError, write_private
+from clustermesh.certificates import CertificateError
+from clustermesh.pki import write_private
 from kvstore.config import ConfigError
 from kvstore.users import PEER_ROLE, User, load_users
 

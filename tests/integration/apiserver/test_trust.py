@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
 from clustermesh import pki
+from clustermesh.certificates import certificates_in
 from clustermesh.meshctl import meshfile
 from clustermesh.meshctl.cli import app
 from clustermesh.meshctl.peering import Peering, making
@@ -191,6 +192,6 @@ def _shorten(world: World) -> None:
     made.write(world.pki.ca, world.pki.key)
     for path in world.pki.folder.glob("*.crt"):
         if path != world.pki.ca:
-            pki.write_private(path, made.renew(pki.certificates_in(path)[0]))
+            pki.write_private(path, made.renew(certificates_in(path)[0]))
     for change in making(Peering(world.rome, world.paris)):
         change.do()

@@ -9,7 +9,8 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from clustermesh.pki import Authority, CertificateError, KeyPair, write_private
+from clustermesh.certificates import CertificateError
+from clustermesh.pki import Authority, KeyPair, write_private
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
-from clustermesh.meshctl.ca import app
+from clustermesh.certificates import CertificateError, certificates_in, common_name
+from clustermesh.meshctl.ca import app, on_files
 from clustermesh.meshctl.errors import MeshctlError
-from clustermesh.pki import Authority, CertificateError, certificates_in, common_name
+from clustermesh.meshctl.meshfile import Cluster
+from clustermesh.pki import Authority
 from clustermesh.trust import issuing, users
 
 
@@ -135,6 +137,15 @@ def test_certificates_are_shown_with_what_is_left(pki: Path):
     assert " 364" in text
     with pytest.raises(CertificateError, match="there is no"):
         meshctl("show", pki / "absent")
+
+
+def test_what_is_not_here_as_files_is_left_to_kubernetes():
+    member = Cluster(
+        name="cluster-b", id=2, endpoints=("https://b.mesh.cilium.io:2379",), ca_cert=Path(),
+        ca_key=Path(), config_dir=Path(), users_file=Path(),
+    )  # fmt: skip
+    with pytest.raises(MeshctlError, match="works on files of this machine"):
+        on_files(member)
 
 
 def test_users_are_added_and_removed_once(tmp_path: Path):

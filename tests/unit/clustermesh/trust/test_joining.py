@@ -9,9 +9,10 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from clustermesh.certificates import CertificateError, pem_of
 from clustermesh.meshctl import connect
 from clustermesh.meshctl.meshfile import Mesh
-from clustermesh.pki import Authority, CertificateError, pem_of
+from clustermesh.pki import Authority
 from clustermesh.trust import issuing, messages, users
 from clustermesh.trust import token as tokens
 from clustermesh.trust.guest import Guest

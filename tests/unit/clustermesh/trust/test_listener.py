@@ -14,9 +14,10 @@ import pytest
 
 from clustermesh.apiserver.joining import Joining
 from clustermesh.apiserver.settings import Settings
+from clustermesh.certificates import certificates_in
 from clustermesh.http import Refused
 from clustermesh.meshctl import meshfile
-from clustermesh.pki import Authority, KeyPair, certificates_in
+from clustermesh.pki import Authority, KeyPair
 from clustermesh.trust.attempts import EACH
 from clustermesh.trust.contact import Contact, Unreached
 from clustermesh.trust.guest import Guest
@@ -44,6 +45,7 @@ class World(Pair):
                 state_dir=self.state,
                 join_listen=self.address,
                 join_mesh=self.mesh,
+                cluster_users_config_path=self.b.users_file,
             ),
             lambda _: None,
         )
@@ -206,7 +208,7 @@ async def test_who_guesses_is_stopped_after_a_few_tries(world: World):
         said = [(await talk(world, wrong)).split(b" ")[1] for _ in range(EACH + 2)]
         assert said == [b"403"] * EACH + [b"429"] * 2
         text = await world.token()
-        with pytest.raises(JoinError, match="in a minute"):
+        with pytest.raises(Unreached, match=r"no join listener of cluster-b.*in a minute"):
             await asyncio.to_thread(world.joined, text)
 
 
@@ -261,6 +263,10 @@ async def test_the_operator_is_told_what_is_wrong(world: World):
         await world.joining._revoke({"id": "../../x"})
     with pytest.raises(Refused, match="not a request to join"):
         await world.joining._offline({"token": "x"})
+    other = msgspec.structs.replace(world.b, users_file=world.top / "other.yaml")
+    meshfile.save(meshfile.Mesh(clusters=(other,)), world.mesh)
+    with pytest.raises(Refused, match="keeps to --cluster-users-config-path"):
+        await world.joining._create({"guest": "cluster-a"})
     world.mesh.write_text("clusters: []\n")
     with pytest.raises(Refused, match="no cluster 'cluster-b'"):
         await world.joining._create({"guest": "cluster-a"})

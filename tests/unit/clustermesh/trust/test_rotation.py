@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from clustermesh.pki import CROSS, Authority, CertificateError, certificates_in, write_private
+from clustermesh.certificates import CertificateError, certificates_in
+from clustermesh.pki import CROSS, Authority, write_private
 from clustermesh.trust.rotation import Rotation, Step
 from tests.support import handshakes
 

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from clustermesh.pki import Authority, pin
+from clustermesh.certificates import pin
+from clustermesh.pki import Authority
 from clustermesh.trust import token
 from clustermesh.trust.attempts import ALL, EACH, MOST_SOURCES, WINDOW, Attempts
 from clustermesh.trust.token import Token, TokenError
