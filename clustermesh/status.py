@@ -256,3 +256,4 @@ class KvstoremeshStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab
     remotes: tuple[RemoteStatus, ...] = ()
     pending: int = 0
     trouble: tuple[str, ...] = ()
+    certificates: tuple[CertificateStatus, ...] = ()

@@ -154,14 +154,20 @@ def _our_names(reading: Reading) -> Iterable[Metric]:
     beat = gauge("heartbeat_timestamp_seconds", "When the last heartbeat was written", [])
     beat.add_metric([], reading.heartbeat)
     yield beat
-    ends = gauge(
+    yield ends(reading.certificates)
+
+
+def ends(certificates: Iterable[CertificateStatus], *, prefix: str = PREFIX) -> Metric:
+    """The series of the certificates in use."""
+    found = gauge(
         "certificate_not_after_timestamp_seconds",
         "When a certificate in use ends",
         ["use", "fingerprint"],
+        prefix=prefix,
     )
-    for one in reading.certificates:
-        ends.add_metric([one.what, one.fingerprint[:16]], one.not_after)
-    yield ends
+    for one in certificates:
+        found.add_metric([one.what, one.fingerprint[:16]], one.not_after)
+    return found
 
 
 def gauge(name: str, text: str, labels: list[str], *, prefix: str = PREFIX) -> GaugeMetricFamily:

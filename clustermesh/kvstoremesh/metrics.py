@@ -8,9 +8,9 @@ import msgspec
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from clustermesh.apiserver.metrics import Requests, gauge, limiter
+from clustermesh.apiserver.metrics import Requests, ends, gauge, limiter
 from clustermesh.keys import Kind
-from clustermesh.status import RemoteStatus
+from clustermesh.status import CertificateStatus, RemoteStatus
 
 PREFIX: Final = "cilium_kvstoremesh_"
 
@@ -35,6 +35,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     requests: Requests
     errors: Counter[str]
     bootstrap_seconds: float
+    certificates: Sequence[CertificateStatus] = ()
 
 
 class State(Collector):
@@ -54,6 +55,7 @@ class State(Collector):
         yield from _sync(reading)
         yield from limiter(reading.requests, prefix=PREFIX)
         yield from _ours(reading)
+        yield ends(reading.certificates, prefix=PREFIX)
 
 
 def _clusters(reading: Reading) -> Iterable[Metric]:

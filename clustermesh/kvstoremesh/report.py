@@ -15,6 +15,7 @@ from clustermesh.kvstoremesh.metrics import Copied, Reading
 from clustermesh.kvstoremesh.remote import Remote
 from clustermesh.kvstoremesh.settings import Settings
 from clustermesh.status import KvstoremeshStatus, RemoteConfig, RemoteStatus, SyncedKinds
+from clustermesh.trust.expiry import InUse
 from clustermesh.version import VERSION
 from kvstore.etcd import EtcdStore
 
@@ -91,6 +92,11 @@ class Report:
         self._board = board
         self._etcd = etcd
         self._measured = measured
+        self._certificates = InUse(
+            own=settings.cluster_name,
+            client=settings.etcd_config,
+            remotes=settings.clustermesh_config,
+        )
         self._now = now
         self._started = now()
         self._synced_at = 0.0
@@ -114,6 +120,7 @@ class Report:
             remotes=tuple(remote.status() for remote in remotes),
             pending=sum(remote.holding.publisher.pending for remote in remotes),
             trouble=(*self._board.trouble(), *self.sentences()),
+            certificates=self._certificates.read(),
         )
 
     def clusters(self) -> list[ClusterEntry]:
@@ -136,6 +143,7 @@ class Report:
             ),
             errors=self._measured.errors,
             bootstrap_seconds=took,
+            certificates=self._certificates.read(),
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from clustermesh.apiserver.metrics import ends
 from clustermesh.pki import Authority, write_private
 from clustermesh.trust import expiry
 from clustermesh.trust.expiry import DAY, InUse
@@ -72,3 +73,11 @@ def test_a_replaced_file_is_read_again_and_a_broken_one_left_out(
     assert [one.what for one in used.read()] == ["CA of cluster-b"]
     (remotes / "cluster-b").unlink()
     assert used.read() == ()
+
+
+def test_a_metric_tells_the_end_of_each(used: InUse):
+    (leaf, ca) = ends(used.read(), prefix="x_").samples
+    assert leaf.name == "x_certificate_not_after_timestamp_seconds"
+    assert leaf.labels["use"] == "client of cluster-b"
+    assert leaf.value == NOW + 365 * DAY
+    assert ca.value == NOW + 3650 * DAY
