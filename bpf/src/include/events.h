@@ -65,11 +65,11 @@ static __always_inline void fill_header(struct __sk_buff *skb, struct event_head
 	header->version = EVENT_VERSION;
 	if (size > EVENT_PACKET)
 		size = EVENT_PACKET;
-	/* The verifier must see both bounds of what is copied, and the compiler would drop one. */
+	/* From 1 to EVENT_PACKET, in a form that the verifier follows: before Linux 6.8 it learns nothing
+	 * from a comparison with 0. No packet is empty, and what is not there is not read. */
 	asm volatile("" : "+r"(size));
-	if (size < 1 || size > EVENT_PACKET || bpf_skb_load_bytes(skb, 0, packet, size) < 0)
-		size = 0;
-	header->captured = size;
+	size = ((size - 1) & (EVENT_PACKET - 1)) + 1;
+	header->captured = bpf_skb_load_bytes(skb, 0, packet, size) < 0 ? 0 : size;
 }
 
 static __always_inline __u32 identity_of(const struct ipcache_key *address)
