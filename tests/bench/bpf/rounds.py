@@ -7,6 +7,7 @@ of this process's CPUs, in which the kernel's work for its packets is contained.
 
 import socket
 import statistics
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -127,6 +128,11 @@ def unconnected(
     return work
 
 
+def reset_at_end(client: socket.socket) -> None:
+    """Nothing is left of a connection, or the search for a free port would be what is measured."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def connections(
     make: Callable[[], socket.socket], target: tuple[str, int], server: socket.socket
 ) -> Callable[[], None]:
@@ -135,6 +141,7 @@ def connections(
     def work() -> None:
         for _ in range(CONNECTIONS):
             with make() as client:
+                reset_at_end(client)
                 client.connect(target)
                 server.accept()[0].close()
 
