@@ -299,7 +299,7 @@ def inside(
     def moved() -> None:
         try:
             if namespace is not None:
-                _enter(namespace)
+                enter(namespace)
             outcome.append(work())
         except BaseException as error:  # noqa: BLE001  # handed to the caller below
             failure.append(error)
@@ -313,7 +313,8 @@ def inside(
     return outcome[0]
 
 
-def _enter(namespace: str) -> None:
+def enter(namespace: str) -> None:
+    """The calling thread moves to a network namespace; what it starts begins there."""
     fd = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
     try:
         if _libc.setns(fd, _CLONE_NEWNET) != 0:

@@ -11,7 +11,6 @@ message (bare.py).
 import argparse
 import asyncio
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -39,8 +38,8 @@ from kvstore.events import Delete
 from tests.support.apiserver import listed
 from tests.support.etcd import Etcd, running_etcd
 from tests.support.kvstoremesh import Replica
+from tests.support.spent import Spent
 
-TICKS = os.sysconf("SC_CLK_TCK")
 LARGE = (
     "--quota-backend-bytes=8589934592",
     "--experimental-watch-progress-notify-interval=10m",  # as it is unless tests hurry it
@@ -49,17 +48,6 @@ AS_SHIPPED = (
     *("--config-recheck", "30s", "--leader-ttl", "15s", "--reconnect-ceiling", "30s"),
     *("--doubt", "30s"),
 )
-
-
-class Spent:
-    """CPU seconds and memory (MB, now and at its peak) of a process so far."""
-
-    def __init__(self, pid: int) -> None:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        self.cpu = (int(fields[11]) + int(fields[12])) / TICKS
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        status = dict(line.split(":", 1) for line in lines)
-        self.now, self.peak = (int(status[it].split()[0]) / 1024 for it in ("VmRSS", "VmHWM"))
 
 
 class World:
