@@ -230,7 +230,8 @@ async def events(
     *,
     what: str,
     rate: float,
-    seconds: float,
+    seconds: float = 10,
+    layout: Layout = Layout.STATE,
 ) -> None:
     """One row of the table: addresses that change, from the put to the map."""
     latency = Latency(node)
@@ -238,7 +239,7 @@ async def events(
         watching = tasks.create_task(latency.watch())
         before = Spent(process.pid)
         timed = (msgspec.structs.replace(change, at=n / rate) for n, change in enumerate(changes))
-        count = await fill.churn(stores, timed, Layout.STATE, seconds=seconds, sent=latency.sent)
+        count = await fill.churn(stores, timed, layout, seconds=seconds, sent=latency.sent)
         await latency.done()
         cpu = Spent(process.pid).cpu - before.cpu
         watching.cancel()
@@ -268,11 +269,11 @@ async def cold_and_events(node: Node, parts: set[str], asked: argparse.Namespace
             print("| address put to map | p50 ms | p99 ms | max ms | unseen | CPU ms/event |")
             for rate in (200, 2000):
                 what = f"{rate}/s"
-                await events(node, process, stores, changes, what=what, rate=rate, seconds=10)
+                await events(node, process, stores, changes, what=what, rate=rate)
             node.where.configure(joining.name, made[-1][0])
             await events(
                 node, process, stores, changes,
-                what=f"200/s while {asked.addresses} addresses join", rate=200, seconds=10,
+                what=f"200/s while {asked.addresses} addresses join", rate=200,
             )  # fmt: skip
             address, identity = last_address(joining)
             await node.until(lambda: node.identity(address) == identity)
@@ -368,8 +369,8 @@ async def many(node: Node, count: int) -> None:
             )
             stores = {it.name: store for it in world}
             changes = story(world, ONLY_ADDRESSES, seed=1)
-            await events(node, process, stores, changes, what=f"{count} clusters, 200/s",
-                         rate=200, seconds=10)  # fmt: skip
+            what = f"{count} clusters, 200/s"
+            await events(node, process, stores, changes, what=what, rate=200, layout=Layout.CACHE)
         for cluster in world:
             (node.where.remotes / cluster.name).unlink()
 
