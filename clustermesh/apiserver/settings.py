@@ -112,7 +112,7 @@ class Settings(
     propagation_interval: Annotated[
         float,
         seconds("between propagation probes, which other clusters' agents time; 0: none", ge=0),
-    ] = 30.0
+    ] = 0.0
     config_recheck: Annotated[
         float, seconds("how often the own cluster-config is read back", ge=1)
     ] = 300.0
