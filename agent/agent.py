@@ -5,7 +5,6 @@ etcds -> remotes, own -> dataplane -> maps
 """
 
 import asyncio
-import gc
 import socket
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import structlog
 
-from agent import api, datapath_metrics, metrics
+from agent import api, datapath_metrics, interpreter, metrics
 from agent.audit.addresses import Here
 from agent.audit.auditor import Auditor, AuditSettings, Standing
 from agent.balancing import Balancing
@@ -30,7 +29,7 @@ from agent.monitor.names import Names
 from agent.network.asked import asked
 from agent.network.keeper import Keeper
 from agent.probes.knock import knock
-from agent.probes.prober import Prober, ProbeSettings
+from agent.probes.prober import Prober
 from agent.propagation import Propagations
 from agent.remotes.hearing import Hearing
 from agent.remotes.own import Own
@@ -44,7 +43,6 @@ from clustermesh.http import Surface, serve
 from clustermesh.keys import Kind
 from clustermesh.logs import Control
 from clustermesh.model import IPEntry
-from clustermesh.remotes.session import Waits
 from clustermesh.status import AgentStatus, RemoteStatus
 from clustermesh.trust.expiry import InUse
 from clustermesh.version import VERSION
@@ -104,22 +102,8 @@ class Agent:
         self._dataplane.on_removed = self._closer.removed
         self._prober = Prober(
             settings.node,
-            ProbeSettings(
-                port=settings.probe_port,
-                interval=settings.probe_interval,
-                timeout=settings.probe_timeout,
-                rate=settings.probe_rate,
-            ),
+            settings.probes,
             told=self._dataplane.unreachable,
-        )
-        waits = Waits(
-            handshake=settings.handshake_timeout,
-            config=settings.config_interval,
-            ceiling=settings.retry_ceiling,
-            heartbeat=settings.heartbeat_limit,
-            connect=settings.connect_timeout,
-            sync=settings.sync_timeout,
-            cache=settings.cache_ttl,
         )
         self._checkpoint = Checkpoint(
             settings.state_dir / "remotes",
@@ -137,7 +121,7 @@ class Agent:
             me=self._me,
             sink=self._heard,
             opener=open_etcd,
-            waits=waits,
+            waits=settings.waits,
             report=self._own_changed,
             listen=self._propagation.listen,
         )
@@ -150,7 +134,7 @@ class Agent:
             sink=self._dataplane,
             checkpoint=self._checkpoint,
             opener=open_etcd,
-            waits=waits,
+            waits=settings.waits,
             report=self._board.reporter(CONFIGURATION),
             listen=self._propagation.listen,
         )
@@ -199,7 +183,7 @@ class Agent:
             self._board.require_once(part)
         self._configure_datapath()
         self._dataplane.adopt()
-        _spare_the_collector()
+        interpreter.prepare()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._dataplane.run(), name="dataplane")
             tasks.create_task(self._own.run(), name="own")
@@ -287,9 +271,7 @@ class Agent:
         await self._remotes.settled.wait()
         self._board.ok(REMOTES)
         self._want_network()
-        gc.collect()
-        gc.freeze()
-        gc.enable()
+        interpreter.settled()
         log.info("settled", took=round(time.time() - self._started, 3))
 
     async def _pod_of(self, cluster: str, address: str) -> IPEntry | None:
@@ -413,13 +395,3 @@ class Agent:
             audited=self._auditor.last.at if self._auditor.last else 0.0,
             differences=len(self._auditor.last.differences) if self._auditor.last else 0,
         )
-
-
-def _spare_the_collector() -> None:
-    """No collection while the first lists are read: it would walk every fact again and again.
-
-    Facts are values without cycles; reference counts free them. ``_settle`` turns it on again.
-    """
-    gc.set_threshold(50_000, 20, 100)
-    gc.freeze()
-    gc.disable()

@@ -8,6 +8,8 @@ from typing import Annotated, Final
 import msgspec
 
 from agent.network.wanted import Place
+from agent.probes.prober import ProbeSettings
+from clustermesh.remotes.session import Waits
 from clustermesh.settings import about, seconds, text
 
 PINS: Final = "clustermesh"
@@ -158,6 +160,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
             mtu=self.mtu,
             node_ip=self.node_ip,
             balances=bool(self.lb_devices),
+        )
+
+    @property
+    def waits(self) -> Waits:
+        """How long the connections to etcds wait for what."""
+        return Waits(
+            handshake=self.handshake_timeout,
+            config=self.config_interval,
+            ceiling=self.retry_ceiling,
+            heartbeat=self.heartbeat_limit,
+            connect=self.connect_timeout,
+            sync=self.sync_timeout,
+            cache=self.cache_ttl,
+        )
+
+    @property
+    def probes(self) -> ProbeSettings:
+        """How other clusters' nodes are probed."""
+        return ProbeSettings(
+            port=self.probe_port,
+            interval=self.probe_interval,
+            timeout=self.probe_timeout,
+            rate=self.probe_rate,
         )
 
     @property

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 import msgspec
 import structlog
@@ -13,6 +14,10 @@ from agent.network.netlink import Link, kernel
 from agent.network.wanted import Facts, Place
 
 log = structlog.get_logger()
+
+REST: Final = 4
+"""After a comparison its thread rests for this many times as long: with thousands of routes one
+takes a second of the interpreter, and whatever else the agent hears has to wait for that."""
 
 
 class Round(msgspec.Struct, frozen=True):
@@ -91,6 +96,7 @@ class Network:
                 self._dirty.clear()
                 self._urgent.clear()
                 facts = self._facts if self._known else None
+                began = asyncio.get_running_loop().time()
                 done = await asyncio.to_thread(
                     reconcile, self._place, facts, self._attach, disposable=self._asked
                 )
@@ -99,10 +105,13 @@ class Network:
                     self._asked = facts.destinations | self._facts.destinations
                 self._tell(done)
                 self.on_round()
-                await self._due()
+                took = asyncio.get_running_loop().time() - began
+                await self._due(rest=REST * took)
 
-    async def _due(self) -> None:
-        """Until the next comparison: soon after an event, at once for somewhere new."""
+    async def _due(self, *, rest: float) -> None:
+        """Until the next comparison: soon after an event, at once for somewhere new, and never
+        before ``rest`` seconds."""
+        await asyncio.sleep(min(rest, self._interval))
         with suppress(TimeoutError):
             async with asyncio.timeout(self._interval):
                 await self._dirty.wait()

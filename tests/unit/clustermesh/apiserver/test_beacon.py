@@ -4,6 +4,7 @@ import asyncio
 
 from clustermesh.apiserver.beacon import Beacon
 from clustermesh.propagation import decode
+from tests.support.clock import virtual
 
 
 class Output:
@@ -14,6 +15,7 @@ class Output:
         self.puts.append((key, value))
 
 
+@virtual
 async def test_the_first_comes_after_an_interval_and_each_is_numbered():
     output, alive = Output(), asyncio.Event()
     beacon = Beacon(output, cluster="paris", interval=10, now=lambda: 5)
@@ -35,6 +37,7 @@ async def test_the_first_comes_after_an_interval_and_each_is_numbered():
     assert all(probe.sent == 5 for probe in probes)
 
 
+@virtual
 async def test_another_life_is_told_apart():
     runs = set()
     for _ in range(2):
