@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -120,6 +121,39 @@ def test_facts_grow_stale_only_where_somebody_else_serves_local_backends(
     with agent(node, replacing) as running:
         running.until(lambda: used(node) == {"10.1.0.9:8080"})
         assert stamp(node) == 0
+
+
+KUBE_PROXY = (
+    "table ip kube_proxy_stand_in { chain output { type nat hook output priority -100;"
+    " ip daddr 10.96.0.10 tcp dport 80 dnat to 10.1.0.20:8080; }; }"
+)
+
+
+def test_with_stale_facts_local_pods_are_left_to_kube_proxy_and_remote_ones_stay(
+    node: Place, own: Etcd
+) -> None:
+    """Design 4: every process of ours is dead, the local pod is replaced, the service answers."""
+    connect = partial(ask, "10.96.0.10", socket.SOCK_STREAM, port=80)
+
+    def answers() -> set[str]:
+        work = lambda: {connect() for _ in range(40)}  # noqa: E731  # in the pod's place
+        return inside(work, namespace=node.name, cgroup=node.cgroup)
+
+    node.run("ip", "route", "add", "10.96.0.0/16", "dev", "eth0")
+    node.run("nft", KUBE_PROXY)
+    for address in ("10.1.0.9", "10.1.0.20", "10.7.0.9"):
+        node.run("ip", "addr", "add", f"{address}/32", "dev", "lo")
+    arguments = [it for it in node.arguments(own) if it != "--kube-proxy-replacement"]
+    arguments += ["--stale-after", "1s", "--stamp-interval", "200ms"]
+    with node.etcd() as paris, serving(node.name, ["10.1.0.20", "10.7.0.9"]):
+        node.write(paris, remote_cluster("paris", 7, {"cart": ["10.7.0.9"]}))
+        node.configure("paris", paris)
+        with serving(node.name, ["10.1.0.9"]), agent(node, arguments) as running:
+            running.until(lambda: used(node) == {"10.1.0.9:8080", "10.7.0.9:8080"})
+            running.until(lambda: answers() == {"10.1.0.9", "10.7.0.9"})
+        node.run("ip", "addr", "del", "10.1.0.9/32", "dev", "lo")
+        time.sleep(1.1 + (stamp(node) + 1e9 - time.monotonic_ns()) / 1e9)
+        assert answers() == {"10.1.0.20", "10.7.0.9"}
 
 
 def test_a_cluster_on_the_same_link_is_reached_without_the_tunnel(
