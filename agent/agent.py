@@ -111,7 +111,9 @@ class Agent:
             report=self._board.reporter(CHECKPOINT),
         )
         self._propagation = Propagations(
-            open_propagation(settings.bpf_root / PINS / "maps"), wake=self._dataplane.wake
+            open_propagation(settings.bpf_root / PINS / "maps"),
+            wake=self._dataplane.wake,
+            delay=settings.propagation_delay,
         )
         self._dataplane.on_written = self._propagation.land
         self._dataplane.on_drained = self._propagation.forget

@@ -30,12 +30,23 @@ log = structlog.get_logger()
 
 
 class Propagations:
-    """Every cluster's probes. ``wake`` makes the writer come by, who calls ``land``."""
+    """Every cluster's probes. ``wake`` makes the writer come by, who calls ``land``.
+
+    For ``delay`` seconds after the first was heard none is timed: the first lists are in the way,
+    and a restart that finds everything right writes nothing.
+    """
 
     def __init__(
-        self, held: BpfMap, *, wake: Callable[[], None], now: Callable[[], int] = time.time_ns
+        self,
+        held: BpfMap,
+        *,
+        wake: Callable[[], None],
+        delay: float = 0.0,
+        now: Callable[[], int] = time.time_ns,
     ) -> None:
         self._map = held
+        self._delay = delay
+        self._begin: float | None = None
         self._wake = wake
         self._now = now
         self._arrivals: dict[str, Arrivals] = {}
@@ -62,9 +73,15 @@ class Propagations:
         except BadFact as error:
             log.warning("probe refused", cluster=cluster, reason=str(error))
             return
-        if self._arrivals.setdefault(cluster, Arrivals()).is_news(probe):
+        if self._arrivals.setdefault(cluster, Arrivals()).is_news(probe) and self._begun():
             self._waiting[cluster] = (cluster_id, probe)
             self._wake()
+
+    def _begun(self) -> bool:
+        moment = asyncio.get_running_loop().time()
+        if self._begin is None:
+            self._begin = moment + self._delay
+        return moment >= self._begin
 
     def land(self) -> None:
         """Everything that was told is in the maps: now the probes. A map that refuses is named."""

@@ -88,6 +88,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         float, seconds("age of our facts from which local backends are left alone", ge=1)
     ] = 300.0
     stamp_interval: Annotated[float, seconds("how often fresh facts are stamped", ge=0.1)] = 10.0
+    propagation_delay: Annotated[
+        float, seconds("after its start in which an agent times no propagation probe", ge=0)
+    ] = 15.0
     heartbeat_limit: Annotated[
         float, seconds("silence of a peer after which its deletions are held", ge=1)
     ] = 120.0

@@ -11,8 +11,9 @@ import pytest
 
 from tests.e2e.world import World, eventually
 
-# Written by the data path itself, or through shared memory: they change without an agent.
-LIVE = {"metrics", "reverse_sk", "affinity", "state", "events"}
+# Written by the data path itself, through shared memory, or by measurements: they change without
+# any fact that does.
+LIVE = {"metrics", "reverse_sk", "affinity", "state", "events", "propagation"}
 WRITES = re.compile(r"BPF_(MAP_(UPDATE|DELETE)_(ELEM|BATCH)|LINK_UPDATE|PROG_ATTACH|OBJ_PIN)\b")
 
 

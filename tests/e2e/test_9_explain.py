@@ -15,7 +15,9 @@ def explained(mesh: World, *arguments: str, name: str = NAME, check: bool = True
 
 
 def tcp(told: dict, node: str = "cluster-a/node-1") -> dict:
-    (story,) = [it for it in told["nodes"][node]["frontends"] if it["frontend"].endswith("/TCP")]
+    """The service's one frontend for TCP over IPv4."""
+    frontends = [it for it in told["nodes"][node]["frontends"] if it["frontend"].endswith("/TCP")]
+    (story,) = [it for it in frontends if not it["frontend"].startswith("[")]
     return story
 
 

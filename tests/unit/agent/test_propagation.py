@@ -14,6 +14,7 @@ from clustermesh.propagation import Probe, encode
 from clustermesh.status import AgentStatus, Propagation, RemoteStatus
 from kvstore.client import PutOp
 from kvstore.memory import MemoryStore
+from tests.support.clock import virtual
 
 SECOND = 1_000_000_000
 
@@ -129,3 +130,20 @@ def test_what_is_measured_is_a_metric_and_what_is_not_known_is_none():
     assert f"clustermesh_agent_remote_cluster_rtt_seconds{{{place}}} 0.004" in text
     measured = [line for line in text.splitlines() if "rtt_seconds{" in line or "loss" in line]
     assert not any("oslo" in line for line in measured)
+
+
+@virtual
+async def test_nothing_is_timed_or_written_soon_after_the_start():
+    held = table()
+    found = Propagations(held, wake=lambda: None, delay=15)
+    for at in range(15):
+        found.heard("paris", 7, probe(at + 1, SECOND))
+        found.land()
+        await asyncio.sleep(1)
+    assert held.get(pack_key(7)) is None
+    for seq in (16, 17):
+        found.heard("paris", 7, probe(seq, SECOND))
+        found.land()
+    told = found.told("paris", None)
+    assert told is not None
+    assert told.samples == 1
