@@ -63,8 +63,13 @@ class Balancing:
                 found[name] = _usable(name)
             except OSError as error:
                 troubles.append(f"services are not balanced on {name}: {error.strerror or error}")
+        changed = False
+        try:
+            changed = self._balancer.attach(found)
+        except (BpfError, OSError) as error:
+            troubles.append(f"services are not balanced on every device: {error}")
         self._troubles = tuple(troubles)
-        return self._balancer.attach(found)
+        return changed
 
     def trouble(self) -> list[str]:
         """What an operator should know, in full sentences."""

@@ -8,6 +8,7 @@ from typing import Final, Self
 
 from bpf import syscalls
 from bpf.clsact import AMONG_OTHERS, ensure_filter, remove_filters
+from bpf.errors import AttachError
 from bpf.kernel_maps import KernelMap
 from bpf.links import TCX_EGRESS, TCX_INGRESS, Hook, ensure_link, tcx_supported
 from bpf.loader import load_maps, load_programs
@@ -61,10 +62,16 @@ class Balancer:
         """Both sides of exactly these devices, by name and index in the process's namespace;
         whether anything had to change. Not on the thread of an event loop."""
         changed = self._detach_others(devices)
+        failed: AttachError | None = None
         for name, ifindex in devices.items():
             for side, attach_type, program in _SIDES:
                 hook = Hook(self._pins.links / _pin(name, side), attach_type, ifindex, ifindex)
-                changed = self._attach(hook, side, program) or changed
+                try:
+                    changed = self._attach(hook, side, program) or changed
+                except AttachError as error:  # one bad device does not keep the others back
+                    failed = error
+        if failed is not None:
+            raise failed
         return changed
 
     def _attach(self, hook: Hook, side: str, program: str) -> bool:
@@ -130,7 +137,7 @@ def forget_balancer(pins: Pins) -> bool:
     """
     if not pins.root.is_dir():
         return False
-    cleanup(pins.root)
     for index, _ in socket.if_nameindex():
         remove_filters(index, priority=AMONG_OTHERS)
+    cleanup(pins.root)  # last: the folder tells that there may be filters
     return True

@@ -74,9 +74,10 @@ def remove_filters(ifindex: int, *, priority: int = FIRST) -> bool:
     from pyroute2.netlink.exceptions import NetlinkError
 
     found = False
-    with IPRoute() as ip, suppress(NetlinkError, OSError):
+    with IPRoute() as ip:
         for side, parent in _PARENTS.items():
-            if _present(ip, ifindex, side) is not None:
-                ip.tc("del-filter", "bpf", ifindex, _HANDLE, parent=parent, prio=priority)
-                found = True
+            with suppress(NetlinkError, OSError):
+                if _present(ip, ifindex, side) is not None:
+                    ip.tc("del-filter", "bpf", ifindex, _HANDLE, parent=parent, prio=priority)
+                    found = True
     return found

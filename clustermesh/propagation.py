@@ -52,7 +52,7 @@ def decode(value: bytes) -> Probe:
     """Raises ``BadFact`` naming the field."""
     try:
         return _reader.decode(value)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise BadFact(str(error)) from None
 
 

@@ -12,6 +12,7 @@ from agent.network import device, events, nftables, routing, surroundings
 from agent.network.device import Unfit
 from agent.network.netlink import Link, kernel
 from agent.network.wanted import Facts, Place
+from bpf.errors import BpfError
 
 log = structlog.get_logger()
 
@@ -150,7 +151,7 @@ def reconcile(
             writes += attach(link.index)
             if facts is not None:
                 troubles += routing.ensure(net, place, facts, link.index, disposable)
-        except (OSError, Unfit) as error:
+        except (OSError, Unfit, BpfError) as error:
             troubles.append(str(error.strerror if isinstance(error, OSError) else error))
         writes += net.writes
     if link is not None and facts is not None:

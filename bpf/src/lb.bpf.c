@@ -189,6 +189,11 @@ static __always_inline int balance(struct __sk_buff *skb, __u8 family, struct se
 	ct_fill(&tuple, family, pair, protocol, CT_SERVICE);
 	entry = ct_find(family, protocol, &tuple);
 	if (entry && goes_on(family, entry, service, segment, &target)) {
+		if ((protocol != IPPROTO_TCP || is_handshake(segment)) &&
+		    left_to_others(target.cluster_id)) {
+			count_lb(FORWARDED, LINE_STALE_LOCAL);
+			return TC_NEXT;
+		}
 		ct_touch(entry, skb, segment, AT_SERVICE);
 	} else {
 		struct ct_entry first;
@@ -350,6 +355,8 @@ static __always_inline int ingress(struct __sk_buff *skb, __u8 family)
 		return TC_NEXT;
 	if (read_ports(skb, family, &segment))
 		return balance(skb, family, &segment);
+	if (segment.late)
+		return TC_NEXT;
 	return error_from_client(skb, family, &segment);
 }
 
@@ -362,6 +369,8 @@ static __always_inline int egress(struct __sk_buff *skb, __u8 family)
 		return TC_NEXT;
 	if (read_ports(skb, family, &segment))
 		return answer(skb, family, &segment);
+	if (segment.late)
+		return TC_NEXT;
 	return error_to_client(skb, family, &segment);
 }
 

@@ -92,6 +92,7 @@ int cm_to_overlay(struct __sk_buff *skb)
 		return refuse(skb, &inner);
 	tunnel.remote_ipv4 = bswap32(remote->tunnel_endpoint);
 	tunnel.tunnel_id = wire_identity(&inner.source, skb->mark, &line);
+	skb->mark &= ~FROM_NODE_MARK; /* it survives encapsulation: the outer source must stay */
 	if (bpf_skb_set_tunnel_key(skb, &tunnel, TUNNEL_KEY_SIZE, BPF_F_ZERO_CSUM_TX) < 0)
 		return drop(skb, &inner, 0, DROP_NO_TUNNEL_KEY, EGRESS);
 	clamp(skb, &inner);

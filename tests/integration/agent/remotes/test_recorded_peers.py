@@ -161,7 +161,7 @@ async def test_an_etcd_that_dies_comes_back_and_is_removed(etcd: Etcd, tmp_path:
         (listening.directory / "cl1").unlink()
         await until(lambda: ("drain", "cl1") in sink.calls)
         assert sink.facts == {}
-        assert listening.remotes.statuses(sink.count) == []
+        await until(lambda: listening.remotes.statuses(sink.count) == [])
 
     await beside(listening, story)
 
