@@ -1,5 +1,6 @@
 """Who may log in to the etcd, kept right while the process runs: as peers come, after a wipe."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,8 @@ class Access:
         self._peers: Sequence[User] | None = None
         """None: nobody told us, so peers that are in the etcd are left alone."""
         self._applied: Sequence[User] | None = None
+        self._one = asyncio.Lock()
+        """Two lists must not be written at once: the older one could come last."""
 
     async def ensure(self) -> None:
         """Users, roles and authentication as they should be. Raises ``Fault`` or ``StoreError``."""
@@ -36,8 +39,10 @@ class Access:
                 self._peers = userfile.read(self._file)
             except Fault as fault:
                 self._board.degraded(CONDITION, str(fault))
-        await start.secure(self._config, self._cluster, self._peers)
-        self._applied = self._peers
+        async with self._one:
+            peers = self._peers
+            await start.secure(self._config, self._cluster, peers)
+            self._applied = peers
 
     @property
     def peers(self) -> tuple[str, ...] | None:
@@ -69,5 +74,6 @@ class Access:
     async def _apply(self, users: Sequence[User]) -> None:
         self._peers = users
         if start.by_certificate(self._config):
-            await keep_peers(self._config, self._cluster, users)
-            self._applied = users
+            async with self._one:
+                await keep_peers(self._config, self._cluster, users)
+                self._applied = users

@@ -23,7 +23,7 @@ from clustermesh.process import Fault
 if TYPE_CHECKING:
     import socket
 
-    from clustermesh.meshctl.meshfile import Cluster
+    from clustermesh.meshctl.meshfile import Cluster, Mesh
     from clustermesh.pki import Authority
     from clustermesh.trust.host import Host
     from clustermesh.trust.messages import Envelope
@@ -157,22 +157,28 @@ class Joining:
     def _work(self, work: "Callable[[Host], T]") -> T:
         from clustermesh.trust.host import Host
 
+        mesh, member = self._mesh()
         host = Host(
-            self._member(),
+            member,
+            known={one.id: one.name for one in mesh.clusters},
             max_clusters=self._settings.max_connected_clusters,
             state=self._settings.state_dir / "join",
         )
         return work(host)
 
     def _member(self) -> "Cluster":
-        """The own entry, as the file has it now. Raises ``ValueError``."""
+        return self._mesh()[1]
+
+    def _mesh(self) -> "tuple[Mesh, Cluster]":
+        """The file as it is now, and the own entry. Raises ``ValueError``."""
         from clustermesh.meshctl import meshfile
         from clustermesh.meshctl.errors import MeshctlError
 
         settings = self._settings
         path = settings.join_mesh or Path()
         try:
-            found = meshfile.load(path).cluster(settings.cluster_name)
+            mesh = meshfile.load(path)
+            found = mesh.cluster(settings.cluster_name)
         except MeshctlError as error:
             raise ValueError(str(error)) from None
         if found.id != settings.cluster_id:
@@ -182,7 +188,7 @@ class Joining:
                 f"{path}: users-file is {found.users_file}, but this apiserver keeps to"
                 f" --cluster-users-config-path={settings.cluster_users_config_path}"
             )
-        return found
+        return mesh, found
 
     def _authority(self) -> "Authority":
         from clustermesh.pki import Authority

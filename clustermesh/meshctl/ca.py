@@ -1,13 +1,14 @@
 """``meshctl ca``: make an authority, issue its certificates, show them, revoke a peer."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
-from clustermesh.certificates import CertificateError
+from clustermesh.certificates import CertificateError, certificates_in
 from clustermesh.meshctl import api
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
@@ -17,6 +18,7 @@ from clustermesh.pki import Authority, write_private
 from clustermesh.status import ApiserverStatus, CertificateStatus
 from clustermesh.trust import expiry, issuing, users
 from clustermesh.trust.issuing import Kind, Names
+from clustermesh.trust.ledger import Listed
 
 POLL = 0.1
 WAIT = 30.0
@@ -85,12 +87,12 @@ def issue(
     stem.mkdir(mode=issuing.DIRECTORY, parents=True, exist_ok=True)
     file = f"remote-{peer}" if kind is Kind.REMOTE else str(kind)
     certificate, key = stem / f"{file}.crt", stem / f"{file}.key"
-    whole = request is not None or key.is_file()
+    asked = issuing.requested(request.read_bytes(), common) if request is not None else None
+    whole = key.is_file() if asked is None else _is_for(certificate, asked)
     if not force and whole and authority.vouches_for(certificate, common):
         _show_done(changed=False, files=(certificate,), output=output)
         return
-    if request is not None:
-        asked = issuing.requested(request.read_bytes(), common)
+    if asked is not None:
         write_private(certificate, authority.sign(common, asked))
         _show_done(changed=True, files=(certificate,), output=output)
         return
@@ -138,6 +140,7 @@ def revoke(
     """
     member = on_files(open_mesh(mesh).cluster(cluster))
     user = f"remote-{_named(peer)}"
+    _end_tokens(member, peer)
     changed = users.remove(member.users_file, user)
     if timeout > 0:
         _until_gone(member, user, timeout)
@@ -151,6 +154,14 @@ def revoke(
             f" of {cluster} to end it now; its other readers take up where they were. A stolen key"
             " is of use again if the user ever returns: `meshctl ca rotate` ends that."
         )
+
+
+def _end_tokens(member: Cluster, peer: str) -> None:
+    """With a token that lives a guest could let itself in again. Without join listener: none."""
+    with suppress(api.NoAnswer):
+        for one in api.ask(member.apiserver, "/v1/tokens/list", {}, tuple[Listed, ...]):
+            if one.guest == peer:
+                api.ask(member.apiserver, "/v1/tokens/revoke", {"id": one.id}, dict[str, str])
 
 
 def _until_gone(member: Cluster, user: str, timeout: float) -> None:
@@ -182,6 +193,14 @@ def on_files(member: Cluster) -> Cluster:
             Exit.USAGE,
         )
     return member
+
+
+def _is_for(certificate: Path, key: object) -> bool:
+    """Whether the file holds a certificate for this key."""
+    try:
+        return certificates_in(certificate)[0].public_key() == key
+    except CertificateError:
+        return False
 
 
 def _named(cluster: str) -> str:

@@ -55,7 +55,8 @@ def join(
     member = on_files(own(opened, cluster))
     text = sys.stdin.read() if token == "-" else token  # noqa: S105  # a dash
     try:
-        guest = Guest(text, member, max_clusters=opened.max_connected_clusters)
+        known = {it.id: it.name for it in opened.clusters}
+        guest = Guest(text, member, max_clusters=opened.max_connected_clusters, known=known)
         if request is not None:
             write_private(request, msgspec.json.encode(guest.request()))
             say(f"written: {request}; take it to {guest.token.host}: meshctl token answer FILE")

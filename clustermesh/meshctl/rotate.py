@@ -174,15 +174,18 @@ def _rotation(mesh: Mesh, member: Cluster, also: Sequence[Path]) -> Rotation:
 
 def _only_ours(mesh: Mesh, member: Cluster) -> None:
     """Peers whose files we do not see may still have a certificate of the old authority."""
-    seen = {f"remote-{it.name}" for it in mesh.clusters if (it.config_dir / member.name).exists()}
-    strangers = [it.name for it in users.read(member.users_file) if it.name not in seen]
-    if strangers:
-        raise MeshctlError(
-            f"{', '.join(strangers)} may read {member.name}, but its files are not in this mesh:"
-            " have it join again with a new token, which brings it the new authority, then drop"
-            " the old one with --step drop --force.",
-            Exit.NOT_READY,
-        )
+    for owner in mesh.clusters:
+        if owner.ca_key != member.ca_key or owner.users_file == Path():
+            continue
+        seen = {f"remote-{it.name}" for it in mesh.clusters if _follows(it, owner)}
+        strangers = [it.name for it in users.read(owner.users_file) if it.name not in seen]
+        if strangers:
+            raise MeshctlError(
+                f"{', '.join(strangers)} may read {owner.name}, but its files are not in this mesh:"
+                " have it join again with a new token, which brings it the new authority, then"
+                " drop the old one with --step drop --force.",
+                Exit.NOT_READY,
+            )
 
 
 def _follows(reader: Cluster, owner: Cluster) -> bool:

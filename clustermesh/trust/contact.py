@@ -97,7 +97,7 @@ class Contact:
                 f"{address} does not prove to be {self._token.host} ({error.verify_message}):"
                 " somebody is in between; nothing was sent to it"
             ) from None
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, UnicodeError, http.client.HTTPException) as error:
             raise Unreached(f"{address} does not answer ({error})") from None
         finally:
             connection.close()

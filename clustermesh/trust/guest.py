@@ -4,7 +4,7 @@ Every step may be repeated: the key is kept, so the same token answers the same 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from cryptography import x509
 
@@ -37,12 +37,14 @@ class Guest:
         cluster: Cluster,
         *,
         max_clusters: int,
+        known: Mapping[int, str] = {},  # never changed
         now: Callable[[], float] = time.time,
     ) -> None:
         self.token: Token = token.read(text)
         self._text = text
         self._cluster = cluster
         self._max_clusters = max_clusters
+        self._known = known
         self._now = now
         if self.token.guest != cluster.name:
             raise TokenError(f"the token is for {self.token.guest}, not for {cluster.name}")
@@ -83,7 +85,7 @@ class Guest:
         if root := messages.pinned(answer.member.trust.encode(), self.token.ca):
             self.verify(root)
         me = Me(self._cluster.name, self._cluster.id, self._max_clusters)
-        messages.check(answer.member, expected=self.token.host, me=me, ids={})
+        messages.check(answer.member, expected=self.token.host, me=me, ids=self._known)
         self._certificate(answer)
         user = f"remote-{self.token.host}"
         try:

@@ -5,7 +5,7 @@ answer is given. All that is written afterwards is written again when the same g
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,7 +16,7 @@ from clustermesh.meshctl.meshfile import Cluster
 from clustermesh.pki import Authority, write_private
 from clustermesh.trust import issuing, messages, token, users
 from clustermesh.trust.issuing import DIRECTORY
-from clustermesh.trust.ledger import Ledger, Listed, sync
+from clustermesh.trust.ledger import Ledger, Listed, State, sync
 from clustermesh.trust.messages import (
     FINISH,
     JOIN,
@@ -42,8 +42,11 @@ class Host:
         *,
         max_clusters: int,
         state: Path,
+        known: Mapping[int, str] = {},  # never changed
         now: Callable[[], float] = time.time,
     ) -> None:
+        """``known``: ids of the mesh's clusters, by whatever way they were connected."""
+        self._known = known
         self._cluster = cluster
         self._me = Me(cluster.name, cluster.id, max_clusters)
         self._peers = state / "peers"
@@ -79,6 +82,8 @@ class Host:
         member = request.member
         messages.check(member, expected=record.guest, me=self._me, ids=self._ids())
         user = f"remote-{member.name}"
+        if record.state is State.DONE and not users.has(self._cluster.users_file, user):
+            raise JoinError(f"{member.name} is let in no more: ask for a new token")
         key = _asked(request.csr, user)
         authority = self._authority()
         record = self.ledger.use(record, key_pin(key))
@@ -103,6 +108,8 @@ class Host:
         files = self._files(record.guest)
         if member is None or not files.key.exists():
             raise JoinError("nothing is known of a request before this: join first")
+        if not users.has(self._cluster.users_file, f"remote-{record.guest}"):
+            raise JoinError(f"{record.guest} is let in no more: ask for a new token")
         key = issuing.own_key(files.key).public_key()
         name = f"remote-{self._me.name}"
         chain = messages.check_certificate(finish.certificate, name, key, member.trust)
@@ -134,9 +141,10 @@ class Host:
         """Of the clusters that have joined and are still read."""
         names = (path.stem for path in self._peers.glob("*.json"))
         members = (self._remembered(name) for name in names)
-        return {
+        joined = {
             one.id: one.name for one in members if one and self._files(one.name).config.exists()
         }
+        return {**joined, **self._known}
 
 
 def presented(cluster: Cluster, authority: Authority, max_clusters: int) -> Member:

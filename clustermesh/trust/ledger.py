@@ -107,7 +107,7 @@ class Ledger:
         """Let nobody use it any more. Raises ``JoinError`` when there is no such token."""
         if (record := self._read(token)) is None:
             raise JoinError("there is no such token here; list them with `meshctl token list`")
-        if record.state is State.OPEN:
+        if record.state is not State.REVOKED:
             record = msgspec.structs.replace(record, state=State.REVOKED)
             self._write(record)
         return record

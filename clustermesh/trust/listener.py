@@ -82,9 +82,7 @@ class Listener:
     async def serve(self, bound: socket.socket) -> None:
         """Answer until cancelled. Raises ``CertificateError`` when there is no authority."""
         await asyncio.to_thread(self.refresh)
-        server = await asyncio.start_server(
-            self._connected, sock=bound, ssl=self._tls, ssl_handshake_timeout=HANDSHAKE, limit=HEAD
-        )
+        server = await asyncio.start_server(self._connected, sock=bound, limit=HEAD)
         async with server:
             while True:
                 await asyncio.sleep(REFRESH)
@@ -109,6 +107,8 @@ class Listener:
         try:
             if self._busy <= MOST:
                 async with asyncio.timeout(PATIENCE):
+                    # Here and not in start_server, so that handshakes count among the MOST.
+                    await writer.start_tls(self._tls, ssl_handshake_timeout=HANDSHAKE)
                     status, body = await self._answer(reader, source)
                     writer.write(_response(status, body))
                     await writer.drain()

@@ -21,6 +21,11 @@ def read(path: Path) -> tuple[User, ...]:
         raise CertificateError(f"{path}: {error}") from None
 
 
+def has(path: Path, name: str) -> bool:
+    """Whether a peer is let in."""
+    return any(user.name == name for user in read(path))
+
+
 def add(path: Path, name: str) -> bool:
     """Let a peer in; False when it is already."""
     found = read(path)

@@ -16,6 +16,7 @@ from clustermesh.pki import Authority
 from clustermesh.trust import issuing, messages, users
 from clustermesh.trust import token as tokens
 from clustermesh.trust.guest import Guest
+from clustermesh.trust.host import Host
 from clustermesh.trust.ledger import UNKNOWN, State
 from clustermesh.trust.messages import Envelope, Finish, JoinError, Request, Sealed
 from clustermesh.trust.token import TokenError
@@ -149,6 +150,27 @@ def test_a_revoked_token_is_refused(pair: Pair):
         pair.host().join(pair.guest(text).request())
     with pytest.raises(JoinError, match="no such token"):
         pair.host().ledger.revoke("0" * 16)
+
+
+def test_a_peer_that_was_locked_out_does_not_come_back_by_the_token_it_used(pair: Pair):
+    text = pair.invite()
+    request = pair.guest(text).request()
+    whole(pair, text)
+    assert users.remove(pair.b.users_file, "remote-cluster-a")
+    with pytest.raises(JoinError, match="let in no more"):
+        pair.host().join(request)
+    assert pair.host().ledger.revoke(tokens.read(text).id).state is State.REVOKED
+    with pytest.raises(JoinError, match="revoked"):
+        pair.host().join(request)
+    assert users.read(pair.b.users_file) == ()
+
+
+def test_an_id_of_a_peer_that_came_another_way_is_refused_by_both(pair: Pair):
+    request = pair.guest(pair.invite()).request()
+    taken = {1: "cluster-z"}
+    host = Host(pair.b, max_clusters=255, state=pair.state, now=pair.clock, known=taken)
+    with pytest.raises(JoinError, match="cluster-z"):
+        host.join(request)
 
 
 def test_a_token_is_for_one_cluster(pair: Pair):
