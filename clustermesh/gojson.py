@@ -54,12 +54,16 @@ class Reader(Generic[T]):
     ``msgspec.ValidationError`` (with the field's path) or ``msgspec.DecodeError``.
     """
 
-    def __init__(self, type_: type[T], *, fold: Fold = as_written) -> None:
-        """Build the decoder once; keep the reader at module level."""
+    def __init__(
+        self, type_: type[T], *, fold: Fold = as_written, unusual: tuple[bytes, ...] = ()
+    ) -> None:
+        """Build the decoder once; keep the reader at module level. ``unusual`` are spellings of
+        inner names that Go would not write."""
         self._type = type_
         self._decode = msgspec.json.Decoder(type_).decode
         self._spelled = reading(msgspec.inspect.type_info(type_), fold)
         names = () if fold is as_written else _always_written(type_)
+        self._unusual = unusual
         self._always = tuple(f'"{name}"'.encode() for name in names)
         self._opening = b"{" + b"".join(self._always[:1]) + b":"
 
@@ -79,6 +83,9 @@ class Reader(Generic[T]):
         return self.forgiving(data)
 
     def _usual(self, data: bytes) -> bool:
+        for name in self._unusual:
+            if name in data:
+                return False
         return data.startswith(self._opening) or all(name in data for name in self._always)
 
     def forgiving(self, data: bytes) -> T:

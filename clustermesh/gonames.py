@@ -25,7 +25,7 @@ def reading(type_: inspect.Type, fold: Fold) -> Reading:
         case inspect.DictType():
             return _map(reading(type_.value_type, fold))
         case inspect.ListType() | inspect.VarTupleType():
-            return _list(reading(type_.item_type, fold))
+            return _list(reading(type_.item_type, fold), _zero(type_.item_type))
         case inspect.UnionType():
             known = [it for it in type_.types if not isinstance(it, inspect.NoneType)]
             return reading(known[0], fold) if len(known) == 1 else _plain
@@ -62,8 +62,21 @@ def _map(items: Reading) -> Reading:
     return read
 
 
-def _list(items: Reading) -> Reading:
+def _zero(type_: inspect.Type) -> object:
+    """What Go makes of a null among the items of a list."""
+    match type_:
+        case inspect.StructType() | inspect.DictType():
+            return {}
+        case inspect.StrType():
+            return ""
+        case _:
+            return None
+
+
+def _list(items: Reading, zero: object) -> Reading:
     def read(value: object) -> object:
-        return [items(item) for item in value] if isinstance(value, list) else value
+        if not isinstance(value, list):
+            return value
+        return [items(zero if item is None else item) for item in value]
 
     return read

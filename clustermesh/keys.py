@@ -195,7 +195,7 @@ def decoder(kind: Kind, origin: Origin) -> Decoder:
 _configs = gojson.Reader(ClusterConfig, fold=str.lower)
 _nodes = gojson.Reader(Node, fold=str.lower)
 _ips = gojson.Reader(IPEntry, fold=str.lower)
-_services = gojson.Reader(ClusterService, fold=str.lower)
+_services = gojson.Reader(ClusterService, fold=str.lower, unusual=(b'"protocol":', b'"port":'))
 _exports = gojson.Reader(ServiceExport, fold=str.lower)
 
 
@@ -257,7 +257,7 @@ def _identity_decoder(origin: Origin, place: str) -> Decoder:
             labels = value.decode()
         except UnicodeDecodeError:
             raise BadFact("labels: not UTF-8") from None
-        if not (labels.startswith(wanted) or f";{wanted}" in labels):
+        if f";{wanted}" not in f";{labels};":  # the peer writes a last ; and does not ask for it
             raise BadFact(f"labels: expected the label {wanted}")
         return Identity(number, labels)
 
@@ -279,6 +279,10 @@ def _service_decoder(origin: Origin, place: str) -> Decoder:
     return decode_service
 
 
+POLICIES: Final = ("Cluster", "Local")
+DISTRIBUTIONS: Final = ("PreferClose", "PreferSameZone", "PreferSameNode")
+
+
 def _export_decoder(origin: Origin, place: str) -> Decoder:
     def decode_export(key: str, value: bytes) -> ServiceExport:
         export = _parse(_exports.decode, value)
@@ -286,6 +290,13 @@ def _export_decoder(origin: Origin, place: str) -> Decoder:
         checks.named(export.namespace, export.name, key.removeprefix(place))
         checks.moment("exportCreationTimestamp", export.export_creation_timestamp)
         checks.one_of("type", export.type, ("ClusterSetIP", "Headless"))
+        checks.one_of("sessionAffinity", export.session_affinity, ("", "None", "ClientIP"))
+        for name, word, known in (
+            ("internalTrafficPolicy", export.internal_traffic_policy, POLICIES),
+            ("trafficDistribution", export.traffic_distribution, DISTRIBUTIONS),
+        ):
+            if word is not None:
+                checks.one_of(name, word, known)
         return export
 
     return decode_export

@@ -66,10 +66,9 @@ def to_service_export(
 
 def _affinity(spec: objects.ServiceSpec) -> AffinityConfig | None:
     config = spec.session_affinity_config
-    if config is None:
-        return AffinityConfig(ClientIP(affinity_seconds(spec))) if affinity_seconds(spec) else None
-    client = config.client_ip
-    return AffinityConfig(ClientIP(client.timeout_seconds) if client else None)
+    told = config.client_ip.timeout_seconds if config and config.client_ip else None
+    seconds = told if told is not None else affinity_seconds(spec) or None
+    return None if seconds is None else AffinityConfig(ClientIP(seconds))
 
 
 def _families(service: objects.Service) -> tuple[str, ...]:

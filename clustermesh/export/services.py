@@ -80,7 +80,7 @@ def to_cluster_service(
             if endpoint.zone:
                 zones[ip] = _zone(endpoint)
     meta = service.metadata
-    frontends = frontend_ports(service)
+    frontends = {it.name: Port(it.protocol.upper(), it.port & 0xFFFF) for it in service.spec.ports}
     return ClusterService(
         cluster=cluster,
         namespace=meta.namespace,

@@ -37,6 +37,12 @@ def test_status_measures_every_pair(mesh: World):
         return told if known else {}
 
     pairs = eventually("propagation is measured between all", measured)
+
+    def on_this_node() -> bool:  # one that has just started does not measure yet
+        held = mesh.bpftool("map", "dump", "pinned", pin(mesh, "cm_propagation"))
+        return len(held) == 2  # one of each cluster
+
+    eventually("each cluster's probe is in the map", on_this_node)
     assert set(pairs) == {(a, b) for a in ("cluster-a", "cluster-b") for b in pairs and
                           ("cluster-a", "cluster-b")}  # fmt: skip
     for (one, other), pair in pairs.items():
@@ -47,14 +53,17 @@ def test_status_measures_every_pair(mesh: World):
     for word in ("PROPAGATION p50 / p99", "2 of 2", "CERTIFICATES", "NODES READY WITH"):
         assert word in text
     assert max(map(len, text.splitlines())) < 200
-    held = mesh.bpftool("map", "dump", "pinned", pin(mesh, "cm_propagation"))
-    assert len(held) == 2  # one of each cluster
     socket = mesh.paths.agent_socket("cluster-a", "node-1")
-    asked = subprocess.run(
-        ["curl", "-s", "--unix-socket", str(socket), "http://x/metrics"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    assert re.search(r'propagation_seconds\{.*target_cluster="cluster-b".*\} [\d.e-]+\n', asked)
+
+    def told() -> bool:
+        asked = subprocess.run(
+            ["curl", "-s", "--unix-socket", str(socket), "http://x/metrics"],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        figure = r'propagation_seconds\{.*target_cluster="cluster-b".*\} [\d.e-]+\n'
+        return re.search(figure, asked) is not None
+
+    eventually("it is a metric", told)
 
 
 def test_what_is_wrong_is_told_once_with_the_next_step(mesh: World):

@@ -93,3 +93,20 @@ def test_manifests_are_no_go_documents() -> None:
     reader = gojson.Reader(Port)  # as Kubernetes reads: names as they are spelled
     assert reader.convert({"protocol": "TCP", "Port": None}) == Port()
     assert reader.decode(b'{"protocol":"TCP","Port":80}') == Port("", 80)
+
+
+def test_what_is_within_a_service_may_be_spelled_otherwise_and_lists_may_hold_nulls() -> None:
+    value = (
+        b'{"cluster":"a","namespace":"n","name":"s","frontends":{},"backends":'
+        b'{"10.0.0.1":{"p":{"protocol":"TCP","port":80}}},"labels":{},"selector":{},'
+        b'"includeExternal":true,"shared":true,"clusterID":7}'
+    )
+    origin = Origin("a", 7, 255, Layout.STATE)
+    service = keys.decode(Kind.SERVICES, origin, "cilium/state/services/v1/a/n/s", value)
+    assert service.backends == {"10.0.0.1": {"p": Port("TCP", 80)}}
+    node = (
+        b'{"Name":"x","Cluster":"a","ClusterID":7,'
+        b'"IPAddresses":[{"Type":"InternalIP","IP":"1.1.1.1"},null]}'
+    )
+    found = keys.decode(Kind.NODES, origin, "cilium/state/nodes/v1/a/x", node)
+    assert found.addresses[0].ip == "1.1.1.1"
