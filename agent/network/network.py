@@ -16,9 +16,10 @@ from bpf.errors import BpfError
 
 log = structlog.get_logger()
 
+MANY: Final = 250  # destinations
 REST: Final = 4
-"""After a comparison its thread rests for this many times as long: with thousands of routes one
-takes a second of the interpreter, and whatever else the agent hears has to wait for that."""
+"""After a comparison of many its thread rests for this many times as long: with thousands of routes
+one takes a second of the interpreter, and whatever else the agent hears has to wait for that."""
 
 
 class Round(msgspec.Struct, frozen=True):
@@ -107,7 +108,8 @@ class Network:
                 self._tell(done)
                 self.on_round()
                 took = asyncio.get_running_loop().time() - began
-                await self._due(rest=REST * took)
+                many = facts is not None and len(facts.destinations) >= MANY
+                await self._due(rest=REST * took if many else 0.0)
 
     async def _due(self, *, rest: float) -> None:
         """Until the next comparison: soon after an event, at once for somewhere new, and never
