@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
 
 import msgspec
 import structlog
@@ -15,11 +14,6 @@ from agent.network.wanted import Facts, Place
 from bpf.errors import BpfError
 
 log = structlog.get_logger()
-
-MANY: Final = 250  # destinations
-REST: Final = 4
-"""After a comparison of many its thread rests for this many times as long: with thousands of routes
-one takes a second of the interpreter, and whatever else the agent hears has to wait for that."""
 
 
 class Round(msgspec.Struct, frozen=True):
@@ -98,7 +92,6 @@ class Network:
                 self._dirty.clear()
                 self._urgent.clear()
                 facts = self._facts if self._known else None
-                began = asyncio.get_running_loop().time()
                 done = await asyncio.to_thread(
                     reconcile, self._place, facts, self._attach, disposable=self._asked
                 )
@@ -107,14 +100,10 @@ class Network:
                     self._asked = facts.destinations | self._facts.destinations
                 self._tell(done)
                 self.on_round()
-                took = asyncio.get_running_loop().time() - began
-                many = facts is not None and len(facts.destinations) >= MANY
-                await self._due(rest=REST * took if many else 0.0)
+                await self._due()
 
-    async def _due(self, *, rest: float) -> None:
-        """Until the next comparison: soon after an event, at once for somewhere new, and never
-        before ``rest`` seconds."""
-        await asyncio.sleep(min(rest, self._interval))
+    async def _due(self) -> None:
+        """Until the next comparison: soon after an event, at once for somewhere new."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._interval):
                 await self._dirty.wait()
