@@ -18,12 +18,12 @@ from agent import api, datapath_metrics, interpreter, metrics
 from agent.audit.addresses import Here
 from agent.audit.auditor import Auditor, AuditSettings, Standing
 from agent.balancing import Balancing
-from agent.checkpoint import Checkpoint
 from agent.dataplane import Dataplane
 from agent.explain import explain, premises, trace, wiring
 from agent.explain.diagnose import Diagnoser
 from agent.explain.passing import Passing
 from agent.facts import LocalKind, Me
+from agent.memory import Memory
 from agent.monitor.monitor import Monitor
 from agent.monitor.names import Names
 from agent.network.asked import asked
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 OWN, REMOTES, NETWORK, NODE = "own cluster", "remote clusters", "network", "node"
-CHECKPOINT, CONFIGURATION = "checkpoint", "configuration"
+CONFIGURATION = "configuration"
 TCP_IP_HEADERS: Final = 40
 NANOSECONDS: Final = 1_000_000_000
 
@@ -105,18 +105,14 @@ class Agent:
             settings.probes,
             told=self._dataplane.unreachable,
         )
-        self._checkpoint = Checkpoint(
-            settings.state_dir / "remotes",
-            interval=settings.checkpoint_interval,
-            report=self._board.reporter(CHECKPOINT),
-        )
+        self._memory = Memory(settings, self._me, self._dataplane, self._board)
         self._propagation = Propagations(
             open_propagation(settings.bpf_root / PINS / "maps"),
             wake=self._dataplane.wake,
             delay=settings.propagation_delay,
         )
         self._dataplane.on_written = self._propagation.land
-        self._dataplane.on_drained = self._propagation.forget
+        self._dataplane.on_drained = self._drained
         self._heard = Hearing(self._dataplane, self._me, changed=self._want_network)
         self._own = Own(
             settings.etcd_config,
@@ -134,7 +130,7 @@ class Agent:
             ),
             me=self._me,
             sink=self._dataplane,
-            checkpoint=self._checkpoint,
+            checkpoint=self._memory.remotes,
             opener=open_etcd,
             waits=settings.waits,
             report=self._board.reporter(CONFIGURATION),
@@ -184,13 +180,13 @@ class Agent:
         for part in (OWN, REMOTES, NETWORK):
             self._board.require_once(part)
         self._configure_datapath()
-        self._dataplane.adopt()
+        self._memory.adopt()
         interpreter.prepare()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._dataplane.run(), name="dataplane")
             tasks.create_task(self._own.run(), name="own")
             tasks.create_task(self._remotes.run(), name="remotes")
-            tasks.create_task(self._checkpoint.run(), name="checkpoint")
+            tasks.create_task(self._memory.run(), name="memory")
             tasks.create_task(self._network.run(), name="network")
             if not self._settings.kube_proxy_replacement:
                 tasks.create_task(self._stamp(), name="stamp")
@@ -221,6 +217,11 @@ class Agent:
         if self._balancing is not None:
             changed = self._balancing.attach() or changed
         return self._datapath.attach_sock_lb(self._cgroup) or changed
+
+    def _drained(self, cluster: str, cluster_id: int) -> None:
+        """A cluster has left the mesh."""
+        self._propagation.forget(cluster, cluster_id)
+        self._memory.forget(cluster_id)
 
     def _routed(self) -> bool:
         """Services lead to other clusters only when there is a way (a comparison always ends)."""

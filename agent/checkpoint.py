@@ -19,10 +19,14 @@ from agent import journal
 from agent.facts import AnyKind
 from agent.journal import KEPT, Line, Op, Saved, frame
 
-__all__ = ["Checkpoint", "ClusterRecord", "Saved"]
+__all__ = ["FOLDERS", "OWN", "REMOTES", "Checkpoint", "ClusterRecord", "Saved"]
 
 log = structlog.get_logger()
 
+REMOTES: Final = "remotes"
+OWN: Final = "own"
+FOLDERS: Final = (REMOTES, OWN)
+"""Of the state directory: facts of remote clusters, and what is kept of the own one."""
 SUFFIX: Final = ".facts"
 SLACK: Final = 1 << 20  # bytes of history that are not worth a rewrite
 PENDING: Final = 64 << 20  # bytes that may wait for a disk that does not take them
@@ -120,7 +124,7 @@ class Checkpoint:
         """Everything that was saved, by cluster. What cannot be read is set aside and named."""
         found = {}
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             paths = sorted(self._directory.glob("*" + SUFFIX))
         except OSError as error:
             log.warning("no checkpoint", path=str(self._directory), reason=error.strerror)
@@ -221,7 +225,7 @@ class Checkpoint:
 
     def _append(self, path: Path, data: bytes) -> None:
         """All of it, or else what is there of it is cut off before the next."""
-        with path.open("ab") as file:
+        with open(path, "ab", opener=_for_us) as file:
             if path in self._torn:
                 os.ftruncate(file.fileno(), self._torn[path])
             self._torn[path] = os.fstat(file.fileno()).st_size
@@ -241,7 +245,7 @@ class Checkpoint:
     def _replace(self, path: Path, data: bytes) -> None:
         new = path.with_suffix(".new")
         try:
-            with new.open("wb") as file:
+            with open(new, "wb", opener=_for_us) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -256,3 +260,8 @@ class Checkpoint:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _for_us(path: str, flags: int) -> int:
+    """Nobody else reads what peers have told us."""
+    return os.open(path, flags, 0o600)

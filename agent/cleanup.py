@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from agent import preflight
+from agent.checkpoint import FOLDERS
 from agent.network import network
 from agent.network.wanted import Place
 from agent.settings import CILIUM_PINS, PINS, CleanupSettings
@@ -22,8 +23,9 @@ async def run(argv: Sequence[str]) -> None:
     settings = load(CleanupSettings, argv, program="clustermesh-agent cleanup", summary=SUMMARY)
     with preflight.alone(settings.state_dir):
         gone = await asyncio.to_thread(remove, settings)
-        for path in (settings.state_dir / "remotes").glob("*"):
-            path.unlink()
+        for folder in FOLDERS:
+            for path in (settings.state_dir / folder).glob("*"):
+                path.unlink()
     for what in gone or ["nothing was left"]:
         sys.stdout.write(f"removed {what}\n" if gone else f"{what}\n")
 

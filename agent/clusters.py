@@ -1,6 +1,6 @@
 """Each cluster's life: whether it is configured, its id, and which lists it has told in full."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from agent.facts import AnyKind, LocalKind, Me
 from clustermesh.keys import Kind
@@ -17,6 +17,8 @@ class Clusters:
         self._expected: frozenset[str] | None = None
         self._ids = {me.cluster: me.cluster_id}
         self._names = {me.cluster_id: me.cluster}
+        self._remembered: dict[int, str] = {}
+        """Names of an earlier run, by the ids that are in the maps."""
         self._synced: dict[str, set[AnyKind]] = {}
         self._excused: set[str] = set()
         """Nobody waits for these: they are known from an earlier run, or took too long."""
@@ -30,8 +32,13 @@ class Clusters:
         self._expected = clusters - {self._me.cluster}
         self._review()
 
+    def remember(self, names: Mapping[int, str]) -> None:
+        """What an earlier run called the ids that are in the maps."""
+        self._remembered = dict(names)
+
     def identify(self, cluster: str, cluster_id: int) -> None:
         """The cluster's id."""
+        self._disremember(cluster, cluster_id)
         self._ids[cluster] = cluster_id
         self._names[cluster_id] = cluster
 
@@ -48,9 +55,19 @@ class Clusters:
     def forget(self, cluster: str) -> None:
         """Its life is over."""
         self._names.pop(self._ids.pop(cluster, 0), None)
+        self._disremember(cluster, 0)
         self._synced.pop(cluster, None)
         self._excused.discard(cluster)
         self._review()
+
+    def _disremember(self, cluster: str, cluster_id: int) -> None:
+        """There is a newer word about the cluster, and about the id."""
+        if self._remembered:
+            self._remembered = {
+                number: name
+                for number, name in self._remembered.items()
+                if number != cluster_id and name != cluster
+            }
 
     def id_of(self, cluster: str) -> int:
         """The id of a cluster that has been identified, else 0."""
@@ -66,8 +83,13 @@ class Clusters:
         return self._expected is not None
 
     def name_of(self, cluster_id: int) -> str:
-        """The cluster of this id, empty when there is none."""
-        return self._names.get(cluster_id, "")
+        """The cluster of this id, empty when there is none. As long as nobody has been identified
+        by it, the one that an earlier run knew."""
+        return self._names.get(cluster_id) or self._remembered.get(cluster_id, "")
+
+    def names_of(self, cluster_ids: Iterable[int]) -> frozenset[str]:
+        """The clusters of these ids, as far as they are known."""
+        return frozenset(map(self.name_of, cluster_ids)) - {""}
 
     def _review(self) -> None:
         self.own_services = self.has(self._me.cluster, LocalKind.SERVICES)

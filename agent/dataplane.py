@@ -9,6 +9,7 @@ refers to it, across both shapes: nodes, addresses, services; removal the other 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Final, Protocol
 
 import structlog
@@ -21,6 +22,7 @@ from agent.facts import AnyKind, Change, LocalKind, Me
 from agent.known import Known
 from agent.picture import Picture
 from agent.services.plan import BackendEntry
+from agent.services.policies import Policies
 from agent.services.retries import DOUBLINGS
 from agent.services.services import Services
 from bpf.datapath import Maps
@@ -76,6 +78,8 @@ class Dataplane:
         """Called whenever everything that was told so far is in the maps."""
         self.on_drained: Callable[[str, int], None] = lambda _, __: None
         """Called with name and id of a cluster that has left the mesh."""
+        self.on_identified: Callable[[str, int], None] = lambda _, __: None
+        """Called with name and id of a cluster that belongs to the mesh."""
         self._maps = maps
         self._me = me
         self._retry_after = retry_after
@@ -102,8 +106,12 @@ class Dataplane:
 
     # -- Sink -------------------------------------------------------------------------------------
 
-    def adopt(self) -> None:
-        """Take over what an earlier run left in the maps: before the first fact."""
+    def adopt(self, names: Mapping[int, str] = MappingProxyType({})) -> None:
+        """Take over what an earlier run left in the maps: before the first fact.
+
+        ``names``: what it called the clusters' ids.
+        """
+        self._clusters.remember(names)
         self._services.adopt()
         self._addresses.adopt()
 
@@ -115,6 +123,7 @@ class Dataplane:
     def identify(self, cluster: str, cluster_id: int) -> None:
         """See ``Sink``."""
         self._clusters.identify(cluster, cluster_id)
+        self.on_identified(cluster, cluster_id)
         self._lives_changed()
 
     def apply(self, cluster: str, kind: AnyKind, changes: Sequence[Change]) -> None:
@@ -207,10 +216,9 @@ class Dataplane:
             self._services.forget_unconfigured()
         self._services.settle()
         self._addresses.prune()
+        inherited = self._clusters.names_of(self._services.inherited)
         self._strange = {
-            cluster: STRANGE
-            for cluster in self._clusters.strange()
-            if self._clusters.id_of(cluster) not in self._services.inherited
+            cluster: STRANGE for cluster in self._clusters.strange() if cluster not in inherited
         }
         self._wake.set()
 
@@ -309,6 +317,11 @@ class Dataplane:
         return not (self._addresses.puts or self._addresses.drops) and self._services.idle
 
     # -- asked ------------------------------------------------------------------------------------
+
+    @property
+    def policies(self) -> Policies:
+        """What the own services ask for: an earlier run's can be restored before the first fact."""
+        return self._services.facts.policies
 
     def routes(self) -> frozenset[Route]:
         """Where the pods of other clusters are."""

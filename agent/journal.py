@@ -9,11 +9,15 @@ from typing import Final
 import msgspec
 
 from clustermesh.keys import Kind
+from clustermesh.local import AnyKind, LocalKind
 
-KEPT: Final = frozenset({Kind.NODES, Kind.SERVICES, Kind.ENDPOINT_SLICES})
-"""Kinds that are remembered. Addresses and identities are found in the maps again."""
+KEPT: Final[Mapping[str, AnyKind]] = {
+    kind: kind for kind in (Kind.NODES, Kind.SERVICES, Kind.ENDPOINT_SLICES, LocalKind.SERVICES)
+}
+"""Kinds that are remembered. Addresses and identities are found in the maps again; of the own
+cluster's services their policies are kept (``services.policies``)."""
 
-OTHER_FORM: Final = {
+OTHER_FORM: Final[Mapping[AnyKind, AnyKind]] = {
     Kind.SERVICES: Kind.ENDPOINT_SLICES,
     Kind.ENDPOINT_SLICES: Kind.SERVICES,
 }
@@ -56,8 +60,8 @@ class Saved(msgspec.Struct, frozen=True):
 
     cluster: str
     cluster_id: int
-    facts: Mapping[Kind, Mapping[str, bytes]]
-    repeated: Mapping[Kind, frozenset[str]]
+    facts: Mapping[AnyKind, Mapping[str, bytes]]
+    repeated: Mapping[AnyKind, frozenset[str]]
 
 
 def frame(line: Line) -> bytes:
@@ -77,11 +81,11 @@ def fold(data: bytes) -> Saved | None:
     header = next(lines, None)
     if header is None or header.op is not Op.HEADER or header.version != VERSION:
         return None
-    facts: dict[Kind, dict[str, bytes]] = {}
-    repeated: dict[Kind, set[str]] = {}
+    facts: dict[AnyKind, dict[str, bytes]] = {}
+    repeated: dict[AnyKind, set[str]] = {}
     for line in lines:
         if line.kind in KEPT:
-            kind = Kind(line.kind)
+            kind = KEPT[line.kind]
             _replay(line, kind, facts.setdefault(kind, {}), repeated)
             if line.op is Op.LISTED and kind in OTHER_FORM:
                 facts.pop(OTHER_FORM[kind], None)
@@ -122,7 +126,7 @@ def _lines(data: bytes) -> Iterator[tuple[int, Line]]:
 
 
 def _replay(
-    line: Line, kind: Kind, facts: dict[str, bytes], repeated: dict[Kind, set[str]]
+    line: Line, kind: AnyKind, facts: dict[str, bytes], repeated: dict[AnyKind, set[str]]
 ) -> None:
     match line.op:
         case Op.PUT:

@@ -128,7 +128,7 @@ class Picture:
         ]
 
     def _reasons(self) -> Iterator[tuple[str, str]]:
-        for name, reason in self._services.facts.refused.items():
+        for name, reason in self._services.facts.policies.refused.items():
             yield f"service {name}", f"{reason}; the last good policy stays"
         for name, reason in self._services.rivalries():
             yield f"service {name}", reason

@@ -15,7 +15,8 @@ from bpf.errors import BpfError
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """The folder of one node: maps/, programs/<version>/ and links/."""
+    """The folder of one node: maps/, programs/<version>/, links/, and clusters/ with the names of
+    the ids that are in the maps."""
 
     root: Path
 
@@ -31,6 +32,10 @@ class Pins:
     @property
     def links(self) -> Path:
         return self.root / "links"
+
+    @property
+    def clusters(self) -> Path:
+        return self.root / "clusters"
 
     def programs(self, version: str) -> Path:
         return self.root / "programs" / version
@@ -50,7 +55,7 @@ class Pins:
 
     def remove(self) -> None:
         """The folders and all that is in them; what is not ours, or a mount point, stays."""
-        for folder in (self.links, self.root / "programs", self.maps):
+        for folder in (self.links, self.root / "programs", self.maps, self.clusters):
             shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):
             self.root.rmdir()

@@ -64,7 +64,7 @@ class Explainer:
             session_affinity_seconds=service.session_affinity_seconds,
             internal_traffic_policy=service.internal_traffic_policy,
             annotations=dict(service.annotations),
-            refused=self._services.facts.refused.get(name, ""),
+            refused=self._services.facts.policies.refused.get(name, ""),
             trouble=self._services.retries.reasons().get(name, ""),
             settled=self._services.idle,
             waiting_for=tuple(self._clusters.missing()) if service.is_global else (),

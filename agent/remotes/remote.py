@@ -91,6 +91,8 @@ class Remote:
         self._sink.identify(self.cluster, self._id)
         origin = Origin(self.cluster, self._id, self._me.max_clusters, Layout.STATE)
         for kind, facts in saved.facts.items():
+            if not isinstance(kind, Kind):
+                continue
             decode = keys.decoder(kind, origin)
             prefix = keys.prefix(kind, Layout.STATE, self.cluster)
             names = list(facts)

@@ -67,7 +67,8 @@ class Services:
         self._deferred: dict[str, None] = {}
         """Dirty ones that wait for a round of theirs to finish."""
         self._waiting: set[str] = set()
-        """Services that are not written before everybody has told theirs."""
+        """Services without backends are not in the maps before everybody has told theirs: whatever
+        else serves them does, and nobody is sent to what is gone."""
         self._told = (False, False)
         """Whether the own cluster, and whether everybody, had told all services."""
         self._unwanted: dict[str, set[Place]] = {}
@@ -244,7 +245,7 @@ class Services:
         verdicts = self.verdicts(name, service, place, frontend)
         if not settled and not any(verdict.weight for verdict in verdicts):
             self._waiting.add(name)
-            return None
+            return self.programs.withdraw(place, name)
         return self.programs.change(place, name, service, frontend, verdicts)
 
     def verdicts(

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from agent.facts import AnyKind, Change, Me
-from agent.services import offers, policy
+from agent.services import offers
 from agent.services.compose import only_here
 from agent.services.merge import Consumer
 from agent.services.offers import Offer
-from agent.services.policy import PLAIN, BadPolicy, Policy
+from agent.services.policies import Policies
 from clustermesh.keys import Kind
 from clustermesh.local import Frontend, LocalService
 from clustermesh.model import ClusterService, EndpointSlice
@@ -26,9 +26,7 @@ class ServiceFacts:
         """By cluster, then slice name."""
         self._slices_of: dict[tuple[str, str], dict[str, EndpointSlice]] = {}
         """By cluster and service, then slice name."""
-        self._policies: dict[str, Policy] = {}
-        self.refused: dict[str, str] = {}
-        """Why the annotations of a service are refused."""
+        self.policies = Policies(me.cluster)
         self._stale: dict[str, set[str]] = {}
         """By cluster (the own one included): names that the present full list has not repeated."""
 
@@ -48,17 +46,12 @@ class ServiceFacts:
     def _put_local(self, name: str, service: LocalService) -> None:
         self._local[name] = service
         self._own[name] = offers.of_local(service, cluster=self._me.cluster, node=self._me.node)
-        try:
-            self._policies[name] = policy.parse(
-                service.annotations, affinity=service.affinity, own=self._me.cluster
-            )
-            self.refused.pop(name, None)
-        except BadPolicy as error:
-            self.refused[name] = str(error)
+        self.policies.put(name, service)
 
     def _drop_local(self, name: str) -> None:
-        for table in (self._local, self._own, self._policies, self.refused):
-            table.pop(name, None)
+        self._local.pop(name, None)
+        self._own.pop(name, None)
+        self.policies.drop(name)
 
     def apply_services(self, cluster: str, changes: Sequence[Change]) -> set[str]:
         """A remote cluster's services in their JSON form."""
@@ -127,7 +120,9 @@ class ServiceFacts:
         """A full list has been told: what it did not repeat is gone."""
         gone: list[Change] = [(name, None) for name in self._stale.pop(cluster, ())]
         if cluster == self._me.cluster:
-            return self.apply_local(gone)
+            touched = self.apply_local(gone)
+            self.policies.sweep(self._local.keys())
+            return touched
         if kind is Kind.ENDPOINT_SLICES:
             touched = self.apply_slices(cluster, gone)
             return touched | {name for name, _ in gone if self._reassemble(cluster, name)}
@@ -167,7 +162,7 @@ class ServiceFacts:
             is_global=service.is_global,
             affinity=service.affinity,
             only_here=only_here(service, frontend, scope),
-            policy=self._policies.get(name, PLAIN),
+            policy=self.policies.of(name),
         )
 
     def with_offers_of(self, cluster: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 
 from agent.dataplane import Dataplane
 from agent.facts import AnyKind, LocalKind, Me
@@ -127,13 +128,18 @@ def pod(address: str, host: str, identity: int) -> IPEntry:
 class Agent:
     """A data plane over maps that outlive it, told facts in few words."""
 
-    def __init__(self, maps: Maps | None = None, **settings: object) -> None:
+    def __init__(
+        self,
+        maps: Maps | None = None,
+        names: Mapping[int, str] = MappingProxyType({}),
+        **settings: object,
+    ) -> None:
         chosen = Settings(**settings)
         room = replace(DatapathSettings.small(), table_size=chosen.table_size)
         self.maps = maps or maps_in_memory(room)
         me = Me(OWN, OWN_ID, NODE, NODE_IP)
         self.dataplane = Dataplane(self.maps, me, chosen, retry_after=0.02)
-        self.dataplane.adopt()
+        self.dataplane.adopt(names)
 
     def expect(self, *clusters: str) -> "Agent":
         self.dataplane.expect(frozenset(clusters))

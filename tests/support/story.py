@@ -6,18 +6,22 @@ memory are written. After the steps come the texts that they name, each below ``
 
 import asyncio
 import shlex
+import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent.checkpoint import Checkpoint
 from agent.dataplane import Dataplane
+from agent.memory import Memory
+from agent.memory import Places as Kept
 from agent.remotes.own import Own
 from agent.remotes.remotes import Places, Remotes
 from bpf.datapath import Maps, maps_in_memory
 from bpf.specs import DatapathSettings
 from clustermesh import gojson, keys, local
+from clustermesh.health import Board
 from clustermesh.keys import Layout
+from clustermesh.local import LocalKind
 from clustermesh.model import Capabilities, ClusterConfig
 from kvstore.client import DeleteOp, PutOp
 from kvstore.memory import MemoryStore
@@ -113,19 +117,21 @@ class Steps:
     async def start(self) -> None:
         """An agent begins, with the maps and the state directory of the one before."""
         dataplane = Dataplane(self._maps, ME, Settings(table_size=1021), retry_after=0.02)
-        dataplane.adopt()
         connect = opener(self._etcds)
-        checkpoint = Checkpoint(self._folder / "state", interval=0.01, report=lambda _: None)
+        places = Kept(self._folder / "state", self._folder, 0.01)
+        memory = Memory(places, ME, dataplane, Board())
+        memory.adopt()
+        dataplane.on_drained = lambda _, cluster_id: memory.forget(cluster_id)
         own = Own(
             self._folder / "own.yaml", me=ME, sink=dataplane, opener=connect, waits=QUICK,
             report=lambda _: None,
         )  # fmt: skip
         remotes = Remotes(
             Places(directory=self._remotes, scan_interval=0.02), me=ME, sink=dataplane,
-            checkpoint=checkpoint, opener=connect, waits=QUICK, report=lambda _: None,
+            checkpoint=memory.remotes, opener=connect, waits=QUICK, report=lambda _: None,
         )  # fmt: skip
         self._dataplane, self._remotes_of_agent, self._own = dataplane, remotes, own
-        parts = (dataplane.run(), own.run(), remotes.run(), checkpoint.run())
+        parts = (dataplane.run(), own.run(), remotes.run(), memory.run())
         self._tasks = [asyncio.ensure_future(part) for part in parts]
 
     async def stop(self) -> None:
@@ -139,6 +145,16 @@ class Steps:
         """Another agent takes its place."""
         await self.stop()
         await self.start()
+
+    async def overdue(self, cluster: str) -> None:
+        """It has been waited for long enough."""
+        await until(lambda: self._dataplane.count(ME.cluster, LocalKind.SERVICES) > 0)
+        self._dataplane.overdue(cluster)
+
+    async def lose_state(self) -> None:
+        """The agent is gone, and so is its state directory; the maps stay."""
+        await self.stop()
+        shutil.rmtree(self._folder / "state")
 
     async def settled(self) -> None:
         """Wait until everybody has told all, and all of it is written."""

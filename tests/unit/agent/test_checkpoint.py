@@ -38,6 +38,19 @@ async def test_what_was_put_is_loaded(tmp_path: Path) -> None:
     assert saved.facts[Kind.NODES] == {}
 
 
+async def test_only_its_owner_reads_what_was_saved(tmp_path: Path) -> None:
+    saving = opened(tmp_path / "remotes")
+    saving.load()
+    record = saving.record("paris")
+    for begin in (True, False):  # written anew, and appended to
+        if begin:
+            record.begin(7)
+        record.put(Kind.NODES, "n1", b"n")
+        await saving.flush()
+        assert (tmp_path / "remotes" / "paris.facts").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "remotes").stat().st_mode & 0o777 == 0o700
+
+
 async def test_addresses_and_identities_are_not_kept(tmp_path: Path) -> None:
     saving = opened(tmp_path)
     record = saving.record("paris")

@@ -12,6 +12,7 @@ from tests.support.mesh import (
     Agent,
     backend,
     contents,
+    garbage,
     node,
     offer,
     pod,
@@ -97,6 +98,16 @@ def test_nothing_waits_for_a_cluster_that_takes_too_long() -> None:
     agent = Agent().expect("cluster-b").local(service()).synced(OWN).settle()
     agent.dataplane.overdue("cluster-b")
     agent.settle()
+    assert lb.where(agent.maps, *WEB) == set()
+
+
+def test_nobody_is_sent_to_what_is_gone_while_another_cluster_is_being_added() -> None:
+    agent = mesh().expect("cluster-b", "cluster-c").settle()
+    assert lb.where(agent.maps, *WEB) == at(A1, B1)
+    agent.local(service()).remote(offer("cluster-b")).settle()
+    assert lb.where(agent.maps, *WEB) is None, "the new one may have backends: not refused yet"
+    assert garbage(agent.maps) == []
+    agent.synced("cluster-c").settle()
     assert lb.where(agent.maps, *WEB) == set()
 
 
@@ -418,6 +429,32 @@ def test_a_restart_beside_a_dead_peer_keeps_its_backends() -> None:
     again.remote(offer("cluster-b", B2)).synced("cluster-b").settle()
     assert lb.where(agent.maps, *WEB) == at(A2, B2)
     assert lb.identity(agent.maps, B1) == (2, "192.168.0.2")
+
+
+def test_weights_and_failover_know_the_name_of_a_cluster_that_only_the_maps_remember() -> None:
+    agent = mesh()
+    weighed = service(A1, annotations={"service.clustermesh.io/weights": "cluster-b=0"})
+    for names, answering in (({}, at(A1, B1)), ({2: "cluster-b"}, at(A1))):
+        again = Agent(agent.maps, names=names).expect("cluster-b").local(weighed).synced(OWN)
+        again.dataplane.overdue("cluster-b")
+        again.settle()
+        assert lb.where(agent.maps, *WEB) == answering
+
+
+def test_a_remembered_cluster_that_is_still_asked_keeps_its_backends() -> None:
+    agent = mesh()
+    again = Agent(agent.maps, names={2: "cluster-b"}).expect("cluster-b")
+    again.local(service(A1, A2)).synced(OWN).settle()
+    again.remote(offer("cluster-b", B1)).settle()
+    assert B1 in str(lb.where(agent.maps, *WEB))
+
+
+def test_a_remembered_name_that_comes_back_with_another_id_is_forgotten() -> None:
+    agent = mesh()
+    before = service(A1, annotations={"service.clustermesh.io/weights": "cluster-c=0"})
+    again = Agent(agent.maps, names={2: "cluster-c"}).expect("cluster-b", "cluster-c")
+    again.local(before).synced(OWN, "cluster-c").settle()  # cluster-c has the id 3
+    assert lb.where(agent.maps, *WEB) == at(A1, B1)
 
 
 def test_a_checkpoint_stands_in_for_a_dead_peer() -> None:
