@@ -23,8 +23,10 @@ from clustermesh.model import Fact
 from clustermesh.sources import objects
 from clustermesh.sources.objects import KubernetesObject, Ref
 
-LARGEST = 1 << 20
-"""Bytes of a value; etcd takes 1.5 MiB per request."""
+ETCD_TAKES = 3 << 19
+"""Bytes of a request that an etcd takes unless it is told otherwise (``--max-request-bytes``)."""
+AROUND = 512
+"""Bytes of a request around a value, its key included."""
 
 
 class Numbers(Protocol):
@@ -60,10 +62,12 @@ class Builder:
         """What the object wants now; nothing when it is gone or not exported."""
         built = Built({}, [])
         for key, value in self._entries(name, built):
-            if len(value) > LARGEST:
-                built.notes.append(f"{key}: {len(value)} bytes, expected at most {LARGEST}")
-            else:
-                built.entries[key] = value
+            if len(value) > ETCD_TAKES - AROUND:
+                built.notes.append(
+                    f"{key}: {len(value)} bytes, and an etcd takes {ETCD_TAKES} a request unless "
+                    "its --max-request-bytes says more: what it has of the key stays"
+                )
+            built.entries[key] = value
         return built
 
     def identity_key(self, number: str) -> str:

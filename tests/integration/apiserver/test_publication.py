@@ -25,6 +25,8 @@ from tests.support.golden import comparable
 from tests.support.manifests import load
 from tests.support.vectors import APISERVER, records
 
+ROOM = (3 << 19) - 1000
+"""Bytes that just fit into a value of an etcd as it is shipped."""
 CART = "cilium/state/services/v1/paris/shop/cart"
 VALUE = (
     b'{"cluster":"paris","namespace":"shop","name":"cart",'
@@ -129,6 +131,27 @@ async def test_a_bad_manifest_is_named_and_stops_nothing(apiserver: Apiserver, e
     await until(lambda: _no_refusals(apiserver))
 
 
+async def test_a_value_that_etcd_refuses_stays_as_it_was_and_stops_nothing(
+    apiserver: Apiserver, etcd: Etcd
+) -> None:
+    await apiserver.ready()
+    huge = service("cart")
+    huge["metadata"]["labels"] = {"large": "x" * (ROOM + 1000)}
+    apiserver.manifest("cart", huge, slice_of("cart", "10.7.0.50"))
+    apiserver.manifest("later", service("later"), slice_of("later", "10.7.0.44"))
+    await until(lambda: _has(etcd, "cilium/state/services/v1/paris/shop/later"))
+    assert (await contents(etcd))[CART].value == VALUE
+    refusals = await until(lambda: _refusals(apiserver))
+    assert [each["what"] for each in refusals] == ["Service shop/cart"]
+    assert f"{CART}: " in refusals[0]["reason"]
+    assert await apiserver.ask("GET /readyz") == (200, "Ready")
+    fitting = service("cart")
+    fitting["metadata"]["labels"] = {"large": "x" * ROOM}
+    apiserver.manifest("cart", fitting, slice_of("cart", "10.7.0.50"))
+    await until(lambda: _no_refusals(apiserver))
+    await until(lambda: _larger(etcd, CART, ROOM))
+
+
 async def test_two_clusters_publish_equal_identities_for_equal_labels(
     tmp_path: Path, apiserver: Apiserver, etcd: Etcd
 ) -> None:
@@ -175,6 +198,15 @@ async def _has(etcd: Etcd, key: str) -> bool:
 
 async def _true(answer: bool) -> bool:
     return answer
+
+
+async def _refusals(apiserver: Apiserver) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = (await apiserver.status())["refusals"]
+    return found
+
+
+async def _larger(etcd: Etcd, key: str, size: int) -> bool:
+    return len((await contents(etcd, key))[key].value) > size
 
 
 async def _no_refusals(apiserver: Apiserver) -> bool:

@@ -610,12 +610,15 @@ def test_endpoints_may_come_in_cilium_endpoint_slices() -> None:
     )
 
 
-def test_an_object_too_large_for_etcd_is_refused_and_harms_nobody() -> None:
+def test_an_object_too_large_for_etcd_is_told_and_left_for_etcd_to_refuse() -> None:
     labels = {f"label-{number:06}": "x" * 20 for number in range(100_000)}
     big = made(ObjectKind.CILIUM_NODE, "big", metadata={"labels": labels})
     exporter = Exporter(PARIS)
     feed(exporter, [big, made(ObjectKind.CILIUM_NODE, "small")])
-    assert list(exporter.wanted()) == ["cilium/state/nodes/v1/paris/small"]
+    assert sorted(exporter.wanted()) == [
+        "cilium/state/nodes/v1/paris/big",
+        "cilium/state/nodes/v1/paris/small",
+    ]
     [(what, reason)] = exporter.refusals()
     assert what == "CiliumNode big"
-    assert "expected at most 1048576" in reason
+    assert "an etcd takes 1572864 a request" in reason
