@@ -165,12 +165,11 @@ class Authority:
         now: datetime.datetime | None = None,
     ) -> KeyPair:
         """For the cluster's etcd: the names that peers expect, and further ones of its own."""
+        usual = (SERVER_NAME, f"*.{MESH_DOMAIN}", service_name(namespace))
+        found = [ipaddress.ip_address(it) for it in ("127.0.0.1", "::1", *addresses)]
         all_names = [
-            x509.DNSName(SERVER_NAME),
-            x509.DNSName(f"*.{MESH_DOMAIN}"),
-            x509.DNSName(f"clustermesh-apiserver.{namespace}.svc"),
-            *map(x509.DNSName, names),
-            *(x509.IPAddress(ipaddress.ip_address(a)) for a in ("127.0.0.1", "::1", *addresses)),
+            *map(x509.DNSName, dict.fromkeys((*usual, *names))),
+            *map(x509.IPAddress, dict.fromkeys(found)),
         ]
         uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         return self._issue(SERVER_NAME, uses, x509.SubjectAlternativeName(all_names), now)
@@ -255,6 +254,11 @@ class Authority:
             builder = builder.add_extension(also, critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         return pem_of(certificate, *([self._cross] if self._cross else []))
+
+
+def service_name(namespace: str) -> str:
+    """By which a cluster's own agents reach its etcd."""
+    return f"clustermesh-apiserver.{namespace}.svc"
 
 
 def write_private(path: Path, content: bytes) -> None:

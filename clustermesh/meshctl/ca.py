@@ -75,7 +75,10 @@ def issue(
     force: Annotated[bool, typer.Option("--force", help="Also while it is good.")] = False,  # noqa: FBT002  # typer makes it a flag
     output: Output = Format.TABLE,
 ) -> None:
-    """Issue a certificate; one that is good for 30 days more is left as it is."""
+    """Issue a certificate; one that is good for 30 days more is left as it is.
+
+    A server's is issued again when a name or address is new; those that it has stay.
+    """
     _named(cluster)
     if (kind is Kind.REMOTE) != bool(peer):
         raise MeshctlError("name the reader with --peer, for the kind remote only.", Exit.USAGE)
@@ -89,7 +92,14 @@ def issue(
     certificate, key = stem / f"{file}.crt", stem / f"{file}.key"
     asked = issuing.requested(request.read_bytes(), common) if request is not None else None
     whole = key.is_file() if asked is None else _is_for(certificate, asked)
-    if not force and whole and authority.vouches_for(certificate, common):
+    present = certificate.read_bytes() if certificate.is_file() else b""
+    names = Names(namespace, name or (), address or ())
+    if (
+        not force
+        and whole
+        and authority.vouches_for_pem(present, common)
+        and _valid(kind, names, present)
+    ):
         _show_done(changed=False, files=(certificate,), output=output)
         return
     if asked is not None:
@@ -97,7 +107,7 @@ def issue(
         _show_done(changed=True, files=(certificate,), output=output)
         return
     try:
-        pair = issuing.issue(authority, kind, common, Names(namespace, name or (), address or ()))
+        pair = issuing.issue(authority, kind, common, names.with_those_of(present))
     except ValueError as error:
         raise MeshctlError(f"{error}.", Exit.USAGE) from error
     pair.write(certificate, key)
@@ -193,6 +203,14 @@ def on_files(member: Cluster) -> Cluster:
             Exit.USAGE,
         )
     return member
+
+
+def _valid(kind: Kind, names: Names, present: bytes) -> bool:
+    """Whether a server's certificate has all that is asked for now; the others have no names."""
+    try:
+        return kind is not Kind.SERVER or names.are_in(present)
+    except ValueError as error:
+        raise MeshctlError(f"{error}.", Exit.USAGE) from error
 
 
 def _is_for(certificate: Path, key: object) -> bool:

@@ -9,6 +9,10 @@ import http.client
 import json
 import socket
 import ssl
+import threading
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
 
 import msgspec
 from cryptography import x509
@@ -18,7 +22,7 @@ from clustermesh.trust.listener import server_name
 from clustermesh.trust.messages import LONGEST, Envelope, JoinError, Sealed, pinned
 from clustermesh.trust.token import Token
 
-PATIENCE = 15.0  # seconds
+PATIENCE = 15.0  # seconds for one question and its whole answer
 
 
 class Unreached(Exception):
@@ -32,8 +36,9 @@ class Refusal(JoinError):
 class Contact:
     """The host at the first of a token's addresses that answers."""
 
-    def __init__(self, token: Token) -> None:
+    def __init__(self, token: Token, *, patience: float = PATIENCE) -> None:
         self._token = token
+        self._patience = patience
         self._address = ""
         self.root: x509.Certificate | None = None
 
@@ -85,25 +90,67 @@ class Contact:
         host = host.removeprefix("[").removesuffix("]")
         if not host or not port.isdecimal():
             raise JoinError(f"the token names the address {address!r}, which is no host:port")
-        connection = http.client.HTTPConnection(host, int(port), timeout=PATIENCE)
+        connection = http.client.HTTPConnection(host, int(port))
+        limit = _Limit(self._patience)
         try:
-            plain = socket.create_connection((host, int(port)), timeout=PATIENCE)
-            connection.sock = tls.wrap_socket(plain, server_hostname=server_name(self._token.host))
-            connection.request(method, path, body or None)
-            response = connection.getresponse()
-            content = response.read(2 * LONGEST)
+            plain = socket.create_connection((host, int(port)), timeout=self._patience)
+            with limit.on(plain):
+                name = server_name(self._token.host)
+                connection.sock = tls.wrap_socket(plain, server_hostname=name)
+                connection.request(method, path, body or None)
+                response = connection.getresponse()
+                content = response.read(2 * LONGEST)
+                limit.check()  # half an answer can look like a whole one
         except ssl.SSLCertVerificationError as error:
             raise JoinError(
                 f"{address} does not prove to be {self._token.host} ({error.verify_message}):"
                 " somebody is in between; nothing was sent to it"
             ) from None
         except (OSError, UnicodeError, http.client.HTTPException) as error:
-            raise Unreached(f"{address} does not answer ({error})") from None
+            why = f"not in {self._patience:g} s" if limit.over else str(error)
+            raise Unreached(f"{address} does not answer ({why})") from None
         finally:
             connection.close()
         if response.status != http.client.OK:
             raise Refusal(f"{self._token.host} refuses: {_reason(response.status, content)}")
         return content
+
+
+class _Limit:
+    """Ends a connection after so many seconds, however much of an answer trickles in."""
+
+    def __init__(self, seconds: float) -> None:
+        self.over = False
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+
+    def on(self, plain: socket.socket) -> Self:
+        """The socket may be wrapped and closed meanwhile: what counts is the connection."""
+        self._held = plain.dup()
+        return self
+
+    def check(self) -> None:
+        """Raises ``TimeoutError`` when the time is over."""
+        if self.over:
+            raise TimeoutError
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        self._timer.join()
+        self._held.close()
+
+    def _end(self) -> None:
+        self.over = True
+        with suppress(OSError):
+            self._held.shutdown(socket.SHUT_RDWR)
 
 
 def _reason(status: int, content: bytes) -> str:

@@ -1,6 +1,7 @@
 """Which certificates a cluster needs, by kind, with the names of contract kvstore 7."""
 
 import datetime
+import ipaddress
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -11,8 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from clustermesh.certificates import CertificateError, common_name
-from clustermesh.pki import SERVER_NAME, Authority, KeyPair, write_private
+from clustermesh.certificates import CertificateError, common_name, extension, parsed
+from clustermesh.pki import SERVER_NAME, Authority, KeyPair, service_name, write_private
 from clustermesh.remotes.directory import NAME
 
 DIRECTORY = 0o700
@@ -35,6 +36,32 @@ class Names(NamedTuple):
     namespace: str = "kube-system"
     names: Sequence[str] = ()
     addresses: Sequence[str] = ()
+
+    def with_those_of(self, certificate: bytes) -> "Names":
+        """And what the server's present certificate is valid for; PEM, or nothing."""
+        names, addresses = _valid_for(certificate)
+        return self._replace(
+            names=tuple(dict.fromkeys((*names, *self.names))),
+            addresses=tuple(dict.fromkeys((*addresses, *self.addresses))),
+        )
+
+    def are_in(self, certificate: bytes) -> bool:
+        """Whether it is valid for all of them. Raises ``ValueError`` for what is no address."""
+        names, addresses = _valid_for(certificate)
+        asked = {str(ipaddress.ip_address(it)) for it in self.addresses}
+        return {service_name(self.namespace), *self.names} <= {*names} and asked <= {*addresses}
+
+
+def _valid_for(certificate: bytes) -> tuple[list[str], list[str]]:
+    """DNS names and addresses of a certificate in PEM; none of what is no certificate."""
+    try:
+        found = extension(parsed(certificate, "it")[0], x509.SubjectAlternativeName)
+    except CertificateError:
+        found = None
+    if found is None:
+        return [], []
+    addresses = map(str, found.get_values_for_type(x509.IPAddress))
+    return found.get_values_for_type(x509.DNSName), list(addresses)
 
 
 def cluster_name(text: str) -> str:

@@ -62,7 +62,7 @@ def complete(cluster: Cluster) -> Cluster:
         cluster,
         endpoints=endpoints,
         host_aliases=aliases,
-        cilium=bool(cilium_config(made, space)) and not _is_ours(ours),
+        cilium=is_cilium(made, space),
         shared_user=not users.exists(),
         apiserver=cluster.apiserver or _apiserver(made, cluster, ours),
         nodes=cluster.nodes or tuple(_nodes(made, cluster)),
@@ -73,6 +73,11 @@ def cilium_config(made: Connection, namespace: str) -> Mapping[str, str]:
     """What Cilium was installed with; empty where it was not."""
     found = made.get(f"/api/v1/namespaces/{namespace}/configmaps/cilium-config")
     return (found or {}).get("data") or {}
+
+
+def is_cilium(made: Connection, namespace: str) -> bool:
+    """Whether the control plane of the mesh there is Cilium's own."""
+    return bool(cilium_config(made, namespace)) and not _is_ours(_deployment(made, namespace))
 
 
 def has_kvstoremesh(made: Connection, namespace: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Final
 import yaml
 
 from clustermesh.meshctl.kube.connection import Connection, connection
-from clustermesh.meshctl.kube.members import USERS, has_kvstoremesh
+from clustermesh.meshctl.kube.members import USERS, has_kvstoremesh, is_cilium
 from clustermesh.meshctl.kube.shelves import ObjectShelf
 from clustermesh.meshctl.meshfile import Cluster
 from clustermesh.meshctl.places import MOUNTED, Place
@@ -20,20 +20,25 @@ AUTHORITIES: Final = ("clustermesh-ca", "cilium-ca")
 
 
 def place_of(cluster: Cluster) -> Place:
-    """Of Cilium nothing is written but these Secrets: its users are its own."""
+    """Of Cilium nothing is written but these Secrets: its users are its own.
+
+    Whose the users are is asked now: a cluster that was silent when the mesh was opened is known
+    from the mesh file alone, which does not say. Raises ``NoAnswer``.
+    """
     made, space = connection(cluster.context, cluster.kubeconfig), cluster.namespace
     agents = ObjectShelf(made, "Secret", space, FOR_AGENTS)
     cache = ObjectShelf(made, "Secret", space, FOR_KVSTOREMESH)
     behind = has_kvstoremesh(made, space) or cache.exists()
     users = ObjectShelf(made, "ConfigMap", space, USERS)
+    shared = cluster.shared_user or not users.exists()
     return Place(
         remotes=cache if behind else agents,
-        users=None if cluster.cilium or cluster.shared_user else users,
+        users=None if shared or cluster.cilium or is_cilium(made, space) else users,
         users_name=USERS_KEY,
         authority=lambda: _authority(made, space),
         agents=agents if behind else None,
         agents_file=lambda: to_own_etcd(space),
-        shared_user=cluster.shared_user,
+        shared_user=shared,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 import yaml
 
@@ -198,6 +199,34 @@ def test_a_half_that_fails_is_taken_back(world: World):
     mine = world.mine.everything()
     assert mine.get("secrets") == before[0].get("secrets")
     assert b"remote-paris" not in (world.mine.data("ConfigMap", USERS) or {})["users.yaml"]
+
+
+def unread(world: World) -> Mesh:
+    """As where nobody answered when the mesh was opened."""
+    known = world.mesh().clusters
+    bare = (msgspec.structs.replace(it, cilium=False, shared_user=False) for it in known)
+    return Mesh(clusters=tuple(bare))
+
+
+def test_a_member_that_was_silent_once_is_not_taken_for_another_kind(world: World):
+    """Known from a mesh file alone, Cilium's shared user and our list of users look alike."""
+    mesh, before = unread(world), world.paris.everything()
+    performing.perform(performing.CONNECT, mesh, PEERS, timeout=0, report=lambda _: None)
+    after = world.paris.everything()
+    assert after["secrets"].pop((SPACE, AGENTS))
+    assert after == before, "no users are made up for a cluster that keeps none"
+    secret = world.mine.data("Secret", AGENTS) or {}
+    assert world.paris.authority.vouches_for_pem(secret["paris.etcd-client.crt"], "remote")
+    assert world.connect().changes == ()
+
+
+def test_a_member_that_does_not_answer_is_not_one_that_has_nothing(world: World):
+    mesh, before = unread(world), (world.mine.everything(), world.paris.everything())
+    users = f"GET /api/v1/namespaces/{SPACE}/configmaps/{USERS}"
+    world.paris.kube.api.faults.add(Fault(where=users, status=503, times=99))
+    with pytest.raises(api.NoAnswer, match="503"):
+        performing.perform(performing.CONNECT, mesh, PEERS, timeout=0, report=lambda _: None)
+    assert (world.mine.everything(), world.paris.everything()) == before
 
 
 def test_parting_needs_one_side_only(world: World):

@@ -84,6 +84,22 @@ def test_a_server_has_its_further_names_and_addresses(pki: Path):
         issue(pki, "server", "--address", "nowhere", "--force")
 
 
+def test_a_good_server_certificate_that_lacks_an_address_is_issued_with_it_added(pki: Path):
+    issue(pki, "server", "--address", "192.0.2.7", "--name", "etcd.example")
+    assert issue(pki, "server", "--address", "192.0.2.7")["changed"] is False
+    assert issue(pki, "server")["changed"] is False
+    assert issue(pki, "server", "--address", "192.0.2.8")["changed"] is True
+    found = certificates_in(pki / "server.crt")[0].extensions
+    names = found.get_extension_for_class(x509.SubjectAlternativeName).value
+    addresses = [*map(str, names.get_values_for_type(x509.IPAddress))]
+    assert addresses == ["127.0.0.1", "::1", "192.0.2.7", "192.0.2.8"]
+    assert names.get_values_for_type(x509.DNSName).count("etcd.example") == 1
+    assert issue(pki, "server", "--namespace", "mesh")["changed"] is True
+    assert issue(pki, "server", "--address", "192.0.2.8")["changed"] is False
+    with pytest.raises(MeshctlError, match="does not appear to be an IPv4 or IPv6"):
+        issue(pki, "server", "--address", "nowhere")
+
+
 def test_what_is_good_is_left_alone_unless_forced(pki: Path):
     issue(pki, "admin")
     before = (pki / "admin.crt").read_bytes()

@@ -250,6 +250,38 @@ async def test_an_address_where_nobody_is_leads_to_the_next(world: World):
             Contact(msgspec.structs.replace(guest.token, addresses=(address,))).meet()
 
 
+async def test_an_answer_that_trickles_in_is_waited_for_no_longer_than_silence(world: World):
+    """Before anything is agreed, and within an answer."""
+    text = await world.token()
+    pair = Authority.create("mallory").server()
+    pair.write(world.top / "slow.crt", world.top / "slow.key")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(world.top / "slow.crt", world.top / "slow.key")
+
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, ssl.SSLError):
+            writer.write(b"\x16\x03\x03\x3f\xff" if plain else b"HTTP/1.1 200 OK\r\nX: ")
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        writer.transport.abort()
+        done.set()
+
+    done = asyncio.Event()
+    for plain in (True, False):
+        server = await asyncio.start_server(trickle, "127.0.0.1", 0, ssl=None if plain else tls)
+        port = server.sockets[0].getsockname()[1]
+        token = Guest(text, world.a, max_clusters=255).token
+        slow = msgspec.structs.replace(token, addresses=(f"127.0.0.1:{port}",))
+        with pytest.raises(Unreached, match=r"does not answer \(not in 0.5 s\)"):
+            await asyncio.to_thread(Contact(slow, patience=0.5).meet)
+        await done.wait()
+        done.clear()
+        server.close()
+        await server.wait_closed()
+
+
 async def test_the_operator_is_told_what_is_wrong(world: World):
     for query, said in (
         ({"guest": "cluster-a", "hours": "nan"}, "hours"),
