@@ -35,14 +35,15 @@ def answer(place: Place) -> Callable[[Query], Awaitable[NodeNetwork]]:
 
 def _read(table: int) -> NodeNetwork:
     from agent.network.netlink import kernel
+    from agent.network.routes import Table
 
-    with kernel() as now:
+    with kernel() as now, Table(table) as ours:
         return NodeNetwork(
             table=table,
             links=[msgspec.to_builtins(it) for it in now.links()],
             addresses=now.addresses(),
             routes={
-                f"ipv{which}": [msgspec.to_builtins(it) for it in now.routes(table, which)]
+                f"ipv{which}": [msgspec.to_builtins(it) for it in ours.read(which)]
                 for which in FAMILIES
             },
             rules={f"ipv{which}": now.rules(table, which) for which in FAMILIES},

@@ -1,6 +1,5 @@
-"""One round's view of the kernel's routing, as plain values, and the verbs that change it."""
+"""One round's view of links, addresses and rules, as plain values, and the verbs that change it."""
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +8,13 @@ from typing import Any, Final
 import msgspec
 from pyroute2 import IPRoute, NetlinkError
 
-from agent.network.wanted import Family
+from agent.network.wanted import HOST_BITS, Family
 from clustermesh.tracing import Way
 
 Value = Any
 """A message of pyroute2 or an argument for it; neither has types."""
 
 AF: Final = {4: 2, 6: 10}
-HOST_BITS: Final = {4: 32, 6: 128}
-SCOPE_LINK: Final = 253
-SCOPE_NOWHERE: Final = 255
 UNICAST: Final = 1  # RTN_UNICAST
 LOCAL: Final = 2  # RTN_LOCAL
 RTM_F_LOOKUP_TABLE: Final = 0x1000  # say in which table it was found
@@ -42,23 +38,8 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     external: bool = False
 
 
-class Route(msgspec.Struct, frozen=True):
-    """A route in our table. There is one for each prefix and metric."""
-
-    prefix: str
-    metric: int
-    link: int
-    source: str = ""
-    gateway: str = ""
-
-    @property
-    def place(self) -> tuple[str, int]:
-        """What it replaces or is replaced by."""
-        return self.prefix, self.metric
-
-
 class Kernel:
-    """Reading and changing links, addresses, routes and rules of this network namespace.
+    """Reading and changing links, addresses and rules of this network namespace.
 
     Counts its writes: a round that finds everything right makes none. Raises ``OSError``.
     """
@@ -123,44 +104,6 @@ class Kernel:
 
     # -- routes and rules -----------------------------------------------------------------------
 
-    def routes(self, table: int, which: Family) -> list[Route]:
-        """Our table."""
-        try:
-            messages = list(self._ipr.get_routes(table=table, family=AF[which]))
-        except NetlinkError as error:
-            if error.code in (errno.ENOENT, errno.ESRCH):
-                return []  # the kernel has no such table as long as nothing is in it
-            raise
-        return [_route(it, HOST_BITS[which]) for it in messages if it.get("RTA_TABLE") == table]
-
-    def set_route(self, table: int, route: Route, which: Family) -> None:
-        """Add or replace a route."""
-        source = {"prefsrc": route.source} if route.source else {}
-        scope = {"scope": SCOPE_LINK} if which == 4 and not route.gateway else {}
-        gateway = {"gateway": route.gateway} if route.gateway else {}
-        self._write(
-            "route",
-            "replace",
-            dst=route.prefix,
-            oif=route.link,
-            table=table,
-            family=AF[which],
-            priority=route.metric,
-            **scope,
-            **gateway,
-            **source,
-        )
-
-    def link_to(self, address: str) -> int:
-        """The device on whose link an address is, 0 when it is behind a router, or nowhere."""
-        try:
-            found = next(iter(self._ipr.route("get", dst=address)))
-        except NetlinkError:
-            return 0
-        if found["type"] != UNICAST or found.get("RTA_GATEWAY"):
-            return 0
-        return int(found.get("RTA_OIF") or 0)
-
     def way_to(self, address: str) -> Way:
         """The route to an address as the kernel chooses it now."""
         try:
@@ -175,19 +118,6 @@ class Kernel:
             source=found.get("RTA_PREFSRC") or "",
             mtu=link.mtu if link else 0,
             error="" if found["type"] in (UNICAST, LOCAL) else "unreachable",
-        )
-
-    def delete_route(self, table: int, route: Route, which: Family) -> None:
-        """Remove a route, whatever its scope."""
-        scope = {"scope": SCOPE_NOWHERE} if which == 4 else {}
-        self._write(
-            "route",
-            "del",
-            dst=route.prefix,
-            priority=route.metric,
-            table=table,
-            family=AF[which],
-            **scope,
         )
 
     def rules(self, table: int, which: Family) -> list[int]:
@@ -250,14 +180,3 @@ def _address_mode(message: Value) -> int:
         if message is None:
             return ADDRESS_MODE_NONE  # IPv6 is off: nothing is made
     return int(message.get("IFLA_INET6_ADDR_GEN_MODE") or 0)
-
-
-def _route(message: Value, bits: int) -> Route:
-    target = message.get("RTA_DST") or ("::" if bits == 128 else "0.0.0.0")  # noqa: S104  # a route
-    return Route(
-        prefix=f"{target}/{message['dst_len']}",
-        metric=message.get("RTA_PRIORITY") or 0,
-        link=message.get("RTA_OIF") or 0,
-        source=message.get("RTA_PREFSRC") or "",
-        gateway=message.get("RTA_GATEWAY") or "",
-    )

@@ -3,57 +3,132 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from agent.network.netlink import Kernel, Route
-from agent.network.wanted import FAMILIES, Facts, Family, Place, family, of_family, source_address
+from agent.network.netlink import Kernel
+from agent.network.routes import Route, Table
+from agent.network.wanted import FAMILIES, Facts, Family, Place, family, source_address
 
 METRIC: Final = {4: 0, 6: 1024}
 """What the kernel gives a route that asks for none."""
 
 
-def ensure(
-    kernel: Kernel, place: Place, facts: Facts, link: int, disposable: frozenset[str]
-) -> list[str]:
-    """Address, routes and rule as they should be. Routes come before the rule that leads there.
+class Routing:
+    """Our table, and what is known to be in it: it is read only when that is in doubt."""
 
-    What stands in the way of routes without the tunnel, in sentences: those take the tunnel.
-    """
-    _addresses(kernel, facts, link)
-    gateways = dict(facts.gateways)
-    links = {gateway: kernel.link_to(gateway) for gateway in set(gateways.values())}
-    for which in FAMILIES:
-        source = source_address(facts, which)
-        wanted = [
-            _route(prefix, METRIC[which], link, source, gateways.get(prefix, ""), links)
-            for prefix in of_family(facts.destinations, which)
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._held: dict[Family, dict[tuple[str, int], Route]] = {}
+        self._doubted = False
+
+    @property
+    def port(self) -> int:
+        """The sender of what is written here."""
+        return self._table.port
+
+    @property
+    def writes(self) -> int:
+        """Routes written and removed."""
+        return self._table.writes
+
+    def doubt(self) -> None:
+        """Somebody else may have changed the table. From any thread."""
+        self._doubted = True
+
+    def ensure(self, facts: Facts, link: int, *, disposable: frozenset[str] | None) -> list[str]:
+        """The routes as they should be, ``link`` being our device. ``disposable`` None: whatever
+        is not wanted goes. What was refused or has to take the tunnel, in sentences."""
+        if self._doubted:
+            self._doubted = False
+            self._held.clear()
+        gateways = dict(facts.gateways)
+        links = self._table.links_to(4, sorted(set(gateways.values())))
+        refused: dict[Route, str] = {}
+        for which in FAMILIES:
+            wanted = _wanted(facts, which, link, gateways, links)
+            refused |= self._change(which, wanted, disposable)
+        return [
+            *_refusals(refused),
+            *(
+                f"node {gateway} is not on a link of this node, so its pods are reached through the"
+                " tunnel; leave its cluster out of --native-routing"
+                for gateway, found in links.items()
+                if found in (0, link)
+            ),
         ]
-        kept = _routes(kernel, place.table, wanted, which, None if facts.complete else disposable)
-        _rule(kernel, place, which, wanted=kept > 0)
-    return [
-        f"node {gateway} is not on a link of this node, so its pods are reached through the tunnel;"
-        " leave its cluster out of --native-routing"
-        for gateway, found in sorted(links.items())
-        if found in (0, link)
-    ]
+
+    def remove(self) -> None:
+        """No route is left."""
+        self.doubt()
+        self.ensure(Facts(), 0, disposable=None)
+
+    def families(self) -> frozenset[Family]:
+        """Those of which the table has a route."""
+        return frozenset(which for which, routes in self._held.items() if routes)
+
+    def _change(
+        self, which: Family, wanted: Sequence[Route], disposable: frozenset[str] | None
+    ) -> dict[Route, str]:
+        """What was refused. Until all was done, what the table holds is not known."""
+        held = self._held.pop(which, None)
+        if held is None:
+            held = {route.place: route for route in self._table.read(which)}
+        new = [route for route in wanted if held.get(route.place) != route]
+        places = {route.place for route in wanted}
+        gone = [
+            route
+            for place, route in held.items()
+            if place not in places and (disposable is None or route.prefix in disposable)
+        ]
+        refused = self._table.put(which, new)
+        missing = self._table.drop(which, gone)
+        for route in gone:
+            del held[route.place]
+        held.update((route.place, route) for route in new)
+        if refused or missing:
+            self._doubted = True
+        self._held[which] = held
+        return refused
 
 
-def _route(
-    prefix: str, metric: int, device: int, source: str, gateway: str, links: Mapping[str, int]
-) -> Route:
+def _wanted(
+    facts: Facts,
+    which: Family,
+    link: int,
+    gateways: Mapping[str, str],
+    links: Mapping[str, int],
+) -> list[Route]:
     """By way of its node where that is on a link of ours, else of our device."""
-    direct = links.get(gateway, 0)
-    if direct in (0, device):
-        return Route(prefix, metric, device, source)
-    return Route(prefix, metric, direct, source, gateway)
+    source, metric = source_address(facts, which), METRIC[which]
+    wanted = []
+    for prefix in facts.destinations:
+        if family(prefix) != which:
+            continue
+        gateway = gateways.get(prefix, "")
+        direct = links.get(gateway, 0)
+        if direct in (0, link):
+            wanted.append(Route(prefix, metric, link, source))
+        else:
+            wanted.append(Route(prefix, metric, direct, source, gateway))
+    return wanted
 
 
-def remove(kernel: Kernel, place: Place) -> None:
+def _refusals(refused: Mapping[Route, str]) -> list[str]:
+    """One sentence, however many there are."""
+    if not refused:
+        return []
+    route, reason = next(iter(refused.items()))
+    way = f"via {route.gateway}" if route.gateway else f"dev {route.link}"
+    words = f"{route.prefix} {way} src {route.source or 'any'}"
+    return [f"the kernel refuses {len(refused)} routes, the first {words}: {reason}"]
+
+
+def remove(kernel: Kernel, table: Table, place: Place) -> None:
     """No rule and no route of ours is left."""
     for which in FAMILIES:
         _rule(kernel, place, which, wanted=False)
-        _routes(kernel, place.table, [], which, None)
+    Routing(table).remove()
 
 
-def _addresses(kernel: Kernel, facts: Facts, link: int) -> None:
+def addresses(kernel: Kernel, facts: Facts, link: int) -> None:
     """An overlay address lives on our device only where no other device has it."""
     local = kernel.addresses()
     elsewhere = {address for address, index in local if index != link}
@@ -65,24 +140,10 @@ def _addresses(kernel: Kernel, facts: Facts, link: int) -> None:
         kernel.delete_address(link, address, family(address))
 
 
-def _routes(
-    kernel: Kernel,
-    table: int,
-    wanted: Sequence[Route],
-    which: Family,
-    disposable: frozenset[str] | None,
-) -> int:
-    """How many there are afterwards. ``disposable`` None: whatever is not wanted goes."""
-    present = set(kernel.routes(table, which))
-    for route in wanted:
-        if route not in present:
-            kernel.set_route(table, route, which)
-    places = {route.place for route in wanted}
-    surplus = [route for route in present if route.place not in places]
-    gone = [it for it in surplus if disposable is None or it.prefix in disposable]
-    for route in gone:
-        kernel.delete_route(table, route, which)
-    return len(wanted) + len(surplus) - len(gone)
+def rules(kernel: Kernel, place: Place, wanted: frozenset[Family]) -> None:
+    """One rule for each family that has routes. Routes come before the rule that leads there."""
+    for which in FAMILIES:
+        _rule(kernel, place, which, wanted=which in wanted)
 
 
 def _rule(kernel: Kernel, place: Place, which: Family, *, wanted: bool) -> None:

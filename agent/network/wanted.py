@@ -8,6 +8,7 @@ import msgspec
 
 Family = Literal[4, 6]
 FAMILIES: Final[tuple[Family, Family]] = (4, 6)
+HOST_BITS: Final[dict[Family, int]] = {4: 32, 6: 128}
 OVERHEAD: Final = {4: 50, 6: 70}
 """Bytes that VXLAN adds over an underlay of this family (design: MTU)."""
 

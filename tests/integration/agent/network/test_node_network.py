@@ -281,11 +281,50 @@ def live(node: str, story: Callable[[Network], object], interval: float = 30.0) 
     inside(lambda: asyncio.run(both()), namespace=node)
 
 
-def test_a_living_owner_notices_and_mends(node: str) -> None:
-    async def story(_: Network) -> None:
-        await until(lambda: "8472" in ip(node, "rule"))
-        ip(node, "link", "del", "cm_vxlan")
-        await until(lambda: "10.2.1.0/24" in ip(node, "route", "show", "table", "all"))
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ["link", "del", "cm_vxlan"],
+        ["link", "set", "cm_vxlan", "down"],
+        ["route", "del", "10.2.1.0/24", "table", "8472"],
+        ["route", "replace", "10.2.1.0/24", "dev", "eth0", "table", "8472"],
+        ["route", "add", "10.99.0.0/16", "dev", "eth0", "table", "8472"],
+        ["-6", "route", "flush", "table", "8472"],
+        ["addr", "del", "10.1.0.1/32", "dev", "cm_vxlan"],
+        ["rule", "del", "table", "8472"],
+    ],
+    ids=" ".join,
+)
+def test_a_living_owner_notices_and_mends(node: str, damage: list[str]) -> None:
+    async def story(owner: Network) -> None:
+        await until(lambda: "inet clustermesh" in nft(node))
+        await until(lambda: owner.caught_up)
+        before = _stable(node)
+        ip(node, *damage)
+        await until(lambda: _stable(node) == before)
+
+    live(node, story)
+
+
+def test_what_a_living_owner_writes_itself_is_no_news(node: str) -> None:
+    async def story(owner: Network) -> None:
+        await until(lambda: owner.caught_up)
+        rounds = 0
+
+        def count() -> None:
+            nonlocal rounds
+            rounds += 1
+
+        await asyncio.sleep(0.3)
+        owner.on_round = count
+        more = frozenset(f"10.3.{n}.0/24" for n in range(200))
+        owner.want(msgspec.structs.replace(FACTS, destinations=FACTS.destinations | more))
+        await until(lambda: owner.caught_up)
+        assert ip(node, "route", "show", "table", "8472").count("10.3.") == 200
+        await asyncio.sleep(0.3)
+        assert rounds == 1
+        owner.want(FACTS)
+        await until(lambda: "10.3." not in ip(node, "route", "show", "table", "8472"))
 
     live(node, story)
 
