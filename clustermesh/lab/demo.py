@@ -100,7 +100,6 @@ class Demo:
 
     def ready(self) -> Iterator[str]:
         """Bring a lab that was played with back to its beginning."""
-        self._progress("starting what is dead")
         self._restart()
         operate.scale(self._paths, self._workload, BEFORE)
         for cluster, seconds in sorted(running(self._paths).ready.items()):
@@ -167,7 +166,6 @@ class Demo:
         killed = operate.kill(self._paths, victims, signal.SIGKILL, all_agents=True)
         yield f"\nSIGKILL to {victims[0]}, {victims[1]} and every agent ({len(killed)} processes):"
         yield f"  the next {REQUESTS} requests: {self._told(self._ask())}"
-        self._progress("starting them again")
         began = time.monotonic()
         self._restart()
         self._wait_synced()
@@ -233,6 +231,8 @@ class Demo:
 
     def _restart(self) -> None:
         started = operate.restart(self._paths, [])
+        if started:
+            self._progress(f"started again: {', '.join(process.target for process in started)}")
         operate.wait_restarted(self._paths, started, self._progress)
 
     def _wait_quiet(self) -> None:

@@ -86,6 +86,8 @@ def restart(paths: Paths, targets: Sequence[str], *, wrapper: Sequence[str] = ()
 
 def wait_restarted(paths: Paths, started: Sequence[Process], report: Report) -> None:
     """Until what lives in the clusters of these processes is ready; ``LabError`` when it is not."""
+    if not started:
+        return
     names = {process.target.partition("/")[0] for process in started}
     waiting = apis(paths, running(paths), sorted(names))
     wait_ready(waiting, started, report, began=time.monotonic(), timeout=READY_TIMEOUT)

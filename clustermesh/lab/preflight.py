@@ -32,6 +32,7 @@ def check() -> Path:
             " Run it again as root: sudo meshctl lab up"
         )
     _programs()
+    _root()
     _kernel()
     return host.cgroup_mount()
 
@@ -43,6 +44,16 @@ def _programs() -> None:
         raise LabError(
             f"{', '.join(missing)} cannot be found on PATH."
             f" On Debian: apt-get install {packages} (or run ./dev setup)"
+        )
+
+
+def _root() -> None:
+    """``ip netns exec`` makes ``/`` a slave mount, which only a mount point can be."""
+    points = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    if "/" not in points:
+        raise LabError(
+            "/ is no mount point here (a plain chroot?), and network namespaces are entered by way"
+            " of one. Before the chroot: mount --bind DIRECTORY DIRECTORY"
         )
 
 

@@ -31,6 +31,25 @@ def test_missing_programs_are_named_with_their_packages(monkeypatch, tmp_path: P
         preflight.check()
 
 
+def test_a_plain_chroot_is_told_what_it_lacks(tmp_path: Path):
+    """Its folders are this machine's, each mounted; the root above them is not."""
+    root = tmp_path / "root"
+    for folder in (path for path in Path("/").iterdir() if path.is_dir()):
+        (root / folder.name).mkdir(parents=True)
+    script = """
+    root=$1; shift
+    for folder in "$root"/*; do mount --rbind "/${folder##*/}" "$folder"; done
+    exec chroot "$root" "$@"
+    """
+    program = "from clustermesh.lab import preflight; preflight.check()"
+    done = subprocess.run(
+        ("unshare", "--mount", "sh", "-ec", script, "sh", root, sys.executable, "-c", program),
+        capture_output=True, text=True, cwd="/",
+    )  # fmt: skip
+    assert "LabError: / is no mount point here" in done.stderr, done.stderr
+    assert "mount --bind DIRECTORY DIRECTORY" in done.stderr
+
+
 def test_one_who_is_not_root_is_told_so():
     """Only the number is another: somebody else might not be able to read this Python."""
     other = "import os; os.geteuid = lambda: 65534"
