@@ -146,7 +146,11 @@ class Authority:
         return self._certificate
 
     def write(self, certificate: Path, key: Path) -> None:
-        KeyPair(self.bundle, _pem(self._key)).write(certificate, key)
+        self.pair().write(certificate, key)
+
+    def pair(self) -> KeyPair:
+        """Bundle and key in PEM."""
+        return KeyPair(self.bundle, _pem(self._key))
 
     def certify(self, other: x509.Certificate, *, now: datetime.datetime | None = None) -> bytes:
         """Another authority's name and key, vouched for by this one."""

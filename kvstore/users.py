@@ -98,8 +98,13 @@ def load_users(path: Path) -> tuple[User, ...]:
     """The peers named in a users file (``users: [{name, role}]``); raises ``ConfigError`` or
     ``OSError``.
     """
+    return parse_users(path.read_bytes())
+
+
+def parse_users(content: bytes) -> tuple[User, ...]:
+    """The same from what such a file holds; nobody when it is empty. Raises ``ConfigError``."""
     try:
-        document = yaml.safe_load(path.read_bytes())
+        document = yaml.safe_load(content)
         users = msgspec.convert({} if document is None else document, _File).users or ()
     except yaml.YAMLError as error:
         raise ConfigError(f"$: expected YAML: {' '.join(str(error).split())}") from None

@@ -16,6 +16,7 @@ import msgspec
 
 from clustermesh import http
 from clustermesh.apiserver.settings import Settings
+from clustermesh.errors import MeshError
 from clustermesh.http import Answer, Query, Refused
 from clustermesh.logs import get_logger
 from clustermesh.process import Fault
@@ -23,7 +24,7 @@ from clustermesh.process import Fault
 if TYPE_CHECKING:
     import socket
 
-    from clustermesh.meshctl.meshfile import Cluster, Mesh
+    from clustermesh.meshfile import Cluster, Mesh
     from clustermesh.pki import Authority
     from clustermesh.trust.host import Host
     from clustermesh.trust.messages import Envelope
@@ -148,21 +149,23 @@ class Joining:
             return await self._turned(work)
         except JoinError as error:
             raise Refused(403, str(error)) from None
-        except (ValueError, OSError) as error:
+        except (MeshError, ValueError, OSError) as error:
             raise Refused(500, str(error)) from None
 
     async def _turned(self, work: "Callable[[Host], T]") -> T:
         return await asyncio.get_running_loop().run_in_executor(self._one, self._work, work)
 
     def _work(self, work: "Callable[[Host], T]") -> T:
-        from clustermesh.trust.host import Host
+        from clustermesh.places.place import on_files
+        from clustermesh.trust.host import Books, Host
 
         mesh, member = self._mesh()
         host = Host(
             member,
+            on_files(member),
+            Books.on_files(self._settings.state_dir / "join"),
             known={one.id: one.name for one in mesh.clusters},
             max_clusters=self._settings.max_connected_clusters,
-            state=self._settings.state_dir / "join",
         )
         return work(host)
 
@@ -171,15 +174,14 @@ class Joining:
 
     def _mesh(self) -> "tuple[Mesh, Cluster]":
         """The file as it is now, and the own entry. Raises ``ValueError``."""
-        from clustermesh.meshctl import meshfile
-        from clustermesh.meshctl.errors import MeshctlError
+        from clustermesh import meshfile
 
         settings = self._settings
         path = settings.join_mesh or Path()
         try:
             mesh = meshfile.load(path)
             found = mesh.cluster(settings.cluster_name)
-        except MeshctlError as error:
+        except MeshError as error:
             raise ValueError(str(error)) from None
         if found.id != settings.cluster_id:
             raise ValueError(f"{path}: {found.name} has the id {found.id}, not --cluster-id")

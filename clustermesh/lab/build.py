@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from clustermesh import meshfile
 from clustermesh.lab import host, preflight, processes
 from clustermesh.lab.clusters import ClusterFiles
 from clustermesh.lab.errors import LabError
@@ -14,7 +15,7 @@ from clustermesh.lab.processes import Process
 from clustermesh.lab.state import Phase, State, load, locked
 from clustermesh.lab.teardown import Report, remains, tear_down, uninterrupted
 from clustermesh.lab.topology import Addresses, Cluster, Topology
-from clustermesh.meshctl import api, meshfile
+from clustermesh.meshctl import api
 
 READY_TIMEOUT = 60.0
 START_TIMEOUT = 10.0

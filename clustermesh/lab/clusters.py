@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
+from clustermesh import meshfile
 from clustermesh.lab import echo, manifests
 from clustermesh.lab.manifests import Manifest, Pod
 from clustermesh.lab.paths import Paths
 from clustermesh.lab.processes import command
 from clustermesh.lab.topology import ECHO_PORT, ETCD_PORT, Addresses, Cluster, Topology
-from clustermesh.meshctl import meshfile
 from clustermesh.pki import MESH_DOMAIN, Authority, write_private
 
 USERS_RECHECK = "0.2"

@@ -7,13 +7,14 @@ from contextlib import AbstractContextManager
 from subprocess import Popen
 from typing import NamedTuple
 
+from clustermesh import meshfile
 from clustermesh.lab import capture, host, operate
 from clustermesh.lab.asking import Answers, answers, asking, questions
 from clustermesh.lab.errors import LabError
 from clustermesh.lab.paths import Paths
 from clustermesh.lab.state import running
 from clustermesh.lab.topology import SERVICE_PORT
-from clustermesh.meshctl import api, meshfile, performing, watch
+from clustermesh.meshctl import api, performing, watch
 from clustermesh.meshctl.peering import peerings
 from clustermesh.status import AgentStatus, IdentityStatus
 

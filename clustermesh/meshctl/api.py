@@ -1,6 +1,6 @@
 """Talk HTTP to an agent or apiserver: over its unix socket (``unix:/path``), TCP, or an API server.
 
-``kube:`` URLs are made by ``kube.connection``.
+``kube:`` URLs are made by ``places.connection``.
 """
 
 import http.client
@@ -11,13 +11,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from clustermesh.errors import NoAnswer as NoAnswer  # noqa: PLC0414  # what everything here raises
+
 T = TypeVar("T")
 
 TIMEOUT = 5.0
-
-
-class NoAnswer(Exception):
-    """Nobody answers there now, or not in a way we understand; the text is one sentence."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -129,7 +127,7 @@ def _connection(url: str, timeout: float) -> http.client.HTTPConnection:
     if url.startswith("unix:"):
         return _UnixConnection(url.removeprefix("unix:"), timeout)
     if url.startswith("kube:"):
-        from clustermesh.meshctl.kube.connection import to_pod
+        from clustermesh.places.connection import to_pod
 
         return to_pod(url, timeout)
     parts = urlsplit(url)

@@ -9,8 +9,8 @@ from clustermesh.audit import AuditReport
 from clustermesh.meshctl import api
 from clustermesh.meshctl.context import MeshOption, NodeOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.meshfile import full_name
 from clustermesh.meshctl.output import Format, Output, complain, duration, say, show_json
+from clustermesh.meshfile import full_name
 
 TIMEOUT = 300.0
 PATH = "/v1/audit"

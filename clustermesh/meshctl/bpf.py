@@ -12,8 +12,8 @@ from bpf.kernel_maps import KernelCounters, KernelMap, KernelTables
 from clustermesh.meshctl import connections, maps
 from clustermesh.meshctl.context import MeshOption, NodeOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.meshfile import full_name
 from clustermesh.meshctl.output import Format, Output, columns, complain, say, show_json
+from clustermesh.meshfile import full_name
 
 Rows = Sequence[tuple[str, ...]]
 Read = Callable[[Path], Rows]

@@ -12,9 +12,11 @@ from clustermesh.certificates import CertificateError, certificates_in
 from clustermesh.meshctl import api
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.meshfile import Cluster, Mesh
 from clustermesh.meshctl.output import Format, Output, columns, complain, say, show_json
+from clustermesh.meshctl.places import place_of
+from clustermesh.meshfile import Cluster, Mesh
 from clustermesh.pki import Authority, write_private
+from clustermesh.places.shelf import PRIVATE
 from clustermesh.status import ApiserverStatus, CertificateStatus
 from clustermesh.trust import expiry, issuing, users
 from clustermesh.trust.issuing import Kind, Names
@@ -87,7 +89,7 @@ def issue(
     authority = Authority.load(directory / "ca.crt", directory / "ca.key")
     common = issuing.subject(kind, cluster, peer)
     stem = out or directory
-    stem.mkdir(mode=issuing.DIRECTORY, parents=True, exist_ok=True)
+    stem.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     file = f"remote-{peer}" if kind is Kind.REMOTE else str(kind)
     certificate, key = stem / f"{file}.crt", stem / f"{file}.key"
     asked = issuing.requested(request.read_bytes(), common) if request is not None else None
@@ -150,14 +152,15 @@ def revoke(
     """
     member = on_files(open_mesh(mesh).cluster(cluster))
     user = f"remote-{_named(peer)}"
+    place = place_of(member)
     _end_tokens(member, peer)
-    changed = users.remove(member.users_file, user)
+    changed = users.remove(place, user)
     if timeout > 0:
         _until_gone(member, user, timeout)
     if output is Format.JSON:
         show_json({"cluster": cluster, "user": user, "changed": changed})
     else:
-        say(f"{cluster}: {user} {'is' if changed else 'was'} removed ({member.users_file})")
+        say(f"{cluster}: {user} {'is' if changed else 'was'} removed ({users.where(place)})")
     if changed:
         complain(
             "a watch that the peer has open goes on until its connection ends: restart the etcd"

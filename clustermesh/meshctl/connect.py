@@ -10,7 +10,6 @@ from clustermesh.findings import Finding
 from clustermesh.meshctl import gitops, plan, watch
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.meshfile import Mesh
 from clustermesh.meshctl.output import (
     Format,
     Output,
@@ -30,6 +29,7 @@ from clustermesh.meshctl.performing import (
     perform,
     planned,
 )
+from clustermesh.meshfile import Mesh
 
 Clusters = Annotated[list[str], typer.Argument(help="Two or more clusters.", show_default=False)]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait for the nodes; 0: do not wait.")]

@@ -8,8 +8,8 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from clustermesh import meshfile
 from clustermesh.lab.paths import lab_root
-from clustermesh.meshctl import meshfile
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import complain
 

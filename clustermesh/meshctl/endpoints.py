@@ -10,8 +10,8 @@ from clustermesh.meshctl import api
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.kvstore import ClusterOption, chosen, entries
-from clustermesh.meshctl.meshfile import Cluster, Mesh
 from clustermesh.meshctl.output import Format, Output, columns, complain, say, show_json
+from clustermesh.meshfile import Cluster, Mesh
 from clustermesh.model import IPEntry
 
 ADDRESSES: Final = "cilium/state/ip/v1/default/"

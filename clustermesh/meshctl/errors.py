@@ -2,6 +2,8 @@
 
 from enum import IntEnum
 
+from clustermesh.errors import MeshError
+
 
 class Exit(IntEnum):
     """Exit codes, the same for every command (``meshctl --help`` lists them)."""
@@ -14,8 +16,8 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-class MeshctlError(Exception):
-    """Something the operator can put right; the text says what and how."""
+class MeshctlError(MeshError):
+    """The same with an exit code of its own."""
 
     def __init__(self, text: str, code: Exit = Exit.FAILED) -> None:
         super().__init__(text)

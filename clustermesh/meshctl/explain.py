@@ -10,8 +10,8 @@ from clustermesh.explanation import Explanation
 from clustermesh.meshctl import api, explain_text
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.meshfile import Mesh, full_name
 from clustermesh.meshctl.output import Format, Output, complain, say, show_json
+from clustermesh.meshfile import Mesh, full_name
 
 app = typer.Typer(help="Why things are as they are.", no_args_is_help=True)
 

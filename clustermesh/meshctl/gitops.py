@@ -6,7 +6,9 @@ from itertools import groupby
 from typing import Any
 
 from clustermesh.meshctl.peering import Peering, certificates, client_file
-from clustermesh.meshctl.places import MOUNTED, Place, place_of
+from clustermesh.meshctl.places import place_of
+from clustermesh.places.place import Place
+from clustermesh.places.shelf import MOUNTED
 
 FOR_AGENTS = "cilium-clustermesh"
 FOR_KVSTOREMESH = "cilium-kvstoremesh"

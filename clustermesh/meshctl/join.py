@@ -11,9 +11,10 @@ from clustermesh.meshctl import watch
 from clustermesh.meshctl.ca import on_files
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.meshfile import Cluster, Mesh, full_name
 from clustermesh.meshctl.output import Format, Output, Progress, say, show_json
+from clustermesh.meshctl.places import place_of
 from clustermesh.meshctl.token import ClusterOption, own
+from clustermesh.meshfile import Cluster, Mesh, full_name
 from clustermesh.pki import write_private
 from clustermesh.trust.contact import Contact, Unreached
 from clustermesh.trust.guest import Guest
@@ -56,7 +57,13 @@ def join(
     text = sys.stdin.read() if token == "-" else token  # noqa: S105  # a dash
     try:
         known = {it.id: it.name for it in opened.clusters}
-        guest = Guest(text, member, max_clusters=opened.max_connected_clusters, known=known)
+        guest = Guest(
+            text,
+            member,
+            place_of(member),
+            max_clusters=opened.max_connected_clusters,
+            known=known,
+        )
         if request is not None:
             write_private(request, msgspec.json.encode(guest.request()))
             say(f"written: {request}; take it to {guest.token.host}: meshctl token answer FILE")

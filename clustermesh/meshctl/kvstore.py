@@ -13,8 +13,8 @@ from clustermesh.kept import Kept, Line
 from clustermesh.meshctl import api, decoding
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.meshfile import Cluster, Mesh
 from clustermesh.meshctl.output import Format, Output, complain, say, show_json
+from clustermesh.meshfile import Cluster, Mesh
 
 TIMEOUT: Final = 30.0
 SILENCE: Final = 7 * 86_400.0

@@ -10,8 +10,8 @@ import typer
 from clustermesh.meshctl import api, endpoints
 from clustermesh.meshctl.context import MeshOption, NodeOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.meshfile import Mesh, full_name
 from clustermesh.meshctl.output import Format, Output, columns, complain, say, show_json
+from clustermesh.meshfile import Mesh, full_name
 from clustermesh.status import BackendStatus, IdentityStatus, NodeStatus, ServiceStatus
 
 T = TypeVar("T")

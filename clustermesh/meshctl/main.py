@@ -38,6 +38,7 @@ def run(commands: Callable[[], None]) -> None:
 
 def _commands() -> None:
     # Imported here, so that Ctrl-C and a broken installation are met by `run` as well.
+    from clustermesh.errors import MeshError, UsageError
     from clustermesh.lab.errors import LabError
     from clustermesh.meshctl.api import NoAnswer
     from clustermesh.meshctl.cli import app
@@ -51,7 +52,9 @@ def _commands() -> None:
         _end(str(error), error.code)
     except NoAnswer as error:
         _end(str(error), Exit.UNREACHABLE)
-    except (LabError, CertificateError) as error:
+    except UsageError as error:
+        _end(str(error), Exit.USAGE)
+    except (MeshError, LabError, CertificateError) as error:
         _end(str(error), Exit.FAILED)
 
 

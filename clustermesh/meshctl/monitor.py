@@ -15,8 +15,8 @@ from clustermesh.flows import Filter, Flow, FlowEnd, Missed, Told
 from clustermesh.meshctl import api
 from clustermesh.meshctl.context import MeshOption, NodeOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.meshfile import full_name
 from clustermesh.meshctl.output import Format, Output, complain, say
+from clustermesh.meshfile import full_name
 
 SILENCE: Final = 70.0
 """Seconds without a line after which an agent is taken for gone; it has something to say, at

@@ -15,8 +15,11 @@ import yaml
 
 from clustermesh.meshctl import api
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.meshfile import Cluster, Mesh
-from clustermesh.meshctl.places import Place, Shelf, place_of
+from clustermesh.meshctl.places import place_of
+from clustermesh.meshfile import Cluster, Mesh
+from clustermesh.places.place import Place
+from clustermesh.places.shelf import Shelf
+from clustermesh.trust import users
 
 
 class Mode(StrEnum):
@@ -38,8 +41,8 @@ class Change(NamedTuple):
 
     order: int
     what: str
-    do: Callable[[], None]
-    undo: Callable[[], None]
+    do: Callable[[], object]
+    undo: Callable[[], object]
 
 
 class Peering(NamedTuple):
@@ -97,13 +100,13 @@ def making(peering: Peering) -> Iterator[Change]:
     here, there = place_of(peering.reader), place_of(peering.source)
     reader, source = peering.reader.name, peering.source.name
     yield from _certificates(peering, here, there)
-    users, user = there.users, there.user(reader)
-    if users is not None and not _named(there, user):
+    user = there.user(reader)
+    if there.users is not None and not users.has(there, user):
         yield Change(
             0,
-            f"{source}: etcd user {user}, who may read ({users.where(there.users_name)})",
-            partial(_add_user, there, user),
-            partial(_drop_user, there, user),
+            f"{source}: etcd user {user}, who may read ({users.where(there)})",
+            partial(users.add, there, user),
+            partial(users.remove, there, user),
         )
     wanted = client_file(peering, here.remotes.directory)
     if here.remotes.read(source) != wanted:
@@ -135,13 +138,13 @@ def unmaking(peering: Peering) -> Iterator[Change]:
 
 
 def _revoking(peering: Peering, there: Place) -> Iterator[Change]:
-    users, user = there.users, there.user(peering.reader.name)
-    if users is not None and not there.shared_user and _named(there, user):
+    user = there.user(peering.reader.name)
+    if there.users is not None and not there.shared_user and users.has(there, user):
         yield Change(
             1,
-            f"{peering.source.name}: etcd user {user} removed ({users.where(there.users_name)})",
-            partial(_drop_user, there, user),
-            partial(_add_user, there, user),
+            f"{peering.source.name}: etcd user {user} removed ({users.where(there)})",
+            partial(users.remove, there, user),
+            partial(users.add, there, user),
         )
 
 
@@ -211,36 +214,3 @@ def _put_pair(shelf: Shelf, peering: Peering, key: bytes, certificate: bytes) ->
     """The key first, so that no certificate is ever seen without its key."""
     shelf.put(peering.key, key or None)
     shelf.put(peering.certificate, certificate or None)
-
-
-def _named(place: Place, user: str) -> bool:
-    return any(entry.get("name") == user for entry in _users(place))
-
-
-def _add_user(place: Place, user: str) -> None:
-    if not _named(place, user):
-        _write_users(place, [*_users(place), {"name": user, "role": "remote"}])
-
-
-def _drop_user(place: Place, user: str) -> None:
-    _write_users(place, [entry for entry in _users(place) if entry.get("name") != user])
-
-
-def _users(place: Place) -> list[dict[str, Any]]:
-    if place.users is None:
-        return []
-    where, content = place.users.where(place.users_name), place.users.read(place.users_name)
-    try:
-        document = (yaml.safe_load(content) if content else None) or {}
-    except yaml.YAMLError as error:
-        raise MeshctlError(f"{where} is not YAML: {' '.join(str(error).split())}.") from error
-    users = document.get("users", []) if isinstance(document, dict) else None
-    if not isinstance(users, list | None) or not isinstance(document, dict):
-        raise MeshctlError(f"{where}: expected a list under `users`.")
-    return [user for user in users or [] if isinstance(user, dict)]
-
-
-def _write_users(place: Place, users: Sequence[dict[str, Any]]) -> None:
-    if place.users is not None:
-        content = yaml.safe_dump({"users": list(users)}, sort_keys=False).encode()
-        place.users.put(place.users_name, content)

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from clustermesh.errors import MeshError
 from clustermesh.findings import Finding
 from clustermesh.meshctl import api, troubleshoot, watch
-from clustermesh.meshctl.errors import MeshctlError
-from clustermesh.meshctl.meshfile import Mesh
 from clustermesh.meshctl.peering import Change, Mode, Peering, exists, making, peerings, unmaking
+from clustermesh.meshfile import Mesh
 from clustermesh.pki import CertificateError
 
 LEAST = 10.0
@@ -116,7 +116,7 @@ def _change(changes: Sequence[Planned], *, keep: set[Pair], report: Report) -> l
             report(each.change.what)
             made.append(each)
             each.change.do()
-    except (OSError, MeshctlError, CertificateError, api.NoAnswer):
+    except (OSError, MeshError, CertificateError, api.NoAnswer):
         _undo([it for it in made if it.pair not in keep], report)
         raise
     return made
@@ -130,7 +130,7 @@ def _undo(made: Sequence[Planned], report: Report) -> tuple[str, ...]:
         try:
             each.change.undo()
             told.append(each.change.what)
-        except (OSError, MeshctlError, api.NoAnswer) as error:
+        except (OSError, MeshError, api.NoAnswer) as error:
             told.append(f"NOT undone, {error}: {each.change.what}")
     return tuple(told)
 
@@ -164,7 +164,7 @@ def _causes(mesh: Mesh, result: Result) -> Iterator[Finding]:
     first = next((it for it in result.late if it.reached), None)
     if first is None:
         return
-    with suppress(MeshctlError):
+    with suppress(MeshError):
         found = troubleshoot.gather(mesh, first.peer, first.node)
         yield from (finding for _, finding in found.failures)
 

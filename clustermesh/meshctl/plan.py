@@ -13,12 +13,12 @@ from clustermesh.findings import Diagnosis, Finding, Premises, Reach, Result
 from clustermesh.meshctl import api, conditions, passing, premises
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.meshfile import Cluster, Mesh, full_name
 from clustermesh.meshctl.output import Format, Output, say, show_json
 from clustermesh.meshctl.peering import Mode, Peering, making, peerings
 from clustermesh.meshctl.places import place_of
 from clustermesh.meshctl.premises import Side
 from clustermesh.meshctl.troubleshoot import rows
+from clustermesh.meshfile import Cluster, Mesh, full_name
 from clustermesh.pki import CertificateError
 from clustermesh.status import ApiserverStatus
 

@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from clustermesh.findings import Finding, Premises, Result
-from clustermesh.meshctl.meshfile import Cluster, Mesh
+from clustermesh.meshfile import Cluster, Mesh
 from clustermesh.status import ApiserverStatus
 
 Network = IPv4Network | IPv6Network

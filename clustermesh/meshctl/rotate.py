@@ -12,13 +12,15 @@ from clustermesh.meshctl import api
 from clustermesh.meshctl.ca import on_files
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.meshfile import Cluster, Mesh
 from clustermesh.meshctl.output import Format, Output, complain, say, show_json
+from clustermesh.meshctl.places import place_of
 from clustermesh.meshctl.troubleshoot import rows
+from clustermesh.meshfile import Cluster, Mesh
 from clustermesh.pki import Authority, KeyPair
+from clustermesh.places.shelf import Folder
 from clustermesh.status import Probed
 from clustermesh.trust import issuing, users
-from clustermesh.trust.rotation import Rotation, Step
+from clustermesh.trust.rotation import Keys, Rotation, Step
 
 PATIENCE = 20.0
 PROBE = "clustermesh-probe"
@@ -169,7 +171,8 @@ def _probe(owner: Cluster, pair: KeyPair, authority: bytes) -> Probed:
 def _rotation(mesh: Mesh, member: Cluster, also: Sequence[Path]) -> Rotation:
     places = [it.config_dir for it in mesh.clusters if it.config_dir != Path()]
     places += [it.ca_cert.parent for it in mesh.clusters if it.ca_key == member.ca_key]
-    return Rotation(member.ca_cert, member.ca_key, [*places, *also], name=member.name)
+    keys = Keys(Folder(member.ca_cert.parent), member.ca_cert.name, str(member.ca_key.absolute()))
+    return Rotation(keys, [Folder(it) for it in (*places, *also)], name=member.name)
 
 
 def _only_ours(mesh: Mesh, member: Cluster) -> None:
@@ -178,7 +181,7 @@ def _only_ours(mesh: Mesh, member: Cluster) -> None:
         if owner.ca_key != member.ca_key or owner.users_file == Path():
             continue
         seen = {f"remote-{it.name}" for it in mesh.clusters if _follows(it, owner)}
-        strangers = [it.name for it in users.read(owner.users_file) if it.name not in seen]
+        strangers = [it.name for it in users.read(place_of(owner)) if it.name not in seen]
         if strangers:
             raise MeshctlError(
                 f"{', '.join(strangers)} may read {owner.name}, but its files are not in this mesh:"

@@ -14,7 +14,6 @@ from rich.table import Table
 from clustermesh.meshctl import api
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.meshfile import Mesh, full_name
 from clustermesh.meshctl.output import (
     Format,
     Output,
@@ -28,6 +27,7 @@ from clustermesh.meshctl.overview import nodes as by_node
 from clustermesh.meshctl.overview import pairs, text, wrong
 from clustermesh.meshctl.overview.pairs import PairStatus
 from clustermesh.meshctl.overview.wrong import Wrong
+from clustermesh.meshfile import Mesh, full_name
 from clustermesh.status import (
     AgentStatus,
     ApiserverStatus,

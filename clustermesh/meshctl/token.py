@@ -10,7 +10,6 @@ import typer
 from clustermesh.meshctl import api
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.meshfile import Cluster, Mesh
 from clustermesh.meshctl.output import (
     Format,
     Output,
@@ -21,6 +20,7 @@ from clustermesh.meshctl.output import (
     show_json,
     tell,
 )
+from clustermesh.meshfile import Cluster, Mesh
 from clustermesh.pki import write_private
 from clustermesh.trust.ledger import Listed
 from clustermesh.trust.messages import JOIN, Envelope, Sealed

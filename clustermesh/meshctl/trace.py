@@ -9,10 +9,10 @@ from clustermesh.meshctl import api, endpoints
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.endpoints import Endpoint
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.meshfile import Cluster, Mesh, Node, full_name
 from clustermesh.meshctl.output import Format, Output, columns, say, show_json
 from clustermesh.meshctl.tracing import hops
 from clustermesh.meshctl.tracing.hops import Hop, Party, Trace
+from clustermesh.meshfile import Cluster, Mesh, Node, full_name
 from clustermesh.status import NodeStatus
 from clustermesh.tracing import Leg
 

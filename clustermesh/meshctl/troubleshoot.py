@@ -10,8 +10,8 @@ from clustermesh.findings import Diagnosis, Finding, Result
 from clustermesh.meshctl import api
 from clustermesh.meshctl.context import MeshOption, NodeOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.meshfile import Mesh, full_name
 from clustermesh.meshctl.output import Format, Output, columns, say, show_json
+from clustermesh.meshfile import Mesh, full_name
 
 PATIENCE = 30.0
 """Seconds for an agent to try every stage towards every cluster."""

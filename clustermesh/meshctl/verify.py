@@ -16,8 +16,8 @@ from clustermesh.meshctl import api, junit
 from clustermesh.meshctl.context import MeshOption, NodeOption, open_mesh
 from clustermesh.meshctl.errors import MeshctlError
 from clustermesh.meshctl.junit import Case
-from clustermesh.meshctl.meshfile import Mesh, full_name
 from clustermesh.meshctl.output import Format, Output, columns, say, show_json
+from clustermesh.meshfile import Mesh, full_name
 from clustermesh.status import AgentStatus, RemoteStatus, ServiceStatus
 
 PATIENCE: Final = 60.0

@@ -15,8 +15,8 @@ from bpf.layout_lb import BackendValue
 from clustermesh.findings import ProbeAnswer
 from clustermesh.meshctl import api
 from clustermesh.meshctl.bpf import PINS
-from clustermesh.meshctl.meshfile import Mesh, Node, full_name
 from clustermesh.meshctl.peering import Peering
+from clustermesh.meshfile import Mesh, Node, full_name
 from clustermesh.status import AgentStatus, RemoteStatus
 
 POLL = 0.05

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from cryptography import x509
 
 from clustermesh.certificates import CertificateError
-from clustermesh.meshctl.meshfile import Cluster
+from clustermesh.meshfile import Cluster
 from clustermesh.pki import Authority
+from clustermesh.places.place import Place
 from clustermesh.trust import issuing, messages, token, users
 from clustermesh.trust.host import presented
 from clustermesh.trust.messages import (
@@ -35,6 +36,7 @@ class Guest:
         self,
         text: str,
         cluster: Cluster,
+        place: Place,
         *,
         max_clusters: int,
         known: Mapping[int, str] = {},  # never changed
@@ -43,6 +45,7 @@ class Guest:
         self.token: Token = token.read(text)
         self._text = text
         self._cluster = cluster
+        self._place = place
         self._max_clusters = max_clusters
         self._known = known
         self._now = now
@@ -56,12 +59,7 @@ class Guest:
             raise TokenError("the token is of this cluster itself")
         if self.token.expires <= now():
             raise TokenError("the token has expired: ask for a new one")
-        self._files = PeerFiles(
-            cluster.config_dir,
-            self.token.host,
-            agents=cluster.agent_config_dir,
-            cache=cluster.cache_client,
-        )
+        self._files = PeerFiles(place, self.token.host)
 
     def verify(self, root: x509.Certificate) -> None:
         """Raise ``TokenError`` unless this authority signed the token."""
@@ -69,7 +67,7 @@ class Guest:
 
     def request(self) -> Envelope:
         """Makes the key when there is none, and asks for a certificate for it."""
-        key = issuing.own_key(self._files.key)
+        key = self._files.key()
         request = Request(
             member=presented(self._cluster, self._authority(), self._max_clusters),
             csr=issuing.request(f"remote-{self._cluster.name}", key).decode(),
@@ -94,7 +92,7 @@ class Guest:
             raise JoinError(str(error)) from None
         certificate = self._authority().sign(user, key).decode()
         self._files.trust(answer.member.trust)
-        users.add(self._cluster.users_file, user)
+        users.add(self._place, user)
         finish = Finish(certificate=certificate)
         return answer, self._envelope(FINISH, messages.encode(finish))
 
@@ -103,12 +101,12 @@ class Guest:
         self._files.connect(answer.member, self._certificate(answer))
 
     def _certificate(self, answer: Answer) -> bytes:
-        key = issuing.own_key(self._files.key).public_key()
+        key = self._files.key().public_key()
         name = f"remote-{self._cluster.name}"
         return messages.check_certificate(answer.certificate, name, key, answer.member.trust)
 
     def _authority(self) -> Authority:
-        return Authority.load(self._cluster.ca_cert, self._cluster.ca_key)
+        return self._place.authority()
 
     def _envelope(self, purpose: str, message: str) -> Envelope:
         proof = token.prove(self.token.key, purpose, message)

@@ -7,16 +7,18 @@ answer is given. All that is written afterwards is written again when the same g
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from clustermesh.certificates import CertificateError, key_pin, pin
-from clustermesh.meshctl.meshfile import Cluster
-from clustermesh.pki import Authority, write_private
+from clustermesh.meshfile import Cluster
+from clustermesh.pki import Authority
+from clustermesh.places.place import Place
+from clustermesh.places.shelf import Folder, Shelf
 from clustermesh.trust import issuing, messages, token, users
-from clustermesh.trust.issuing import DIRECTORY
-from clustermesh.trust.ledger import Ledger, Listed, State, sync
+from clustermesh.trust.ledger import Ledger, Listed, State
 from clustermesh.trust.messages import (
     FINISH,
     JOIN,
@@ -33,25 +35,39 @@ from clustermesh.trust.peerfiles import PeerFiles
 from clustermesh.trust.token import Token
 
 
+class Books(NamedTuple):
+    """What a host has to remember: a piece for each token, and for each cluster that joined."""
+
+    tokens: Shelf
+    peers: Shelf
+
+    @classmethod
+    def on_files(cls, state: Path) -> Self:
+        """Below the state directory of the one process that lets guests in."""
+        return cls(Folder.made(state / "tokens"), Folder.made(state / "peers"))
+
+
 class Host:
-    """One cluster, with the places that its entry in the mesh file names."""
+    """One cluster and its place; ``books`` are the record of what it promised."""
 
     def __init__(
         self,
         cluster: Cluster,
+        place: Place,
+        books: Books,
         *,
         max_clusters: int,
-        state: Path,
         known: Mapping[int, str] = {},  # never changed
         now: Callable[[], float] = time.time,
     ) -> None:
         """``known``: ids of the mesh's clusters, by whatever way they were connected."""
         self._known = known
         self._cluster = cluster
+        self._place = place
         self._me = Me(cluster.name, cluster.id, max_clusters)
-        self._peers = state / "peers"
+        self._peers = books.peers
         self._now = now
-        self.ledger = Ledger(state / "tokens", now=now)
+        self.ledger = Ledger(books.tokens, now=now)
 
     def invite(self, guest: str, *, life: float, addresses: Sequence[str]) -> tuple[str, Listed]:
         """The text of a new token, good for ``life`` seconds. Raises ``JoinError``."""
@@ -82,7 +98,7 @@ class Host:
         member = request.member
         messages.check(member, expected=record.guest, me=self._me, ids=self._ids())
         user = f"remote-{member.name}"
-        if record.state is State.DONE and not users.has(self._cluster.users_file, user):
+        if record.state is State.DONE and not users.has(self._place, user):
             raise JoinError(f"{member.name} is let in no more: ask for a new token")
         key = _asked(request.csr, user)
         authority = self._authority()
@@ -90,13 +106,13 @@ class Host:
         self._remember(member)
         files = self._files(member.name)
         files.trust(member.trust)
-        users.add(self._cluster.users_file, user)
+        users.add(self._place, user)
         answer = Answer(
             token=record.id,
             expires=record.expires,
             member=presented(self._cluster, authority, self._me.max_clusters),
             certificate=authority.sign(user, key).decode(),
-            csr=issuing.request(f"remote-{self._me.name}", issuing.own_key(files.key)).decode(),
+            csr=issuing.request(f"remote-{self._me.name}", files.key()).decode(),
         )
         return messages.seal(answer, authority)
 
@@ -106,11 +122,11 @@ class Host:
         finish = messages.decode(envelope.message, Finish)
         member = self._remembered(record.guest)
         files = self._files(record.guest)
-        if member is None or not files.key.exists():
+        if member is None or not files.has_key:
             raise JoinError("nothing is known of a request before this: join first")
-        if not users.has(self._cluster.users_file, f"remote-{record.guest}"):
+        if not users.has(self._place, f"remote-{record.guest}"):
             raise JoinError(f"{record.guest} is let in no more: ask for a new token")
-        key = issuing.own_key(files.key).public_key()
+        key = files.key().public_key()
         name = f"remote-{self._me.name}"
         chain = messages.check_certificate(finish.certificate, name, key, member.trust)
         files.connect(member, chain)
@@ -118,33 +134,29 @@ class Host:
         return record.guest
 
     def _authority(self) -> Authority:
-        return Authority.load(self._cluster.ca_cert, self._cluster.ca_key)
+        return self._place.authority()
 
     def _files(self, peer: str) -> PeerFiles:
-        cluster = self._cluster
-        return PeerFiles(
-            cluster.config_dir, peer, agents=cluster.agent_config_dir, cache=cluster.cache_client
-        )
+        return PeerFiles(self._place, peer)
 
     def _remember(self, member: Member) -> None:
-        self._peers.mkdir(mode=DIRECTORY, parents=True, exist_ok=True)
-        write_private(self._peers / f"{member.name}.json", msgspec.json.encode(member))
-        sync(self._peers)
+        self._peers.put(f"{member.name}.json", msgspec.json.encode(member))
 
     def _remembered(self, name: str) -> Member | None:
-        try:
-            return msgspec.json.decode((self._peers / f"{name}.json").read_bytes(), type=Member)
-        except (FileNotFoundError, msgspec.MsgspecError):
-            return None
+        return _member(self._peers.read(f"{name}.json"))
 
     def _ids(self) -> dict[int, str]:
         """Of the clusters that have joined and are still read."""
-        names = (path.stem for path in self._peers.glob("*.json"))
-        members = (self._remembered(name) for name in names)
-        joined = {
-            one.id: one.name for one in members if one and self._files(one.name).config.exists()
-        }
+        members = map(_member, self._peers.pieces().values())
+        joined = {one.id: one.name for one in members if one and self._files(one.name).is_read}
         return {**joined, **self._known}
+
+
+def _member(held: bytes) -> Member | None:
+    try:
+        return msgspec.json.decode(held, type=Member)
+    except msgspec.MsgspecError:
+        return None
 
 
 def presented(cluster: Cluster, authority: Authority, max_clusters: int) -> Member:

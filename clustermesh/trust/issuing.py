@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from clustermesh.certificates import CertificateError, common_name, extension, parsed
-from clustermesh.pki import SERVER_NAME, Authority, KeyPair, service_name, write_private
+from clustermesh.pki import SERVER_NAME, Authority, KeyPair, service_name
+from clustermesh.places.shelf import PRIVATE, Shelf
 from clustermesh.remotes.directory import NAME
 
-DIRECTORY = 0o700
 MAX_REQUEST = 16 << 10  # bytes of PEM
 
 
@@ -90,7 +90,7 @@ def make(directory: Path, cluster: str) -> bool:
     if certificate.exists() or key.exists():
         Authority.load(certificate, key)
         return False
-    directory.mkdir(mode=DIRECTORY, parents=True, exist_ok=True)
+    directory.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     Authority.create(cluster).write(certificate, key)
     return True
 
@@ -130,23 +130,26 @@ def requested(pem: bytes, name: str) -> ec.EllipticCurvePublicKey:
     return key
 
 
-def own_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """The key in the file, made there when there is none. Raises ``CertificateError``."""
-    if not path.exists():
+def own_key(shelf: Shelf, name: str) -> ec.EllipticCurvePrivateKey:
+    """The key in the piece, made there when there is none. Raises ``CertificateError``."""
+    held = shelf.read(name)
+    if not held:
         fresh = ec.generate_private_key(ec.SECP256R1())
         pem = fresh.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        write_private(path, pem)
+        shelf.put(name, pem)
         return fresh
     try:
-        found = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        found = serialization.load_pem_private_key(held, password=None)
     except (ValueError, TypeError) as error:
-        raise CertificateError(f"{path} holds no unencrypted private key in PEM") from error
+        raise CertificateError(
+            f"{shelf.where(name)} holds no unencrypted private key in PEM"
+        ) from error
     if not isinstance(found, ec.EllipticCurvePrivateKey):
-        raise CertificateError(f"{path} holds no elliptic-curve key")
+        raise CertificateError(f"{shelf.where(name)} holds no elliptic-curve key")
     return found
 
 

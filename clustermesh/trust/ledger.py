@@ -1,24 +1,22 @@
 """The record of join tokens: made, used, revoked. What is not in it does not exist.
 
-A file per token, replaced in one step and on disk before anybody is answered: a token is used when
-its file says so. The record belongs to one process, the apiserver that made the tokens; another
-replica has another record and knows none of them.
+A piece per token, replaced in one step and kept before anybody is answered: a token is used when
+its piece says so. Where it is a file, it belongs to one process, the apiserver that made the token;
+another replica has another record and knows none of them. Keys of a Secret are shared by replicas.
 """
 
 import hashlib
 import hmac
-import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
-from pathlib import Path
 
 import msgspec
 
-from clustermesh.pki import write_private
+from clustermesh.places.shelf import Shelf, Taken
 from clustermesh.trust import token as tokens
-from clustermesh.trust.issuing import DIRECTORY
 from clustermesh.trust.messages import Envelope, JoinError
 from clustermesh.trust.token import ID
 
@@ -64,10 +62,10 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ledger:
-    """The directory of records."""
+    """The records, on a shelf of their own."""
 
-    def __init__(self, directory: Path, *, now: Callable[[], float] = time.time) -> None:
-        self._directory = directory
+    def __init__(self, shelf: Shelf, *, now: Callable[[], float] = time.time) -> None:
+        self._shelf = shelf
         self._now = now
 
     def create(self, guest: str, *, life: float) -> tuple[Record, str]:
@@ -85,7 +83,7 @@ class Ledger:
             expires=int(self._now() + life),
             key=tokens.proof_key(secret).hex(),
         )
-        self._write(record)
+        self._shelf.put(_piece(record.id), msgspec.json.encode(record))
         return record, secret
 
     def listed(self) -> tuple[Listed, ...]:
@@ -108,8 +106,7 @@ class Ledger:
         if (record := self._read(token)) is None:
             raise JoinError("there is no such token here; list them with `meshctl token list`")
         if record.state is not State.REVOKED:
-            record = msgspec.structs.replace(record, state=State.REVOKED)
-            self._write(record)
+            record = self._change(record, msgspec.structs.replace(record, state=State.REVOKED))
         return record
 
     def owner(self, envelope: Envelope, purpose: str) -> Record:
@@ -138,46 +135,44 @@ class Ledger:
                 raise JoinError("the token has been used already: ask for a new one")
             return record
         used = msgspec.structs.replace(record, state=State.USED, used=self._now(), user=user)
-        self._write(used)
-        return used
+        return self._change(record, used)
 
     def finish(self, record: Record) -> None:
         """Record that both sides have what they need."""
         if record.state is State.OPEN:
             raise JoinError("the token has not been used yet: join first")
-        self._write(msgspec.structs.replace(record, state=State.DONE))
+        self._change(record, msgspec.structs.replace(record, state=State.DONE))
 
-    def _records(self) -> Iterator[Record]:
-        for path in self._directory.glob("*.json"):
-            if record := self._read(path.stem):
-                yield record
+    def _records(self) -> list[Record]:
+        found = (_record(held) for held in self._shelf.pieces().values())
+        return [record for record in found if record is not None]
 
     def _read(self, token: str) -> Record | None:
         if not ID.fullmatch(token):
             return None
-        try:
-            return msgspec.json.decode(
-                (self._directory / f"{token}.json").read_bytes(), type=Record
-            )
-        except (OSError, msgspec.MsgspecError):
-            return None
+        return _record(self._shelf.read(_piece(token)))
 
-    def _write(self, record: Record) -> None:
-        """On disk when it returns, the directory's entry as well."""
-        self._directory.mkdir(mode=DIRECTORY, parents=True, exist_ok=True)
-        write_private(self._directory / f"{record.id}.json", msgspec.json.encode(record))
-        sync(self._directory)
+    def _change(self, record: Record, changed: Record) -> Record:
+        """Replace it, unless it is another by now: several replicas may share the shelf."""
+        held = self._shelf.read(_piece(record.id))
+        with suppress(Taken):
+            if _record(held) == record:
+                self._shelf.swap(_piece(record.id), held, msgspec.json.encode(changed))
+                return changed
+        raise JoinError("somebody else is using the token just now: try again")
 
     def _tidy(self) -> None:
-        for one in list(self._records()):
+        for one in self._records():
             if one.expires + KEPT < self._now():
-                (self._directory / f"{one.id}.json").unlink(missing_ok=True)
+                self._shelf.put(_piece(one.id), None)
 
 
-def sync(directory: Path) -> None:
-    """Bring a directory's entries to disk."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def _piece(token: str) -> str:
+    return f"{token}.json"
+
+
+def _record(held: bytes) -> Record | None:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return msgspec.json.decode(held, type=Record)
+    except msgspec.MsgspecError:
+        return None

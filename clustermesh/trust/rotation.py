@@ -4,29 +4,28 @@
     issue   the new key signs; every certificate is issued anew for the key that it has
     drop    every bundle names the new one only; the old key is removed
 
-Each step is worked out from the files as they are: after a crash it is taken up again, and what is
-done already is not done twice. Only whole files are replaced, and never a leaf's key, so whoever
-reads between two changes finds what works. An etcd reads its trusted authorities at its start only:
-until then it believes the new one because certificates carry ``ca.cross.crt`` along.
+Each step is worked out from what is there: after a crash it is taken up again, and what is done
+already is not done twice. Only whole pieces (files, or keys of Secrets) are replaced, and never a
+leaf's key, so whoever reads between two changes finds what works. An etcd reads its trusted
+authorities at its start only: until then it believes the new one because certificates carry
+``ca.cross.crt`` along.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cryptography import x509
 
-from clustermesh.certificates import (
-    CertificateError,
-    certificates_in,
-    common_name,
-    is_authority,
-    pem_of,
-)
-from clustermesh.pki import CROSS, Authority, write_private
+from clustermesh.certificates import CertificateError, common_name, is_authority, parsed, pem_of
+from clustermesh.pki import CROSS, Authority
+from clustermesh.places.shelf import Shelf
+
+NEXT: Final = "ca.next.crt"
+NEXT_KEY: Final = "ca.next.key"
+OLD_KEY: Final = "ca.old.key"
 
 
 class Step(StrEnum):
@@ -44,34 +43,61 @@ class Change(NamedTuple):
     do: Callable[[], None]
 
 
-class Rotation:
-    """The authority of one directory, and the directories where its certificates are used."""
+class Found(NamedTuple):
+    """A piece with certificates."""
 
-    def __init__(self, certificate: Path, key: Path, places: Sequence[Path], *, name: str) -> None:
-        self._certificate = certificate
-        self._key = key
-        self._places = tuple(dict.fromkeys((certificate.parent, *places)))
+    shelf: Shelf
+    name: str
+    certificates: list[x509.Certificate]
+
+    @property
+    def where(self) -> str:
+        return self.shelf.where(self.name)
+
+    def replaced(self, content: bytes) -> Callable[[], None]:
+        return partial(self.shelf.put, self.name, content)
+
+
+class Keys(NamedTuple):
+    """Where an authority is: its shelf, and what its pieces are called there."""
+
+    shelf: Shelf
+    certificate: str = "ca.crt"
+    key: str = "ca.key"
+
+
+class Rotation:
+    """One authority, and the shelves where its certificates are used."""
+
+    def __init__(self, keys: Keys, places: Sequence[Shelf], *, name: str) -> None:
+        self._own = keys.shelf
+        self._certificate = keys.certificate
+        self._key = keys.key
+        self._places = tuple(dict.fromkeys((keys.shelf, *places)))
         self._name = name
-        self._next = certificate.with_name("ca.next.crt")
-        self._next_key = certificate.with_name("ca.next.key")
-        self._old_key = certificate.with_name("ca.old.key")
 
     @property
     def done(self) -> Step | None:
         """The last step that has been begun; None when no rotation is under way."""
-        if self._next.exists() and self._next_key.exists():
+        if self._own.read(NEXT) and self._own.read(NEXT_KEY):
             return Step.TRUST
-        return Step.ISSUE if self._old_key.exists() else None
+        return Step.ISSUE if self._own.read(OLD_KEY) else None
 
     def authority(self) -> Authority:
         """Who signs now. Raises ``CertificateError``."""
-        return Authority.load(self._certificate, self._key)
+        return self._with(self._key)
 
     def successor(self) -> Authority:
         """Who will sign, with its chain to who signs now. Raises ``CertificateError``."""
-        if self.done is not Step.TRUST:
-            return self.authority()
-        return Authority.load(self._certificate, self._next_key)
+        return self._with(NEXT_KEY) if self.done is Step.TRUST else self.authority()
+
+    def _with(self, key: str) -> Authority:
+        return Authority.of(
+            self._own.read(self._certificate),
+            self._own.read(key),
+            names=(self._own.where(self._certificate), self._own.where(key)),
+            crosses=_parsed(self._own.read(CROSS)),
+        )
 
     def changes(self, step: Step) -> Iterator[Change]:
         """What the step still has to do. Raises ``CertificateError``."""
@@ -82,15 +108,16 @@ class Rotation:
         if self.done is not Step.ISSUE:
             return None
         try:
-            return Authority.load(self._certificate, self._old_key)
+            return self._with(OLD_KEY)
         except CertificateError:
             return None
 
-    def leaves(self, authority: Authority) -> Iterator[tuple[Path, x509.Certificate]]:
-        """The certificates in use that it issued, by file."""
-        for path, found in self._files():
-            if not is_authority(found[0]) and authority.issued(found[0]):
-                yield path, found[0]
+    def leaves(self, authority: Authority) -> Iterator[tuple[Found, x509.Certificate]]:
+        """The certificates in use that it issued, by piece."""
+        for found in self._pieces():
+            leaf = found.certificates[0]
+            if not is_authority(leaf) and authority.issued(leaf):
+                yield found, leaf
 
     # -- trust ----------------------------------------------------------------------------------
 
@@ -99,7 +126,8 @@ class Rotation:
             return
         if self.done is None:
             yield Change(
-                f"{self._name}: new authority ({self._next}); its key stays there", self._make
+                f"{self._name}: new authority ({self._own.where(NEXT)}); its key stays there",
+                self._make,
             )
         if self.done is Step.TRUST:  # and not only talked about
             yield from self._bundles()
@@ -107,23 +135,27 @@ class Rotation:
     def _make(self) -> None:
         self.authority()
         made = Authority.create(self._name, generation=f"{datetime.now(UTC):%Y-%m-%d %H%M%S}")
-        made.write(self._next, self._next_key)
+        pair = made.pair()
+        self._own.put(NEXT_KEY, pair.key)
+        self._own.put(NEXT, pair.certificate)
 
     def _bundles(self) -> Iterator[Change]:
         active = self.authority()
-        fresh = certificates_in(self._next)[0]
-        cross = self._certificate.with_name(CROSS)
-        if not any(one.public_key() == fresh.public_key() for one in _read(cross)):
+        fresh = parsed(self._own.read(NEXT), self._own.where(NEXT))[0]
+        cross = _parsed(self._own.read(CROSS))
+        if not any(one.public_key() == fresh.public_key() for one in cross):
             content = active.certify(fresh) + _kept(cross, active)
             yield Change(
-                f"{self._name}: the old authority vouches for the new one ({cross})",
-                partial(write_private, cross, content),
+                f"{self._name}: the old authority vouches for the new one"
+                f" ({self._own.where(CROSS)})",
+                partial(self._own.put, CROSS, content),
             )
-        for path, found in self._files():
-            if active.root in found and fresh not in found and is_authority(found[0]):
+        for found in self._pieces():
+            held = found.certificates
+            if active.root in held and fresh not in held and is_authority(held[0]):
                 yield Change(
-                    f"{self._name}: both authorities are trusted ({path})",
-                    partial(write_private, path, pem_of(*found, fresh)),
+                    f"{self._name}: both authorities are trusted ({found.where})",
+                    found.replaced(pem_of(*held, fresh)),
                 )
 
     # -- issue ----------------------------------------------------------------------------------
@@ -136,20 +168,25 @@ class Rotation:
         if self.done is Step.TRUST:
             if left := list(self._bundles()):
                 raise CertificateError(f"{left[0].what} is still to be done: step `{Step.TRUST}`")
-            yield Change(f"{self._name}: the new key signs from now on ({self._key})", self._switch)
+            where = self._own.where(self._key)
+            yield Change(f"{self._name}: the new key signs from now on ({where})", self._switch)
         if (old := self.predecessor()) is None:
             return
         now = self.authority()
-        for path, leaf in self.leaves(old):
+        for found, leaf in self.leaves(old):
             yield Change(
-                f"{self._name}: {common_name(leaf)} issued anew ({path})",
-                partial(_renew, now, path, leaf),
+                f"{self._name}: {common_name(leaf)} issued anew ({found.where})",
+                partial(_renew, now, found, leaf),
             )
 
     def _switch(self) -> None:
-        write_private(self._old_key, self._key.read_bytes())
-        self._next_key.replace(self._key)
-        self._next.unlink(missing_ok=True)
+        """Each write may be the last: the old key is kept before it is replaced, and only once."""
+        held, fresh = self._own.read(self._key), self._own.read(NEXT_KEY)
+        if held != fresh:
+            self._own.put(OLD_KEY, held)
+            self._own.put(self._key, fresh)
+        self._own.put(NEXT_KEY, None)
+        self._own.put(NEXT, None)
 
     # -- drop -----------------------------------------------------------------------------------
 
@@ -162,48 +199,47 @@ class Rotation:
         if old is None:  # interrupted: the bundle is short already, the key still there
             yield self._forget()
             return
-        if left := [path for path, _ in self.leaves(old)]:
+        if left := [found.where for found, _ in self.leaves(old)]:
             raise CertificateError(f"{left[0]} is still the old authority's: step `{Step.ISSUE}`")
-        mine = self._certificate
-        for path, found in sorted(self._files(), key=lambda it: it[0] == mine):  # ours comes last
-            if old.root in found and is_authority(found[0]):
-                rest = [one for one in found if one != old.root]
+        mine = (self._own, self._certificate)
+        for found in sorted(self._pieces(), key=lambda it: it[:2] == mine):  # ours comes last
+            held = found.certificates
+            if old.root in held and is_authority(held[0]):
+                rest = [one for one in held if one != old.root]
                 yield Change(
-                    f"{self._name}: the old authority is trusted no more ({path})",
-                    partial(write_private, path, pem_of(*rest)),
+                    f"{self._name}: the old authority is trusted no more ({found.where})",
+                    found.replaced(pem_of(*rest)),
                 )
         yield self._forget()
 
     def _forget(self) -> Change:
         return Change(
-            f"{self._name}: the old key is removed ({self._old_key})",
-            partial(self._old_key.unlink, missing_ok=True),
+            f"{self._name}: the old key is removed ({self._own.where(OLD_KEY)})",
+            partial(self._own.put, OLD_KEY, None),
         )
 
-    # -- files ----------------------------------------------------------------------------------
+    # -- pieces ---------------------------------------------------------------------------------
 
-    def _files(self) -> Iterator[tuple[Path, list[x509.Certificate]]]:
-        """Every certificate file of the places but those of the rotation itself."""
-        for place in self._places:
-            for path in sorted(place.glob("*.crt")):
-                if path.name in (CROSS, self._next.name):
-                    continue
-                if found := _read(path):
-                    yield path, found
+    def _pieces(self) -> Iterator[Found]:
+        """Everything with certificates in the places but what is the rotation's itself."""
+        for shelf in self._places:
+            for name, held in shelf.pieces().items():
+                if name not in (CROSS, NEXT) and name.endswith(".crt") and (it := _parsed(held)):
+                    yield Found(shelf, name, it)
 
 
-def _renew(authority: Authority, path: Path, leaf: x509.Certificate) -> None:
-    write_private(path, authority.renew(leaf))
+def _renew(authority: Authority, found: Found, leaf: x509.Certificate) -> None:
+    found.shelf.put(found.name, authority.renew(leaf))
 
 
-def _kept(cross: Path, active: Authority) -> bytes:
+def _kept(cross: Sequence[x509.Certificate], active: Authority) -> bytes:
     """The chain of who signs now, who may have come from a rotation, too."""
     key = active.root.public_key()
-    return b"".join(pem_of(one) for one in _read(cross) if one.public_key() == key)
+    return b"".join(pem_of(one) for one in cross if one.public_key() == key)
 
 
-def _read(path: Path) -> list[x509.Certificate]:
+def _parsed(held: bytes) -> list[x509.Certificate]:
     try:
-        return certificates_in(path)
+        return parsed(held, "it")
     except CertificateError:
         return []

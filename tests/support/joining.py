@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from clustermesh.meshctl.meshfile import Cluster
+from clustermesh.meshfile import Cluster
+from clustermesh.places.place import on_files
 from clustermesh.trust.guest import Guest
-from clustermesh.trust.host import Host
+from clustermesh.trust.host import Books, Host
 from tests.support.trust import Pki, member
 
 NOW = 1_800_000_000.0
@@ -35,10 +36,12 @@ class Pair:
 
     def host(self) -> Host:
         """A new one each time: nothing is remembered but by files."""
-        return Host(self.b, max_clusters=255, state=self.state, now=self.clock)
+        books = Books.on_files(self.state)
+        return Host(self.b, on_files(self.b), books, max_clusters=255, now=self.clock)
 
     def guest(self, text: str, cluster: Cluster | None = None) -> Guest:
-        return Guest(text, cluster or self.a, max_clusters=255, now=self.clock)
+        who = cluster or self.a
+        return Guest(text, who, on_files(who), max_clusters=255, now=self.clock)
 
     def invite(self, guest: str = "cluster-a", life: float = 3600.0) -> str:
         addresses = ["127.0.0.1:1"]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from clustermesh.meshctl.meshfile import Cluster
+from clustermesh.meshfile import Cluster
 from clustermesh.pki import Authority, write_private
 
 

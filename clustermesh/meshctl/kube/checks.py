@@ -5,9 +5,9 @@ from ipaddress import ip_network
 from typing import Final
 
 from clustermesh.findings import Finding, Result
-from clustermesh.meshctl.kube.connection import Object
 from clustermesh.meshctl.kube.facts import Facts
-from clustermesh.meshctl.meshfile import Cluster
+from clustermesh.meshfile import Cluster
+from clustermesh.places.connection import Object
 
 GLOBAL: Final = ("service.cilium.io/global", "io.cilium/global-service")
 WIREGUARD: Final = 255

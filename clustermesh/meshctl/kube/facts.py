@@ -6,11 +6,11 @@ from typing import NamedTuple
 import yaml
 
 from clustermesh.findings import Premises, Underlay
-from clustermesh.meshctl.kube.connection import Object, connection
 from clustermesh.meshctl.kube.members import USERS, cilium_config, size_of
 from clustermesh.meshctl.kube.places import USERS_KEY
-from clustermesh.meshctl.kube.shelves import ObjectShelf
-from clustermesh.meshctl.meshfile import Cluster
+from clustermesh.meshfile import Cluster
+from clustermesh.places.connection import Object, connection
+from clustermesh.places.objects import ObjectShelf
 from clustermesh.version import VERSION
 
 VXLAN_PORT = "8472"

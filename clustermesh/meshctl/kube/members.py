@@ -7,10 +7,10 @@ from typing import Final
 import msgspec
 
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.kube.connection import Connection, Object, connection, pod_url
-from clustermesh.meshctl.kube.shelves import ObjectShelf
-from clustermesh.meshctl.meshfile import Cluster, Mesh, Node
+from clustermesh.meshfile import Cluster, Mesh, Node
 from clustermesh.pki import MESH_DOMAIN
+from clustermesh.places.connection import Connection, Object, connection, pod_url
+from clustermesh.places.objects import ObjectShelf
 
 APISERVER: Final = "clustermesh-apiserver"
 """Name of the Deployment and of the Service, ours and Cilium's."""

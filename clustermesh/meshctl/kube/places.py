@@ -5,12 +5,13 @@ from typing import Final
 
 import yaml
 
-from clustermesh.meshctl.kube.connection import Connection, connection
 from clustermesh.meshctl.kube.members import USERS, has_kvstoremesh, is_cilium
-from clustermesh.meshctl.kube.shelves import ObjectShelf
-from clustermesh.meshctl.meshfile import Cluster
-from clustermesh.meshctl.places import MOUNTED, Place
+from clustermesh.meshfile import Cluster
 from clustermesh.pki import Authority, CertificateError
+from clustermesh.places.connection import Connection, connection
+from clustermesh.places.objects import ObjectShelf
+from clustermesh.places.place import Place
+from clustermesh.places.shelf import MOUNTED
 
 FOR_AGENTS: Final = "cilium-clustermesh"
 FOR_KVSTOREMESH: Final = "cilium-kvstoremesh"

@@ -13,8 +13,8 @@ import msgspec
 
 from bpf.errors import BpfError
 from clustermesh.meshctl import api, bpf, kvstore
-from clustermesh.meshctl.meshfile import Cluster, Mesh, Node
 from clustermesh.meshctl.output import columns
+from clustermesh.meshfile import Cluster, Mesh, Node
 from clustermesh.version import VERSION
 
 TIMEOUT: Final = 20.0

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
+from clustermesh.errors import MeshError
 from clustermesh.meshctl.context import MeshOption, mesh_path, open_mesh
 from clustermesh.meshctl.errors import MeshctlError
 from clustermesh.meshctl.output import Format, Output, Progress, complain, say, show_json
@@ -109,6 +110,6 @@ def default_logs(mesh: Path | None) -> tuple[Path, ...]:
     """The folder of the lab whose mesh file it is; none where the mesh is in no file."""
     try:
         top = mesh_path(mesh).parent / "clusters"
-    except MeshctlError:
+    except MeshError:
         return ()
     return (top,) if top.is_dir() else ()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from clustermesh.meshctl import meshfile
+from clustermesh import meshfile
 from clustermesh.meshctl.cli import app
 from clustermesh.trust import token as tokens
 from kvstore.client import Denied

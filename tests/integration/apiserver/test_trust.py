@@ -10,9 +10,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
-from clustermesh import pki
+from clustermesh import meshfile, pki
 from clustermesh.certificates import certificates_in
-from clustermesh.meshctl import meshfile
 from clustermesh.meshctl.cli import app
 from clustermesh.meshctl.peering import Peering, making
 from kvstore.client import Denied, StoreError

@@ -11,10 +11,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
 from clustermesh.certificates import CertificateError, certificates_in, common_name
+from clustermesh.errors import MeshError
 from clustermesh.meshctl.ca import app, on_files
 from clustermesh.meshctl.errors import MeshctlError
-from clustermesh.meshctl.meshfile import Cluster
+from clustermesh.meshfile import Cluster
 from clustermesh.pki import Authority
+from clustermesh.places.place import on_files as on_this_machine
 from clustermesh.trust import issuing, users
 
 
@@ -166,13 +168,14 @@ def test_what_is_not_here_as_files_is_left_to_kubernetes():
 
 def test_users_are_added_and_removed_once(tmp_path: Path):
     path = tmp_path / "users.yaml"
-    assert users.add(path, "remote-cluster-a")
-    assert not users.add(path, "remote-cluster-a")
-    assert users.add(path, "remote-cluster-c")
-    assert users.remove(path, "remote-cluster-a")
-    assert not users.remove(path, "remote-cluster-a")
-    assert [user.name for user in users.read(path)] == ["remote-cluster-c"]
+    place = on_this_machine(Cluster(name="cluster-b", id=2, users_file=path))
+    assert users.add(place, "remote-cluster-a")
+    assert not users.add(place, "remote-cluster-a")
+    assert users.add(place, "remote-cluster-c")
+    assert users.remove(place, "remote-cluster-a")
+    assert not users.remove(place, "remote-cluster-a")
+    assert [user.name for user in users.read(place)] == ["remote-cluster-c"]
     path.write_text("users: 7")
-    with pytest.raises(CertificateError, match=r"users\.yaml"):
-        users.add(path, "remote-cluster-a")
+    with pytest.raises(MeshError, match=r"users\.yaml"):
+        users.add(place, "remote-cluster-a")
     assert path.read_text() == "users: 7"

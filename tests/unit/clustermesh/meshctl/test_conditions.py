@@ -7,8 +7,8 @@ import pytest
 
 from clustermesh.findings import Finding, Premises, Result, Underlay
 from clustermesh.meshctl import conditions, plan
-from clustermesh.meshctl.meshfile import Node
 from clustermesh.meshctl.premises import Side
+from clustermesh.meshfile import Node
 from tests.support.agents import agent
 from tests.unit.clustermesh.meshctl.test_premises import side as plain
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clustermesh.meshctl import main, meshfile, performing, plan
-from clustermesh.meshctl.errors import MeshctlError
+from clustermesh import meshfile
+from clustermesh.errors import MeshError
+from clustermesh.meshctl import main, performing, plan
 from clustermesh.pki import Authority
 from tests.unit.clustermesh.meshctl.test_peering import cluster
 
@@ -66,7 +67,7 @@ def test_the_secret_is_printed_and_nothing_is_written(mesh: Path, monkeypatch, c
 def test_writing_there_is_refused_before_anything_is_changed(mesh: Path):
     loaded = meshfile.load(mesh)
     before = files(mesh.parent)
-    with pytest.raises(MeshctlError, match="connect --print"):
+    with pytest.raises(MeshError, match="connect --print"):
         performing.perform(performing.CONNECT, loaded, NAMES, timeout=0, report=lambda _: None)
     assert files(mesh.parent).keys() - before.keys() <= set()
 
@@ -77,7 +78,7 @@ def test_a_source_that_nobody_reaches_is_refused(mesh: Path):
     mesh.write_text(yaml.safe_dump(document))
     loaded = meshfile.load(mesh)
     assert "ENDPOINT_NONE" in {it.code for it in plan.make(loaded, NAMES).failures}
-    with pytest.raises(MeshctlError, match="nobody knows how the etcd of cluster-a is reached"):
+    with pytest.raises(MeshError, match="nobody knows how the etcd of cluster-a is reached"):
         performing.perform(performing.CONNECT, loaded, NAMES, timeout=0, report=lambda _: None)
 
 
@@ -86,5 +87,5 @@ def test_a_cluster_that_cannot_be_reached_is_refused_by_field(mesh: Path, lackin
     document = yaml.safe_load(mesh.read_text())
     del document["clusters"][0][lacking]
     mesh.write_text(yaml.safe_dump(document))
-    with pytest.raises(MeshctlError, match=f"'cluster-a' needs `{lacking}`, or a `context`"):
+    with pytest.raises(MeshError, match=f"'cluster-a' needs `{lacking}`, or a `context`"):
         meshfile.load(mesh)

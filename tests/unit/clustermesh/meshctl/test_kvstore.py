@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from clustermesh import meshfile
 from clustermesh.kept import End, Kept
-from clustermesh.meshctl import meshfile
 from clustermesh.meshctl.cli import app
 from tests.support.agents import agent
 

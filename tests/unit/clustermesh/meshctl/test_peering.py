@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from clustermesh.errors import MeshError
 from clustermesh.meshctl import performing
-from clustermesh.meshctl.errors import MeshctlError
-from clustermesh.meshctl.meshfile import Cluster, Mesh
 from clustermesh.meshctl.peering import making, peerings, unmaking
+from clustermesh.meshfile import Cluster, Mesh
 from clustermesh.pki import Authority, CertificateError
 from kvstore.config import EtcdConfig
 
@@ -130,7 +130,7 @@ def test_three_clusters_are_connected_pairwise_and_parted_alone(mesh: Mesh):
     ],
 )
 def test_wrong_names_are_refused(mesh: Mesh, names: list[str], said: str):
-    with pytest.raises(MeshctlError, match=said):
+    with pytest.raises(MeshError, match=said):
         peerings(mesh, names)
 
 
@@ -143,6 +143,6 @@ def test_a_peer_whose_authority_cannot_be_read_is_refused_by_file(mesh: Mesh):
 @pytest.mark.parametrize("text", ["users: 7", "[1", "- a"])
 def test_a_users_file_that_is_none_is_refused_and_kept(mesh: Mesh, text: str):
     mesh.cluster("cluster-b").users_file.write_text(text)
-    with pytest.raises(MeshctlError, match=r"users\.yaml"):
+    with pytest.raises(MeshError, match=r"users\.yaml"):
         perform(performing.CONNECT, mesh, PEERS)
     assert mesh.cluster("cluster-b").users_file.read_text() == text

@@ -10,8 +10,8 @@ import pytest
 
 from clustermesh.findings import Diagnosis, Finding, ProbeAnswer, Result
 from clustermesh.meshctl import performing, watch
-from clustermesh.meshctl.meshfile import Cluster, Mesh, Node
 from clustermesh.meshctl.peering import Mode, Peering, exists, peerings
+from clustermesh.meshfile import Cluster, Mesh, Node
 from clustermesh.pki import Authority
 from clustermesh.status import AgentStatus, RemoteStatus
 from tests.support.agents import Answers, agent

@@ -7,11 +7,11 @@ import pytest
 
 from clustermesh.findings import Diagnosis, Finding, Result
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.meshfile import Cluster, Mesh
 from clustermesh.meshctl.output import Format
 from clustermesh.meshctl.plan import Plan, authority, make, render, show
 from clustermesh.meshctl.troubleshoot import Troubles
 from clustermesh.meshctl.troubleshoot import render as troubles
+from clustermesh.meshfile import Cluster, Mesh
 from clustermesh.pki import Authority
 
 GOOD = Finding(code="CA", result=Result.OK, where="cluster-a", seen="valid")

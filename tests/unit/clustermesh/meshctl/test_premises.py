@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from clustermesh.findings import Finding, Premises, Result
-from clustermesh.meshctl.meshfile import Cluster, Mesh, Node
 from clustermesh.meshctl.premises import Side, judge
+from clustermesh.meshfile import Cluster, Mesh, Node
 from clustermesh.status import ApiserverStatus
 
 NOWHERE = Path("/nowhere")

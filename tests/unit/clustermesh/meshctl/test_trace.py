@@ -5,9 +5,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from clustermesh import meshfile
 from clustermesh.explanation import Candidate, Explanation, FrontendStory, Held
 from clustermesh.kept import End, Kept
-from clustermesh.meshctl import meshfile
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.trace import gather, render
 from clustermesh.meshctl.tracing import hops

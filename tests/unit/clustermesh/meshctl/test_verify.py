@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from clustermesh import meshfile
 from clustermesh.audit import AuditReport
 from clustermesh.findings import Knocked, ProbeAnswer
-from clustermesh.meshctl import meshfile
 from clustermesh.meshctl.verify import render, run
 from clustermesh.status import AgentStatus, BackendStatus, RemoteStatus, ServiceStatus
 from tests.support.agents import agent

@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from clustermesh.certificates import CertificateError, pem_of
 from clustermesh.meshctl import connect
-from clustermesh.meshctl.meshfile import Mesh
+from clustermesh.meshfile import Mesh
 from clustermesh.pki import Authority
+from clustermesh.places.place import on_files
 from clustermesh.trust import issuing, messages, users
 from clustermesh.trust import token as tokens
-from clustermesh.trust.guest import Guest
-from clustermesh.trust.host import Host
+from clustermesh.trust.host import Books, Host
 from clustermesh.trust.ledger import UNKNOWN, State
 from clustermesh.trust.messages import Envelope, Finish, JoinError, Request, Sealed
 from clustermesh.trust.token import TokenError
@@ -61,7 +61,7 @@ def test_both_sides_end_with_what_connect_would_have_written(pair: Pair):
         authority = Authority.load(source.ca_cert, source.ca_key)
         assert Path(str(config.trusted_ca_file)).read_bytes() == authority.bundle
         assert authority.vouches_for(Path(str(config.cert_file)), f"remote-{reader.name}")
-        assert [user.name for user in users.read(source.users_file)] == [f"remote-{reader.name}"]
+        assert [user.name for user in users.read(on_files(source))] == [f"remote-{reader.name}"]
     assert state(pair) == ["done"]
     mesh = Mesh(clusters=(pair.a, pair.b))
     names = ["cluster-a", "cluster-b"]
@@ -131,7 +131,7 @@ def test_an_expired_token_is_refused_on_both_sides(pair: Pair):
     with pytest.raises(JoinError, match="expired"):
         pair.host().join(request)
     assert state(pair) == ["expired"]
-    assert users.read(pair.b.users_file) == ()
+    assert users.read(on_files(pair.b)) == ()
 
 
 def test_an_answer_is_good_as_long_as_its_token(pair: Pair):
@@ -156,19 +156,26 @@ def test_a_peer_that_was_locked_out_does_not_come_back_by_the_token_it_used(pair
     text = pair.invite()
     request = pair.guest(text).request()
     whole(pair, text)
-    assert users.remove(pair.b.users_file, "remote-cluster-a")
+    assert users.remove(on_files(pair.b), "remote-cluster-a")
     with pytest.raises(JoinError, match="let in no more"):
         pair.host().join(request)
     assert pair.host().ledger.revoke(tokens.read(text).id).state is State.REVOKED
     with pytest.raises(JoinError, match="revoked"):
         pair.host().join(request)
-    assert users.read(pair.b.users_file) == ()
+    assert users.read(on_files(pair.b)) == ()
 
 
 def test_an_id_of_a_peer_that_came_another_way_is_refused_by_both(pair: Pair):
     request = pair.guest(pair.invite()).request()
     taken = {1: "cluster-z"}
-    host = Host(pair.b, max_clusters=255, state=pair.state, now=pair.clock, known=taken)
+    host = Host(
+        pair.b,
+        on_files(pair.b),
+        Books.on_files(pair.state),
+        max_clusters=255,
+        now=pair.clock,
+        known=taken,
+    )
     with pytest.raises(JoinError, match="cluster-z"):
         host.join(request)
 
@@ -351,7 +358,7 @@ def test_an_answer_from_anybody_else_is_refused(pair: Pair):
     sealed = pair.host().join(guest.request())
     mallory = Authority.create("cluster-b")
     own = Authority.load(pair.b.ca_cert, pair.b.ca_key)
-    stolen = Guest(pair.invite(), pair.a, max_clusters=255, now=pair.clock)
+    stolen = pair.guest(pair.invite())
     for false, said in (
         (swap(sealed, mallory), "not signed by the authority"),
         (msgspec.structs.replace(sealed, signature=""), "not signed"),
@@ -369,7 +376,7 @@ def test_an_answer_from_anybody_else_is_refused(pair: Pair):
             guest.accept(false)
     with pytest.raises(JoinError, match="another token"):
         stolen.accept(sealed)
-    assert users.read(pair.a.users_file) == ()
+    assert users.read(on_files(pair.a)) == ()
     guest.accept(sealed)
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from clustermesh import meshfile
 from clustermesh.apiserver.joining import Joining
 from clustermesh.apiserver.settings import Settings
 from clustermesh.certificates import certificates_in
 from clustermesh.http import Refused
-from clustermesh.meshctl import meshfile
 from clustermesh.pki import Authority, KeyPair
+from clustermesh.places.place import on_files
 from clustermesh.trust.attempts import EACH
 from clustermesh.trust.contact import Contact, Unreached
 from clustermesh.trust.guest import Guest
@@ -57,7 +58,7 @@ class World(Pair):
 
     def joined(self, text: str) -> Guest:
         """What ``meshctl join`` does, on the real clock."""
-        guest = Guest(text, self.a, max_clusters=255)
+        guest = Guest(text, self.a, on_files(self.a), max_clusters=255)
         contact = Contact(guest.token)
         guest.verify(contact.meet())
         answer, finish = guest.accept(contact.join(guest.request()))
@@ -103,7 +104,7 @@ async def test_of_many_who_come_at_once_with_one_token_exactly_one_gets_in(world
 
     def attempt(number: int) -> str:
         other = msgspec.structs.replace(world.cluster(f"thief-{number}", 1), name="cluster-a")
-        guest = Guest(text, other, max_clusters=255)
+        guest = Guest(text, other, on_files(other), max_clusters=255)
         contact = Contact(guest.token)
         contact.meet()
         request = guest.request()
@@ -238,7 +239,7 @@ async def test_a_new_authority_is_used_without_a_restart(world: World):
 async def test_an_address_where_nobody_is_leads_to_the_next(world: World):
     async with serving(world):
         text = await world.token()
-        guest = Guest(text, world.a, max_clusters=255)
+        guest = Guest(text, world.a, on_files(world.a), max_clusters=255)
         dead = msgspec.structs.replace(guest.token, addresses=("127.0.0.1:1", world.address))
         contact = Contact(dead)
         assert await asyncio.to_thread(contact.meet) == certificates_in(world.b.ca_cert)[0]
@@ -272,7 +273,7 @@ async def test_an_answer_that_trickles_in_is_waited_for_no_longer_than_silence(w
     for plain in (True, False):
         server = await asyncio.start_server(trickle, "127.0.0.1", 0, ssl=None if plain else tls)
         port = server.sockets[0].getsockname()[1]
-        token = Guest(text, world.a, max_clusters=255).token
+        token = Guest(text, world.a, on_files(world.a), max_clusters=255).token
         slow = msgspec.structs.replace(token, addresses=(f"127.0.0.1:{port}",))
         with pytest.raises(Unreached, match=r"does not answer \(not in 0.5 s\)"):
             await asyncio.to_thread(Contact(slow, patience=0.5).meet)

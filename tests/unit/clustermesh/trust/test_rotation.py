@@ -9,7 +9,8 @@ import pytest
 
 from clustermesh.certificates import CertificateError, certificates_in
 from clustermesh.pki import CROSS, Authority, write_private
-from clustermesh.trust.rotation import Rotation, Step
+from clustermesh.places.shelf import Folder
+from clustermesh.trust.rotation import Keys, Rotation, Step
 from tests.support import handshakes
 
 NAME = "cluster-b"
@@ -37,7 +38,7 @@ class World:
         """What an etcd that is never restarted trusts."""
 
     def rotation(self) -> Rotation:
-        return Rotation(self.pki / "ca.crt", self.pki / "ca.key", [self.peer], name=NAME)
+        return Rotation(Keys(Folder(self.pki)), [Folder(self.peer)], name=NAME)
 
     def all_are_taken(self) -> None:
         """By an etcd that runs since the beginning, and by one that was started just now."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clustermesh.meshctl import meshfile
+from clustermesh import meshfile
 from clustermesh.meshctl.sysdump import collect
 from clustermesh.meshctl.sysdump.command import default_logs
 from tests.support.agents import agent

@@ -1,10 +1,11 @@
 """The keys of a Secret or ConfigMap as a shelf; others may write to the same object."""
 
 import base64
+from contextlib import suppress
 from typing import Final, NamedTuple
 
-from clustermesh.meshctl.kube.connection import Connection, Object, Taken
-from clustermesh.meshctl.places import MOUNTED
+from clustermesh.places.connection import Connection, Object
+from clustermesh.places.shelf import MOUNTED, Taken
 
 TRIES: Final = 5
 """Writes that meet somebody else's, each on top of what is there by then."""
@@ -28,12 +29,12 @@ class ObjectShelf(NamedTuple):
     def where(self, name: str) -> str:
         return f"{self.kind} {self.namespace}/{self.name}, {name}"
 
-    def read(self, name: str) -> bytes:
+    def pieces(self) -> dict[str, bytes]:
         found = self.connection.get(self._path)
-        text = (found or {}).get("data", {}) or {}
-        if name not in text:
-            return b""
-        return base64.b64decode(text[name]) if self._coded else text[name].encode()
+        return {name: self._held(found, name) for name in sorted(_data(found))}
+
+    def read(self, name: str) -> bytes:
+        return self._held(self.connection.get(self._path), name)
 
     def exists(self) -> bool:
         return self.connection.get(self._path) is not None
@@ -41,15 +42,32 @@ class ObjectShelf(NamedTuple):
     def put(self, name: str, content: bytes | None) -> None:
         for _ in range(TRIES - 1):
             try:
-                self._put(name, content)
+                self._write(self.connection.get(self._path), name, content)
             except Taken:
                 continue
             return
-        self._put(name, content)
+        self._write(self.connection.get(self._path), name, content)
 
-    def _put(self, name: str, content: bytes | None) -> None:
-        found = self.connection.get(self._path)
-        data = dict((found or {}).get("data") or {})
+    def swap(self, name: str, before: bytes, after: bytes) -> None:
+        """What others do to other keys meanwhile is met with another try."""
+        for _ in range(TRIES):
+            found = self.connection.get(self._path)
+            if self._held(found, name) != before:
+                break
+            with suppress(Taken):
+                self._write(found, name, after)
+                return
+        raise Taken(f"{self.where(name)} has been changed by somebody else.")
+
+    def _held(self, found: Object | None, name: str) -> bytes:
+        text = _data(found).get(name)
+        if text is None:
+            return b""
+        return base64.b64decode(text) if self._coded else text.encode()
+
+    def _write(self, found: Object | None, name: str, content: bytes | None) -> None:
+        """On top of what was read; raises ``Taken`` when that is not there any more."""
+        data = _data(found)
         if content is None:
             data.pop(name, None)
         else:
@@ -59,7 +77,7 @@ class ObjectShelf(NamedTuple):
                 self.connection.create(self._collection, self._fresh(data))
         elif not data and _is_ours(found):
             self.connection.delete(self._path, found["metadata"]["resourceVersion"])
-        elif data != (found.get("data") or {}):
+        elif data != _data(found):
             self.connection.replace(self._path, {**found, "data": data})
 
     def _fresh(self, data: dict[str, str]) -> Object:
@@ -90,6 +108,10 @@ def manifest(
     metadata = {"name": name, "namespace": namespace, **({"labels": labels} if labels else {})}
     opaque = {"type": "Opaque"} if kind == "Secret" else {}
     return {"apiVersion": "v1", "kind": kind, "metadata": metadata, **opaque, "data": data}
+
+
+def _data(found: Object | None) -> dict[str, str]:
+    return dict((found or {}).get("data") or {})
 
 
 def _is_ours(found: Object) -> bool:

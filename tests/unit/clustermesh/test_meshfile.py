@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from clustermesh.meshctl import meshfile
-from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.meshfile import Cluster, Mesh, Node
+from clustermesh import meshfile
+from clustermesh.errors import MeshError, UsageError
+from clustermesh.meshfile import Cluster, Mesh, Node
 
 
 def cluster(name: str, number: int, folder: Path = Path("/x")) -> Cluster:
@@ -40,7 +40,7 @@ def test_a_mesh_is_read_as_it_was_written(tmp_path: Path):
 )
 def test_the_same_name_or_id_twice_is_refused(tmp_path: Path, second: Cluster, said: str):
     meshfile.save(Mesh(clusters=(cluster("cluster-a", 1), second)), tmp_path / "m")
-    with pytest.raises(MeshctlError, match=said):
+    with pytest.raises(MeshError, match=said):
         meshfile.load(tmp_path / "m")
 
 
@@ -55,21 +55,20 @@ def test_the_same_name_or_id_twice_is_refused(tmp_path: Path, second: Cluster, s
 )
 def test_a_wrong_file_is_named_with_its_field(tmp_path: Path, text: str, said: str):
     (tmp_path / "m").write_text(text)
-    with pytest.raises(MeshctlError, match=said):
+    with pytest.raises(MeshError, match=said):
         meshfile.load(tmp_path / "m")
 
 
 def test_an_unknown_cluster_is_refused_with_the_nearest_name():
-    with pytest.raises(MeshctlError, match="Did you mean 'cluster-b'") as refused:
+    with pytest.raises(UsageError, match="Did you mean 'cluster-b'"):
         MESH.cluster("clustr-b")
-    assert refused.value.code is Exit.USAGE
 
 
 def test_nodes_are_chosen_by_cluster_and_node():
     assert len(MESH.nodes()) == 2
     ((chosen, _),) = MESH.nodes("cluster-b/node-1")
     assert chosen.name == "cluster-b"
-    with pytest.raises(MeshctlError, match="no node 'node-1'"):
+    with pytest.raises(MeshError, match="no node 'node-1'"):
         MESH.nodes("node-1")
 
 
@@ -80,7 +79,7 @@ def test_the_mesh_is_the_one_given_then_the_environments_then_the_only_lab(monke
     assert meshfile.find(None, [lab]) == Path("/env.yaml")
     monkeypatch.delenv(meshfile.VARIABLE)
     assert meshfile.find(None, [lab]) == lab
-    with pytest.raises(MeshctlError, match="lab, two"):
+    with pytest.raises(MeshError, match="lab, two"):
         meshfile.find(None, [lab, other])
-    with pytest.raises(MeshctlError, match="meshctl lab up"):
+    with pytest.raises(MeshError, match="meshctl lab up"):
         meshfile.find(None, [])

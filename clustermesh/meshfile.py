@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from clustermesh.meshctl.errors import Exit, MeshctlError
+from clustermesh.errors import MeshError, UsageError
 from clustermesh.pki import write_private
 
 VARIABLE = "MESHCTL_MESH"
@@ -66,7 +66,7 @@ class Mesh(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
         for cluster in self.clusters:
             if cluster.name == name:
                 return cluster
-        raise MeshctlError(_unknown("cluster", name, [c.name for c in self.clusters]), Exit.USAGE)
+        raise UsageError(_unknown("cluster", name, [c.name for c in self.clusters]))
 
     def nodes(self, wanted: str = "") -> list[tuple[Cluster, Node]]:
         """Every node, or the one called ``cluster/node``."""
@@ -76,7 +76,7 @@ class Mesh(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
         chosen = [pair for pair in found if full_name(*pair) == wanted]
         if not chosen:
             names = [full_name(*pair) for pair in found]
-            raise MeshctlError(_unknown("node", wanted, names), Exit.USAGE)
+            raise UsageError(_unknown("node", wanted, names))
         return chosen
 
 
@@ -90,11 +90,11 @@ def load(path: Path) -> Mesh:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         mesh = msgspec.convert(document, Mesh, dec_hook=_path)
     except OSError as error:
-        raise MeshctlError(f"cannot read the mesh file {path}: {error.strerror}.") from error
+        raise MeshError(f"cannot read the mesh file {path}: {error.strerror}.") from error
     except yaml.YAMLError as error:
-        raise MeshctlError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+        raise MeshError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     except msgspec.ValidationError as error:
-        raise MeshctlError(f"{path}: {error}.") from error
+        raise MeshError(f"{path}: {error}.") from error
     for cluster in mesh.clusters:
         _reachable(cluster, str(path))
     _no_duplicates(mesh.clusters, str(path))
@@ -120,15 +120,13 @@ def find(given: Path | None, labs: Sequence[Path]) -> Path:
         return labs[0]
     if labs:
         names = ", ".join(path.parent.name for path in labs)
-        raise MeshctlError(
+        raise UsageError(
             f"several labs are up ({names}): say which mesh is meant,"
-            f" for example --mesh {labs[0]}, or set {VARIABLE}.",
-            Exit.USAGE,
+            f" for example --mesh {labs[0]}, or set {VARIABLE}."
         )
-    raise MeshctlError(
+    raise UsageError(
         f"no mesh is known here: give --mesh FILE or set {VARIABLE};"
-        " to try without any cluster, start a lab: meshctl lab up",
-        Exit.USAGE,
+        " to try without any cluster, start a lab: meshctl lab up"
     )
 
 
@@ -149,7 +147,7 @@ def _reachable(cluster: Cluster, where: str) -> None:
         return
     for field in _NEEDED_OF_CILIUM if cluster.cilium else _NEEDED:
         if getattr(cluster, field) == NOWHERE:
-            raise MeshctlError(
+            raise MeshError(
                 f"{where}: cluster {cluster.name!r} needs `{field.replace('_', '-')}`, or a"
                 " `context` of a kubeconfig."
             )
@@ -161,7 +159,7 @@ def _no_duplicates(clusters: Sequence[Cluster], where: str) -> None:
         for cluster in clusters:
             value = str(getattr(cluster, field))
             if value in seen:
-                raise MeshctlError(
+                raise MeshError(
                     f"{where}: clusters {seen[value]!r} and {cluster.name!r} have the same {field}"
                     f" {value}; each cluster of a mesh needs its own."
                 )

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
-from clustermesh.meshctl.api import NoAnswer
-from clustermesh.meshctl.errors import Exit, MeshctlError
+from clustermesh.errors import NoAnswer, UsageError
+from clustermesh.places.shelf import Taken
 from clustermesh.sources.kubernetes.access import Access, access_of, log_in
 from clustermesh.sources.kubernetes.failures import (
     ApiFailure,
@@ -31,15 +31,11 @@ SCHEME: Final = "kube:"
 Object = dict[str, Any]
 
 
-class Taken(MeshctlError):
-    """Somebody else was there first: read again."""
-
-
 class Connection:
     """A context of a kubeconfig. Objects are plain dictionaries, as the API server has them."""
 
     def __init__(self, context: str, kubeconfig: str) -> None:
-        """Raises ``MeshctlError`` when there are no credentials."""
+        """Raises ``UsageError`` when there are no credentials."""
         self.context = context
         self._name = f"context {context}" if context else "the current context"
         path = Path(kubeconfig) if kubeconfig else None
@@ -47,7 +43,7 @@ class Connection:
         try:
             self._access = access_of(asyncio.run(log_in(settings)))
         except CredentialsError as error:
-            raise MeshctlError(f"{self._name}: {error}.", Exit.USAGE) from None
+            raise UsageError(f"{self._name}: {error}.") from None
 
     @property
     def server(self) -> str:
@@ -158,7 +154,7 @@ def pod_url(made: Connection, kubeconfig: str, namespace: str, pod: str, port: s
 
 
 def to_pod(url: str, timeout: float) -> Below:
-    """The connection that a ``kube:`` URL names. Raises ``MeshctlError``."""
+    """The connection that a ``kube:`` URL names. Raises ``UsageError``."""
     parts = url.removeprefix(SCHEME).split("/")
     context, kubeconfig, namespace, pod, port = (unquote(part) for part in parts)
     path = f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy"

@@ -1,0 +1,1 @@
+"""Where a cluster keeps what connects it: files of a host, or objects in its Kubernetes."""
