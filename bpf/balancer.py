@@ -1,8 +1,11 @@
 """Load balancing per packet, on devices that the operator names: maps, programs and links."""
 
+import ctypes
+import fcntl
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from struct import Struct, pack
 from types import TracebackType
 from typing import Final, Self
 
@@ -19,6 +22,11 @@ _SIDES: Final = (
     ("ingress", TCX_INGRESS, "cm_lb_ingress"),
     ("egress", TCX_EGRESS, "cm_lb_egress"),
 )
+_SIDES_OF_BRIDGE: Final = (("ingress", TCX_INGRESS, "cm_lb_bridge"), _SIDES[1])
+_SIOCETHTOOL: Final = 0x8946
+_DRIVER: Final = Struct("I32s160x")
+_GET_DRIVER: Final = 3
+"""ethtool's question for a device's driver."""
 
 
 class Balancer:
@@ -64,7 +72,7 @@ class Balancer:
         changed = self._detach_others(devices)
         failed: AttachError | None = None
         for name, ifindex in devices.items():
-            for side, attach_type, program in _SIDES:
+            for side, attach_type, program in _sides(name):
                 hook = Hook(self._pins.links / _pin(name, side), attach_type, ifindex, ifindex)
                 try:
                     changed = self._attach(hook, side, program) or changed
@@ -112,9 +120,22 @@ class Balancer:
             yield syscalls.program_info(fd)
 
 
+def _sides(device: str) -> tuple[tuple[str, int, str], ...]:
+    """A bridge's packets may be known to netfilter before they are seen here."""
+    asked = ctypes.create_string_buffer(_DRIVER.pack(_GET_DRIVER, b""), _DRIVER.size)
+    request = pack("16sQ16x", device.encode(), ctypes.addressof(asked))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            fcntl.ioctl(any_socket, _SIOCETHTOOL, request)
+        except OSError:  # its driver does not say
+            return _SIDES
+    _, driver = _DRIVER.unpack(asked.raw)
+    return _SIDES_OF_BRIDGE if driver.rstrip(b"\0") == b"bridge" else _SIDES
+
+
 def _pin(device: str, side: str) -> str:
-    """A BPF file system takes no dots (contract datapath 4)."""
-    return f"{device.replace('.', '-')}_{side}"
+    """A BPF file system takes no dots (contract datapath 4), and no device's name has colons."""
+    return f"{device.replace('.', ':')}_{side}"
 
 
 def load_balancer(pins: Pins, settings: DatapathSettings, core: Mapping[str, int]) -> Balancer:

@@ -19,6 +19,7 @@ class ConnectionBits(IntFlag):
 
     RX_CLOSING = 1 << 0
     TX_CLOSING = 1 << 1
+    LOOPBACK = 1 << 3
     SEEN_NON_SYN = 1 << 4
     NODE_PORT = 1 << 5
 

@@ -142,7 +142,9 @@ class Part:
 
 
 CORE: Final = Part("maps", MAPS, OBJECTS)
-BALANCER: Final = Part("lb_maps", BALANCER_MAPS, {"lb": ("cm_lb_ingress", "cm_lb_egress")})
+BALANCER: Final = Part(
+    "lb_maps", BALANCER_MAPS, {"lb": ("cm_lb_ingress", "cm_lb_bridge", "cm_lb_egress")}
+)
 """Only on nodes that balance packets: its maps take their room at once."""
 
 

@@ -24,6 +24,8 @@ PROG_LOAD: Final = 5
 OBJ_PIN: Final = 6
 OBJ_GET: Final = 7
 PROG_TEST_RUN: Final = 10
+CHECKSUM_COMPLETE: Final = 1 << 2
+"""Of a test run, from Linux 6.17."""
 PROG_FD_BY_ID: Final = 13
 PROG_QUERY: Final = 16
 MAP_FD_BY_ID: Final = 14
@@ -46,7 +48,7 @@ _OBJECT: Final = Struct("=QII")
 _CREATE: Final = Struct("=IIIIIII16s")
 _INFO: Final = Struct("=IIQ")
 _LINK: Final = Struct("=IIII")
-_TEST_RUN: Final = Struct("=IIIIQQIIIIQQ")
+_TEST_RUN: Final = Struct("=IIIIQQIIIIQQII")
 _MAP_INFO: Final = Struct("=IIIIII16s")
 _QUERY: Final = Struct("=IIIIQI4x")
 _QUERY_COUNT: Final = Struct("=24xI")
@@ -220,9 +222,13 @@ def count_runs() -> int:
 
 
 def run_program(
-    program_fd: int, packet: bytes, context: bytes = b"", repeat: int = 1
+    program_fd: int, packet: bytes, context: bytes = b"", *, repeat: int = 1, flags: int = 0
 ) -> tuple[int, bytes, bytes]:
-    """Runs a program on a packet: its return value, the packet after it, the context after it."""
+    """Runs a program on a packet: its return value, the packet after it, the context after it.
+
+    With ``CHECKSUM_COMPLETE`` the packet has a sum that a device has made, and the kernel refuses
+    (EBADMSG) when it is not the packet's any more afterwards.
+    """
     out = ctypes.create_string_buffer(len(packet) + 1024)
     context_out = ctypes.create_string_buffer(max(len(context), 1))
     attributes = ctypes.create_string_buffer(
@@ -239,11 +245,13 @@ def run_program(
             len(context),
             address_of(context) if context else 0,
             ctypes.addressof(context_out) if context else 0,
+            flags,
+            0,
         ),
         _TEST_RUN.size,
     )
     call(PROG_TEST_RUN, attributes)
-    _, result, _, size, *_, context_size, _, _ = _TEST_RUN.unpack_from(attributes.raw)
+    _, result, _, size, *_, context_size, _, _, _, _ = _TEST_RUN.unpack_from(attributes.raw)
     signed = result - (1 << 32) if result >= 1 << 31 else result
     return signed, out.raw[:size], context_out.raw[:context_size] if context else b""
 

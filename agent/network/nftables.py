@@ -27,11 +27,13 @@ JSON_OUTPUT: Final = 1 << 4  # NFT_CTX_OUTPUT_JSON; with it, input may be JSON, 
 TABLE: Final = {"family": "inet", "table": "clustermesh"}
 IP: Final[dict[int, str]] = {4: "ip", 6: "ip6"}
 BEFORE_SRCNAT: Final = 90
+AFTER_SRCNAT: Final = 110
 RAW: Final = -300
 FROM_NODE_MARK: Final = 0x1000
 """As in bpf/src/include/packet.h."""
 FROM_NODE_PORTS: Final = {"range": [32768, 65535]}
 """No node port is among them: an answer must not be taken for a question (contract 3.8)."""
+ALL_BITS: Final = 0xFFFFFFFF
 
 Object = dict[str, Any]  # one member of libnftables' JSON
 
@@ -50,7 +52,8 @@ def table(place: Place, facts: Facts, *, device_port: int) -> list[Object]:
       their source: the first chain that decides on
       a connection's address translation wins, so this one stands before everybody's (design 5).
     - Packets that the balancer has sent on, and whose answers would not come by here, get this
-      node's address: in the mesh the one that other clusters know.
+      node's address: in the mesh the one that other clusters know. Then the mark is taken off:
+      another program's tunnel would keep it on the outer packet. Our own device's program does it.
     - Where our device listens on another port than the wire's, the port of packets from and to
       mesh nodes is rewritten, without connection tracking.
     """
@@ -76,7 +79,7 @@ def table(place: Place, facts: Facts, *, device_port: int) -> list[Object]:
 
 
 def _from_node(through: Object, facts: Facts) -> Iterator[Object]:
-    """Rules for packets with the balancer's mark."""
+    """Rules for packets with the balancer's mark, and the chain that ends it."""
     marked = _match({"&": [{"meta": {"key": "mark"}}, FROM_NODE_MARK]}, FROM_NODE_MARK)
     transport = _match({"meta": {"key": "l4proto"}}, {"set": ["tcp", "udp"]})
     for which in FAMILIES:
@@ -87,6 +90,11 @@ def _from_node(through: Object, facts: Facts) -> Iterator[Object]:
             yield _rule("keep-source", [marked, transport, through, protocol, snat])
     masquerade = {"masquerade": {"port": FROM_NODE_PORTS}}
     yield _rule("keep-source", [marked, transport, masquerade])
+    yield _chain("mark-off", "filter", "postrouting", AFTER_SRCNAT)
+    mark: Object = {"meta": {"key": "mark"}}
+    cleared = {"mangle": {"key": mark, "value": {"&": [mark, ALL_BITS ^ FROM_NODE_MARK]}}}
+    elsewhere = _match(through["match"]["left"], through["match"]["right"], op="!=")
+    yield _rule("mark-off", [marked, elsewhere, cleared])
 
 
 def _sources(facts: Facts, which: Family) -> Object:
@@ -128,8 +136,8 @@ def _rule(chain: str, expressions: Sequence[Object]) -> Object:
     return {"rule": {**TABLE, "chain": chain, "expr": list(expressions)}}
 
 
-def _match(left: Object, right: object) -> Object:
-    return {"match": {"op": "==", "left": left, "right": right}}
+def _match(left: Object, right: object, op: str = "==") -> Object:
+    return {"match": {"op": op, "left": left, "right": right}}
 
 
 def _payload(protocol: str, field: str) -> Object:

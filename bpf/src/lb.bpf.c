@@ -11,6 +11,9 @@
 #include "rewrite.h"
 #include "unreachable.h"
 
+enum { TRANSLATED = 1000 }; /* a verdict of ours */
+enum { AGAIN_MARK = 0x2000 }; /* on a packet that enters its bridge again, until it does */
+
 static __always_inline int lose(struct __sk_buff *skb, const struct segment *segment,
 				enum reason reason, enum direction direction)
 {
@@ -132,7 +135,7 @@ static __always_inline long remember(struct __sk_buff *skb, __u8 family,
 
 static __always_inline int comes_back(__u8 family, struct segment *segment,
 				      const struct target *target,
-				      const struct lb_service *service)
+				      const struct lb_service *service, __u16 bits)
 {
 	struct ipcache_key backend = {.family = family};
 
@@ -141,12 +144,15 @@ static __always_inline int comes_back(__u8 family, struct segment *segment,
 	if (family == FAMILY_IPV4 ? backend.address[0] == segment->at.source.address[0] :
 				    equal6(backend.address, segment->at.source.address))
 		return 0; /* it would answer itself */
+	if (bits & CT_LOOPBACK)
+		return 0;
 	return service->flags & SERVICE_EXTERNAL_LOCAL || is_here(&backend) ||
 	       is_here(&segment->at.source);
 }
 
 static __always_inline int send_to(struct __sk_buff *skb, __u8 family, struct segment *segment,
-				   const struct target *target, const struct lb_service *service)
+				   const struct target *target, const struct lb_service *service,
+				   __u16 bits)
 {
 	struct exchange how = {.old = segment->at.destination.address,
 			       .new = target->address,
@@ -154,17 +160,16 @@ static __always_inline int send_to(struct __sk_buff *skb, __u8 family, struct se
 			       .new_port = target->port};
 	enum line line = LINE_PLAIN;
 
-	if (!comes_back(family, segment, target, service)) {
+	if (!comes_back(family, segment, target, service, bits)) {
 		skb->mark |= FROM_NODE_MARK;
 		line = LINE_FROM_NODE;
 	}
-	if (!segment->late && rewrite_transport(skb, family, segment->at.l4_offset,
-						segment->at.protocol, DESTINATION, &how) < 0)
+	if (!segment->late && rewrite_transport(skb, family, segment, DESTINATION, &how) < 0)
 		return lose(skb, segment, DROP_NOT_WRITTEN, INGRESS);
 	if (rewrite_address(skb, family, ETHERNET, DESTINATION, &how) < 0)
 		return lose(skb, segment, DROP_NOT_WRITTEN, INGRESS);
 	count(FORWARDED, INGRESS, FILE_BALANCE, line, skb->len);
-	return TC_NEXT;
+	return TRANSLATED;
 }
 
 static __always_inline int balance(struct __sk_buff *skb, __u8 family, struct segment *segment)
@@ -180,6 +185,7 @@ static __always_inline int balance(struct __sk_buff *skb, __u8 family, struct se
 			       .sport = segment->destination_port};
 	struct ct_entry *entry;
 	enum reason reason;
+	__u16 bits;
 
 	if (!service) {
 		if (is_handshake(segment))
@@ -195,6 +201,7 @@ static __always_inline int balance(struct __sk_buff *skb, __u8 family, struct se
 			return TC_NEXT;
 		}
 		ct_touch(entry, skb, segment, AT_SERVICE);
+		bits = entry->bits;
 	} else {
 		struct ct_entry first;
 
@@ -211,6 +218,9 @@ static __always_inline int balance(struct __sk_buff *skb, __u8 family, struct se
 		}
 		first = ct_new(skb, segment, service->rev_nat, AT_SERVICE);
 		first.backend_id = target.id;
+		if (route_to(skb, segment, target.address, family) == ROUTE_BACK)
+			first.bits |= CT_LOOPBACK;
+		bits = first.bits;
 		if (ct_put(family, protocol, &tuple, &first))
 			return lose(skb, segment, DROP_NO_ROOM, INGRESS);
 	}
@@ -219,7 +229,7 @@ static __always_inline int balance(struct __sk_buff *skb, __u8 family, struct se
 	stick(family, service, segment, target.id);
 	if (remember(skb, family, segment, &target, service))
 		return lose(skb, segment, DROP_NO_ROOM, INGRESS);
-	return send_to(skb, family, segment, &target, service);
+	return send_to(skb, family, segment, &target, service, bits);
 }
 
 /* --- to the client --------------------------------------------------------------------------------------- */
@@ -254,6 +264,25 @@ static __always_inline int asked_of(__u8 family, const struct ct_entry *entry, _
 	return 1;
 }
 
+/* The service's own entry sees the client's packets only: it is told when the backend ends, too. */
+static __always_inline void tell_service(__u8 family, const struct segment *segment,
+					 const struct exchange *how)
+{
+	union ct_tuple tuple = {};
+	struct ct_pair pair = {.daddr = how->new,
+			       .saddr = segment->at.destination.address,
+			       .dport = segment->destination_port,
+			       .sport = how->new_port};
+	struct ct_entry *entry;
+
+	if (segment->at.protocol != IPPROTO_TCP || !(segment->tcp_flags & (TCP_FIN | TCP_RST)))
+		return;
+	ct_fill(&tuple, family, pair, IPPROTO_TCP, CT_SERVICE);
+	entry = ct_find(family, IPPROTO_TCP, &tuple);
+	if (entry)
+		ct_end(entry, segment, TO_CLIENT);
+}
+
 static __always_inline int answer(struct __sk_buff *skb, __u8 family, struct segment *segment)
 {
 	__u8 protocol = segment->at.protocol;
@@ -273,8 +302,8 @@ static __always_inline int answer(struct __sk_buff *skb, __u8 family, struct seg
 	if (!entry || !asked_of(family, entry, address, &how.new_port))
 		return TC_NEXT;
 	ct_touch(entry, skb, segment, TO_CLIENT);
-	if (!segment->late && rewrite_transport(skb, family, segment->at.l4_offset, protocol,
-						SOURCE, &how) < 0)
+	tell_service(family, segment, &how);
+	if (!segment->late && rewrite_transport(skb, family, segment, SOURCE, &how) < 0)
 		return lose(skb, segment, DROP_NOT_WRITTEN, EGRESS);
 	if (rewrite_address(skb, family, ETHERNET, SOURCE, &how) < 0)
 		return lose(skb, segment, DROP_NOT_WRITTEN, EGRESS);
@@ -309,7 +338,7 @@ static __always_inline int error_from_client(struct __sk_buff *skb, __u8 family,
 	    rewrite_error(skb, family, checksum, DESTINATION, &how) < 0)
 		return lose(skb, segment, DROP_NOT_WRITTEN, INGRESS);
 	count(FORWARDED, INGRESS, FILE_BALANCE, LINE_RELATED, skb->len);
-	return TC_NEXT;
+	return TRANSLATED;
 }
 
 /* Somebody behind us, or this node, speaks of a client's packet as it was sent on: the client knows only the
@@ -391,8 +420,7 @@ static __always_inline __u32 kind(const struct __sk_buff *skb)
 	return skb->vlan_present ? 0 : skb->protocol;
 }
 
-SEC("tc")
-int cm_lb_ingress(struct __sk_buff *skb)
+static __always_inline int receive(struct __sk_buff *skb)
 {
 	if (skb->pkt_type != PACKET_HOST) /* somebody else's, seen because the device listens to all */
 		return TC_NEXT;
@@ -404,6 +432,32 @@ int cm_lb_ingress(struct __sk_buff *skb)
 	default:
 		return TC_NEXT;
 	}
+}
+
+SEC("tc")
+int cm_lb_ingress(struct __sk_buff *skb)
+{
+	int verdict = receive(skb);
+
+	return verdict == TRANSLATED ? TC_NEXT : verdict;
+}
+
+/* Where netfilter looks into bridges (br_netfilter, which Kubernetes asks for), it knows the packet already,
+ * under the address that it had. What is translated enters the bridge anew, unknown to anybody. */
+SEC("tc")
+int cm_lb_bridge(struct __sk_buff *skb)
+{
+	int verdict;
+
+	if (skb->mark & AGAIN_MARK) {
+		skb->mark &= ~AGAIN_MARK;
+		return TC_NEXT;
+	}
+	verdict = receive(skb);
+	if (verdict != TRANSLATED)
+		return verdict;
+	skb->mark |= AGAIN_MARK;
+	return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 }
 
 SEC("tc")

@@ -347,6 +347,12 @@ def own_cgroup() -> Path:
 # --- model ----------------------------------------------------------------------------------------
 
 
+def kernel() -> tuple[int, int]:
+    """Its version's first two numbers."""
+    major, minor, *_ = os.uname().release.split(".")
+    return int(major), int(minor)
+
+
 def seeded(seed: int) -> random.Random:
     return random.Random(seed)
 

@@ -93,25 +93,29 @@ static __always_inline void inside(union frontend *at, __u8 family)
 		at->v6.scope = SCOPE_INTERNAL;
 }
 
-/* Whether the network has sent the packet here on purpose, and not through here to somebody else: it is for
- * this node, or for nobody, or would leave the way it came. Out of line, for a stack of its own. */
-static __noinline int sent_here(struct __sk_buff *skb, const struct segment *segment, __u32 family)
+/* Where the node's routes would send what has come in: back, by the device it came from, to another one, or
+ * to nobody, which is also what the node itself takes. */
+enum route { ROUTE_ON, ROUTE_BACK, ROUTE_NOWHERE };
+
+/* Out of line, for a stack of its own. */
+static __noinline int route_to(struct __sk_buff *skb, const struct segment *segment,
+			       const __be32 destination[4], __u32 family)
 {
 	struct bpf_fib_lookup way = {.family = family == FAMILY_IPV4 ? AF_INET : AF_INET6};
 	long found;
 
 	way.ifindex = skb->ifindex;
 	__builtin_memcpy(way.source, segment->at.source.address, sizeof(way.source));
-	__builtin_memcpy(way.destination, segment->at.destination.address, sizeof(way.destination));
+	__builtin_memcpy(way.destination, destination, sizeof(way.destination));
 	found = bpf_fib_lookup(skb, &way, sizeof(way), 0);
 	if (found == FIB_SUCCESS || found == FIB_NO_NEIGHBOUR)
-		return way.ifindex == skb->ifindex;
-	return found >= FIB_BLACKHOLE && found <= FIB_NOT_FORWARDED;
+		return way.ifindex == skb->ifindex ? ROUTE_BACK : ROUTE_ON;
+	return found >= FIB_BLACKHOLE && found <= FIB_NOT_FORWARDED ? ROUTE_NOWHERE : ROUTE_ON;
 }
 
 /* The service that is meant, and where its slots are. A node port is on this node's own addresses; of two
- * scopes, a pod's is the inner one. Any address may be written into a Service as an external one: what goes
- * through here to somebody else must not be taken. */
+ * scopes, a pod's is the inner one. Any address may be written into a Service as an external one: it counts
+ * where the network has sent the packet here on purpose, and not through here to somebody else. */
 static __always_inline struct lb_service *asked_for(struct __sk_buff *skb, __u8 family,
 						    union frontend *at, struct segment *segment)
 {
@@ -122,7 +126,7 @@ static __always_inline struct lb_service *asked_for(struct __sk_buff *skb, __u8 
 	if (service) {
 		if (service->flags & SERVICE_EXTERNAL_IP &&
 		    !is_own_node(family, &segment->at.destination) &&
-		    !sent_here(skb, segment, family))
+		    route_to(skb, segment, segment->at.destination.address, family) == ROUTE_ON)
 			return NULL;
 	} else {
 		if (!may_be_node_port(segment->destination_port) ||

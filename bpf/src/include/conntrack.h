@@ -14,6 +14,7 @@ enum { CT_OUT = 0, CT_SERVICE = 4 };
 enum {
 	CT_RX_CLOSING = 1 << 0,
 	CT_TX_CLOSING = 1 << 1,
+	CT_LOOPBACK = 1 << 3, /* the backend is where the client is: it would answer past us */
 	CT_SEEN_NON_SYN = 1 << 4,
 	CT_NODE_PORT = 1 << 5,
 	CT_CLOSING = CT_RX_CLOSING | CT_TX_CLOSING,
@@ -30,6 +31,7 @@ struct segment {
 	__be16 source_port;
 	__be16 destination_port;
 	__u8 tcp_flags;
+	__u8 unsummed; /* a datagram without a checksum */
 	__u8 late; /* a later part of a datagram: it has no ports of its own */
 };
 
@@ -110,8 +112,8 @@ static __always_inline __u32 ct_lifetime(__u8 protocol, __u16 bits)
 	return bits & CT_SEEN_NON_SYN ? CT_TCP : CT_TCP_SYN;
 }
 
-/* What a segment says about the end of its connection. Of a service only one direction is seen, and a
- * reset ends both. */
+/* What a segment says about the end of its connection: a side that ends may still be sent to for as long as it
+ * takes, and a reset ends both. */
 static __always_inline __u16 ct_bits(const struct segment *segment, enum way way)
 {
 	__u16 bits = 0;
@@ -120,7 +122,7 @@ static __always_inline __u16 ct_bits(const struct segment *segment, enum way way
 		return 0;
 	if (!(segment->tcp_flags & TCP_SYN))
 		bits |= CT_SEEN_NON_SYN;
-	if (segment->tcp_flags & TCP_RST || (segment->tcp_flags & TCP_FIN && way == AT_SERVICE))
+	if (segment->tcp_flags & TCP_RST)
 		bits |= CT_CLOSING;
 	else if (segment->tcp_flags & TCP_FIN)
 		bits |= way == TO_CLIENT ? CT_RX_CLOSING : CT_TX_CLOSING;
@@ -153,6 +155,14 @@ static __always_inline void ct_touch(struct ct_entry *entry, struct __sk_buff *s
 		entry->last_tx_report = now;
 	}
 	ct_count(entry, skb);
+}
+
+/* The other side's end, at an entry that its packets do not pass. */
+static __always_inline void ct_end(struct ct_entry *entry, const struct segment *segment, enum way way)
+{
+	entry->bits |= ct_bits(segment, way) & CT_CLOSING;
+	if ((entry->bits & CT_CLOSING) == CT_CLOSING)
+		entry->lifetime = now_seconds() + CT_TCP_CLOSE;
 }
 
 /* The first packet of a connection. */

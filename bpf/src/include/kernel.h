@@ -158,6 +158,7 @@ static int (*bpf_set_retval)(int retval) = (void *)187;
 enum { BPF_F_INVALIDATE_HASH = 1 << 1 };
 enum { BPF_F_ZERO_CSUM_TX = 1 << 1 };
 enum { BPF_F_INGRESS = 1 << 0 };
+enum { BPF_F_RECOMPUTE_CSUM = 1 << 0 };
 enum { BPF_F_PSEUDO_HDR = 1 << 4, BPF_F_MARK_MANGLED_0 = 1 << 5 };
 enum { PACKET_HOST = 0 };
 enum { TC_NEXT = -1, TC_SHOT = 2, TC_REDIRECT = 7 };

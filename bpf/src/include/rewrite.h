@@ -33,14 +33,16 @@ static __always_inline __s64 address_difference(__u8 family, const struct exchan
 	return bpf_csum_diff((__be32 *)how->old, size, (__be32 *)how->new, size, 0);
 }
 
-/* The address of an IP header, and that header's own checksum. */
+/* The address of an IP header, and that header's own checksum. IPv6 has none: of a packet whose sum a device
+ * has made, the kernel takes the pseudo header's share off, and the address has to put it on again. */
 static __always_inline long rewrite_address(struct __sk_buff *skb, __u8 family, __u32 ip,
 					    enum end end, const struct exchange *how)
 {
 	__u32 at = address_at(family, ip, end);
 
 	if (family == FAMILY_IPV6)
-		return bpf_skb_store_bytes(skb, at, how->new, 16, 0);
+		return bpf_skb_store_bytes(skb, at, how->new, 16,
+					   ip == ETHERNET ? BPF_F_RECOMPUTE_CSUM : 0);
 	if (bpf_l3_csum_replace(skb, ip + offsetof(struct iphdr, checksum), how->old[0],
 				how->new[0], 4) < 0)
 		return -1;
@@ -48,14 +50,18 @@ static __always_inline long rewrite_address(struct __sk_buff *skb, __u8 family, 
 }
 
 /* A port, and the transport's checksum for both. */
-static __always_inline long rewrite_transport(struct __sk_buff *skb, __u8 family, __u32 l4,
-					      __u8 protocol, enum end end,
+static __always_inline long rewrite_transport(struct __sk_buff *skb, __u8 family,
+					      const struct segment *segment, enum end end,
 					      const struct exchange *how)
 {
-	__u64 flags = protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
-	__u32 checksum = l4 + (protocol == IPPROTO_UDP ? UDP_CHECKSUM_AT : TCP_CHECKSUM);
+	__u32 l4 = segment->at.l4_offset;
+	int is_udp = segment->at.protocol == IPPROTO_UDP;
+	__u64 flags = is_udp ? BPF_F_MARK_MANGLED_0 : 0;
+	__u32 checksum = l4 + (is_udp ? UDP_CHECKSUM_AT : TCP_CHECKSUM);
 	__u32 port = l4 + (end == SOURCE ? 0 : 2);
 
+	if (segment->unsummed) /* nothing in it makes up for the port */
+		return bpf_skb_store_bytes(skb, port, &how->new_port, 2, BPF_F_RECOMPUTE_CSUM);
 	if (bpf_l4_csum_replace(skb, checksum, 0, address_difference(family, how),
 				flags | BPF_F_PSEUDO_HDR) < 0)
 		return -1;

@@ -56,6 +56,7 @@ static __always_inline int read_ports(struct __sk_buff *skb, __u8 family, struct
 			return 0;
 		segment->source_port = head[0];
 		segment->destination_port = head[1];
+		segment->unsummed = segment->at.protocol == IPPROTO_UDP && !head[3];
 	}
 	if (family == FAMILY_IPV4 && !read_fragment(skb, segment))
 		return 0;

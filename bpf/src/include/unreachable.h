@@ -60,7 +60,7 @@ static __always_inline int turn_round(struct __sk_buff *skb, void *answer, __u32
 {
 	if (bpf_skb_change_tail(skb, sizeof(struct ethhdr) + size, 0) < 0 ||
 	    bpf_skb_store_bytes(skb, sizeof(struct ethhdr), answer, size,
-				BPF_F_INVALIDATE_HASH) < 0)
+				BPF_F_INVALIDATE_HASH | BPF_F_RECOMPUTE_CSUM) < 0)
 		return 0;
 	skb->mark = UNREACHABLE_MARK;
 	return 1;

@@ -82,6 +82,23 @@ def test_it_is_on_exactly_the_devices_that_are_named(bpffs, settings, place, tcx
         assert inside(walk, namespace=place) == [True, False, True, True, False, True]
 
 
+def test_devices_whose_names_are_alike_have_pins_of_their_own(datapath, place):
+    for name in ("eth0.1", "eth0-1"):
+        words = ["link", "add", name, "type", "veth"]
+        subprocess.run(["ip", "-n", place, *words], check=True)
+    with datapath.balancer() as balancer:
+
+        def walk() -> list[bool]:
+            both = devices("eth0.1", "eth0-1")
+            return [
+                balancer.attach(both),
+                balancer.attach(both),
+                balancer.attach(devices("eth0.1")),
+            ]
+
+        assert inside(walk, namespace=place) == [True, False, True]
+
+
 def filters(place: str, device: str, side: str) -> str:
     command = ["tc", "-n", place, "filter", "show", "dev", device, side]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout

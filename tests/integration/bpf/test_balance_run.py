@@ -65,6 +65,7 @@ NEXT, SHOT, REDIRECT = -1, 2, 7
 INGRESS, EGRESS, AT_SERVICE = 1, 2, 3
 PLAIN, TOLD, STALE, BY_SLOT, FROM_NODE, RELATED, UNKNOWN = 1, 4, 5, 6, 7, 8, 9
 NO_SERVICE = 158
+AGAIN_MARK = 0x2000
 KIND = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}
 NODE_PORT = 30080
 
@@ -219,6 +220,21 @@ def test_a_backend_that_asks_for_itself_is_answered_by_way_of_the_node(here: Wor
     assert (flow_of(out).target, mark) == (POD[family], FROM_NODE_MARK)
 
 
+@FAMILIES
+@pytest.mark.parametrize("where", [POD, REMOTE], ids=["pod", "other-cluster"])
+def test_what_a_bridge_gets_translated_enters_it_anew_and_once(here: World, family, where):
+    """Netfilter has seen it inside the bridge, under the address that it had (br_netfilter)."""
+    serve(here, family, TCP, where[family])
+    expected = 0 if where is POD else FROM_NODE_MARK
+    verdict, out, mark = here.run("bridge", ask(family).packet())
+    assert (verdict, mark) == (REDIRECT, expected | AGAIN_MARK)
+    assert flow_of(out).target == where[family]
+    assert here.run("bridge", out, mark) == (NEXT, out, expected)
+    strange = ask(family).to(CLIENT[family], 80).packet()
+    assert here.run("bridge", strange) == (NEXT, strange, 0)
+    assert here.counts()[0, INGRESS, FROM_NODE if expected else PLAIN] == 1
+
+
 # --- node ports and outside addresses -------------------------------------------------------------
 
 
@@ -320,6 +336,7 @@ def test_one_on_its_way_out_keeps_what_it_has_and_gets_nothing_new(here: World, 
     here.lab.service(VIP[family], KIND[TCP], [two], table=[two] * 1021)
     assert flow_of(here.arrives(ask(family).packet(flags=ACK))[1]).target == POD[family]
     assert flow_of(here.arrives(ask(family).packet(flags=SYN))[1]).target == REMOTE[family]
+    here.summed = False
     backends.drop_many([pack_backend_id(two)])
     assert here.arrives(ask(family, port=40001).packet())[0] == REDIRECT
 
@@ -367,6 +384,7 @@ def test_a_sticky_backend_that_may_no_longer_be_used_is_left(here: World, datapa
 @PROTOCOLS
 @pytest.mark.parametrize("data", [b"", b"hello", bytes(1200)], ids=len)
 def test_a_service_without_backends_answers_at_once(here: World, family, proto, data):
+    here.summed = False
     serve(here, family, proto)
     sent = ask(family, proto).packet(data=data)
     verdict, out, _ = here.arrives(sent)
@@ -384,6 +402,7 @@ def test_a_service_without_backends_answers_at_once(here: World, family, proto, 
 @FAMILIES
 @PROTOCOLS
 def test_whoever_listens_is_told_of_what_was_refused(here: World, family, proto, datapath):
+    here.summed = False
     serve(here, family, proto)
     sent = ask(family, proto).packet()
     with datapath.listen() as ring:
@@ -402,6 +421,7 @@ def test_the_answer_goes_to_the_station_that_asked(here: World):
 
 
 def test_a_flood_is_not_answered_by_a_flood(here: World):
+    here.summed = False
     serve(here, 4, UDP)
     verdicts = [here.arrives(ask(4, UDP).packet())[0] for _ in range(1000)]
     time.sleep(0.11)  # until answers are due again
@@ -485,21 +505,56 @@ def test_lifetimes_follow_the_segments(here: World, family):
     here.arrives(ask(family).packet(flags=ACK))
     assert all(near(left, 8000) for left in lifetimes(here, family).values())
     here.arrives(ask(family).packet(flags=FIN | ACK))
-    left = lifetimes(here, family)
-    assert left[SERVICE] <= 10 < 7900 < left[OUT]
+    assert all(near(left, 8000) for left in lifetimes(here, family).values())
     here.leaves(back.packet(flags=FIN | ACK))
-    assert lifetimes(here, family)[OUT] <= 10
+    assert all(left <= 10 for left in lifetimes(here, family).values())
     bits = {key.flags: value.bits for key, value in here.connections().items()}
     closed = ConnectionBits.RX_CLOSING | ConnectionBits.TX_CLOSING | ConnectionBits.SEEN_NON_SYN
     assert bits == {SERVICE: closed, OUT: closed}
 
 
 @FAMILIES
-def test_a_reset_ends_a_connection_at_once(here: World, family):
+@pytest.mark.parametrize("node_port", [False, True], ids=["address", "node-port"])
+@pytest.mark.parametrize("first", ["client", "backend"])
+def test_a_connection_that_one_side_has_ended_goes_on(here: World, family, node_port, first):
+    """Both entries stay until the other side ends, too, and the translation with them."""
+    asked = ask(family)
+    if node_port:
+        how = {"vip": EVERY[family], "port": NODE_PORT, "flags": ServiceFlag.NODE_PORT}
+        asked = asked.to(NODE[family], NODE_PORT)
+        serve(here, family, TCP, POD[family], **how)
+    else:
+        serve(here, family, TCP, POD[family])
+    back = asked.back(POD[family], 8080)
+    here.arrives(asked.packet(flags=SYN))
+    here.leaves(back.packet(flags=SYN | ACK))
+    here.arrives(asked.packet(flags=ACK))
+
+    def end(side: str) -> None:
+        if side == "client":
+            here.arrives(asked.packet(flags=FIN | ACK))
+        else:
+            here.leaves(back.packet(flags=FIN | ACK))
+
+    end(first)
+    for _ in range(2):
+        assert all(near(left, 8000) for left in lifetimes(here, family).values())
+        assert flow_of(here.arrives(asked.packet(flags=ACK))[1]).target == POD[family]
+        assert flow_of(here.leaves(back.packet(flags=ACK))[1]).source == asked.target
+    end({"client": "backend", "backend": "client"}[first])
+    assert [left <= 10 for left in lifetimes(here, family).values()] == [True, True]
+
+
+@FAMILIES
+@pytest.mark.parametrize("by", ["client", "backend"])
+def test_a_reset_ends_a_connection_at_once(here: World, family, by):
     serve(here, family, TCP, POD[family])
     here.arrives(ask(family).packet())
-    here.leaves(ask(family).back(POD[family], 8080).packet(flags=RST))
-    assert lifetimes(here, family)[OUT] <= 10
+    if by == "client":
+        here.arrives(ask(family).packet(flags=RST))
+    else:
+        here.leaves(ask(family).back(POD[family], 8080).packet(flags=RST))
+    assert all(left <= 10 for left in lifetimes(here, family).values())
 
 
 @FAMILIES

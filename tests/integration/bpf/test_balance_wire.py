@@ -1,7 +1,8 @@
 """Load balancing per packet with real sockets: a client outside, a node, backends in three places.
 
-The client is behind the node's uplink, the only device that is named. Backends are a pod of the
-node, another node of the cluster (a hop away), and a pod of another cluster (over the overlay).
+The client is behind the node's uplink. Backends are a pod of the node, another node of the cluster
+(a hop away, or through another program's tunnel), and a pod of another cluster (over the overlay).
+A bridge of the node is named, too: behind it are a guest that asks and one that serves.
 """
 
 import os
@@ -33,6 +34,11 @@ NEIGHBOUR = {4: "10.1.1.5", 6: "fd00:1:1::5"}
 UNDERLAY = {4: "192.168.77.1", 6: "fd77::1"}
 VIP = {4: "10.96.0.10", 6: "fd00:96::a"}
 NODE_PORT = 30080
+GUEST = {4: "172.20.0.9", 6: "fd00:20::9"}
+SERVING_GUEST = {4: "172.20.0.5", 6: "fd00:20::5"}
+BRIDGE = {4: "172.20.0.1", 6: "fd00:20::1"}
+BEHIND_TUNNEL, TUNNEL, SECOND_UNDERLAY = "10.1.2.9", "10.1.0.9", "192.168.77.101"
+TUNNEL_PORT, UDP_PROTOCOL = 4789, 17
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
 KINDS = pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
@@ -63,6 +69,8 @@ class Scene:
     node: Node
     lab: Lab
     client: str
+    guest: str
+    neighbour: Node
     backends: dict[tuple[str, int], str]
     sources: dict[tuple[str, int], str]
     balancer: Balancer
@@ -130,26 +138,78 @@ def postrouting(place: str) -> None:
     inside(commit, namespace=place)
 
 
+def bridge(one: Node, guests: dict[str, dict[int, str]]) -> None:
+    """A bridge of the node, and namespaces behind it with these addresses. Netfilter looks into
+    it where the kernel can, as Kubernetes asks for."""
+    looking = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+    one.run(lambda: looking.parent.is_dir() and looking.write_text("1"))
+    here = f"ip -n {one.namespace}"
+    shell(
+        f"{here} link add lan type bridge",
+        f"{here} address add {BRIDGE[4]}/24 dev lan",
+        f"{here} address add {BRIDGE[6]}/64 dev lan nodad",
+        f"{here} link set lan up",
+    )
+    for number, (guest, addresses) in enumerate(guests.items()):
+        there = f"ip -n {guest}"
+        shell(
+            f"{here} link add port{number} type veth peer name eth0 netns {guest}",
+            f"{here} link set port{number} master lan up",
+            f"{there} address add {addresses[4]}/24 dev eth0",
+            f"{there} address add {addresses[6]}/64 dev eth0 nodad",
+            f"{there} link set eth0 up",
+            f"{there} route add default via {BRIDGE[4]}",
+            f"{there} -6 route add default via {BRIDGE[6]}",
+        )
+
+
+def tunnel(one: Node, two: Node) -> None:
+    """As a CNI has it, from an address of the node that its routes would not choose."""
+    one.ip("address", "add", f"{SECOND_UNDERLAY}/24", "dev", "wire")
+    ends = ((one, SECOND_UNDERLAY, TUNNEL, two), (two, two.underlay, BEHIND_TUNNEL, one))
+    peers = {one.namespace: SECOND_UNDERLAY, two.namespace: two.underlay}
+    for number, (node, local, address, other) in enumerate(ends):
+        node.ip(
+            *("link", "add", "cni", "mtu", "1450", "type", "vxlan", "id", "42", "nolearning"),
+            *("remote", peers[other.namespace], "local", local, "dstport", str(TUNNEL_PORT)),
+        )
+        node.ip("link", "set", "cni", "address", f"02:00:00:00:01:0{number}", "up")
+        node.ip("address", "add", f"{address}/32", "dev", "cni")
+        far = (TUNNEL, BEHIND_TUNNEL)[1 - number]
+        neighbour = ("lladdr", f"02:00:00:00:01:0{1 - number}", "dev", "cni")
+        node.ip("route", "add", far, "dev", "cni")
+        node.ip("neigh", "replace", far, *neighbour, "nud", "permanent")
+    one.know(BEHIND_TUNNEL, 0x1000A, socket.inet_aton(two.underlay))
+
+
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory) -> Iterator[Scene]:
-    client = f"cm-test-{os.getpid()}-client"
+    client, guest, serving = (
+        f"cm-test-{os.getpid()}-{name}" for name in ("client", "guest", "serving")
+    )
     with ExitStack() as stack:
         one, two = stack.enter_context(two_nodes(tmp_path_factory.mktemp("wire"), pod_mtu=1500))
-        stack.enter_context(netns(client))
+        for name in (client, guest, serving):
+            stack.enter_context(netns(name))
         connect(one, two, client)
+        bridge(one, {guest: GUEST, serving: SERVING_GUEST})
+        tunnel(one, two)
         postrouting(one.namespace)
         balancer = stack.enter_context(one.datapath.balancer())
-        uplink = one.run(lambda: socket.if_nametoindex("uplink"))
-        assert one.run(lambda: balancer.attach({"uplink": uplink})) is True
+        named = one.run(lambda: {it: socket.if_nametoindex(it) for it in ("uplink", "lan")})
+        assert one.run(lambda: balancer.attach(named)) is True
         one.datapath.state.configure(cluster_id=1)
         backends = {
             ("pod", 4): one.pod4, ("pod", 6): one.pod6,
             ("neighbour", 4): NEIGHBOUR[4], ("neighbour", 6): NEIGHBOUR[6],
             ("remote", 4): two.pod4, ("remote", 6): two.pod6,
+            ("guest", 4): SERVING_GUEST[4], ("guest", 6): SERVING_GUEST[6],
+            ("tunnel", 4): BEHIND_TUNNEL,
         }  # fmt: skip
         for namespace, addresses in (
             (one.pod, [one.pod4, one.pod6]),
-            (two.namespace, list(NEIGHBOUR.values())),
+            (two.namespace, [*NEIGHBOUR.values(), BEHIND_TUNNEL]),
+            (serving, list(SERVING_GUEST.values())),
             (two.pod, [two.pod4, two.pod6]),
         ):
             made = inside(lambda its=addresses: Witnesses(its), namespace=namespace)
@@ -160,11 +220,13 @@ def everything(tmp_path_factory) -> Iterator[Scene]:
             **{("remote", family): OVERLAY[family] for family in (4, 6)},
         }
         lab = Lab(one.datapath, one.namespace, Path())
-        yield Scene(one, lab, client, backends, sources, balancer)
+        yield Scene(one, lab, client, guest, two, backends, sources, balancer)
 
 
 @pytest.fixture
 def scene(everything: Scene) -> Scene:
+    for table in everything.balancer.connections:
+        emptied(table)
     for maps in (everything.node.datapath.maps,):
         for at in (maps.services4, maps.services6, maps.affinity4, maps.affinity6):
             emptied(at)
@@ -259,6 +321,55 @@ def test_what_nobody_asked_us_for_goes_where_it_went(scene: Scene, family):
     assert answer.split()[:2] == [backend, CLIENT[family]]
     with pytest.raises(ConnectionRefusedError):
         inside(lambda: ask(NODE[family], TCP, port=NODE_PORT + 1), namespace=scene.client)
+
+
+@FAMILIES
+@KINDS
+@pytest.mark.parametrize("node_port", [False, True], ids=["address", "node-port"])
+@pytest.mark.parametrize("where", ["guest", "pod", "neighbour", "remote"])
+def test_a_guest_behind_a_bridge_is_served(scene: Scene, family, kind, node_port, where):
+    """By one behind the same bridge, too, which would carry the answer past us: it goes by way of
+    the node."""
+    scene.serve(family, kind, where)
+    target = (BRIDGE[family], NODE_PORT) if node_port else (VIP[family], 80)
+    scene.node.know(BRIDGE[family], HOST)
+    scene.node.know(SERVING_GUEST[family], 0x1000B)
+    own = {"guest": BRIDGE[family], "pod": GUEST[family]}
+    for _ in range(3):
+        answer = inside(lambda: ask(target[0], kind, port=target[1]), namespace=scene.guest)
+        source = own.get(where) or scene.sources[where, family]
+        assert answer.split()[:2] == [scene.backends[where, family], source]
+
+
+@FAMILIES
+def test_a_client_outside_keeps_its_address_with_a_guest(scene: Scene, family):
+    scene.serve(family, TCP, "guest")
+    answer = scene.ask(family, TCP, node_port=True)
+    assert answer == [SERVING_GUEST[family], CLIENT[family]]
+
+
+def wiretap() -> socket.socket:
+    made = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+    made.bind(("wire", 0x0800))
+    made.settimeout(5)
+    return made
+
+
+def outer_source(tap: socket.socket) -> str:
+    """Where the tunnel's next packet comes from."""
+    while True:
+        packet = tap.recv(100)
+        if packet[9] == UDP_PROTOCOL and packet[22:24] == TUNNEL_PORT.to_bytes(2, "big"):
+            return socket.inet_ntoa(packet[12:16])
+
+
+@KINDS
+def test_another_programs_tunnel_keeps_its_own_source(scene: Scene, kind):
+    scene.serve(4, kind, "tunnel")
+    with scene.neighbour.run(wiretap) as tap:
+        answer = scene.ask(4, kind, node_port=True)
+        assert answer == [BEHIND_TUNNEL, TUNNEL]
+        assert outer_source(tap) == SECOND_UNDERLAY
 
 
 def send_much(target: str, port: int, size: int) -> int:

@@ -75,7 +75,8 @@ def test_packets_of_the_balancer_get_an_address_that_the_mesh_knows() -> None:
     place = Place(node_ip="192.0.2.1", balances=True)
     facts = Facts(overlay=("10.1.0.1",), sources=FACTS.sources)
     rules = [it["rule"]["expr"] for it in table(place, facts, device_port=8472) if "rule" in it]
-    ours = [it for it in rules if it[0]["match"]["right"] == 0x1000]
+    *ours, last = [it for it in rules if it[0]["match"]["right"] == 0x1000]
+    assert last[-1]["mangle"]["value"]["&"][1] == 0xFFFFEFFF, "nobody sees the mark afterwards"
     assert ours == rules[: len(ours)], "they decide before anybody else"
     assert [it[-1] for it in ours] == [
         {"snat": {"family": "ip", "addr": "10.1.0.1", "port": {"range": [32768, 65535]}}},
