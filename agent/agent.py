@@ -32,6 +32,7 @@ from agent.probes.knock import knock
 from agent.probes.prober import Prober
 from agent.propagation import Propagations
 from agent.remotes.hearing import Hearing
+from agent.remotes.lane import Lane
 from agent.remotes.own import Own
 from agent.remotes.remotes import Places, Remotes
 from agent.settings import PINS, Settings
@@ -113,6 +114,7 @@ class Agent:
         )
         self._dataplane.on_written = self._propagation.land
         self._dataplane.on_drained = self._drained
+        lane = Lane()
         self._heard = Hearing(self._dataplane, self._me, changed=self._want_network)
         self._own = Own(
             settings.etcd_config,
@@ -122,6 +124,7 @@ class Agent:
             waits=settings.waits,
             report=self._own_changed,
             listen=self._propagation.listen,
+            lane=lane,
         )
         self._remotes = Remotes(
             Places(
@@ -135,6 +138,7 @@ class Agent:
             waits=settings.waits,
             report=self._board.reporter(CONFIGURATION),
             listen=self._propagation.listen,
+            lane=lane,
         )
         self._auditor = Auditor(
             Here(*self._me),
@@ -224,10 +228,15 @@ class Agent:
         self._memory.forget(cluster_id)
 
     def _routed(self) -> bool:
-        """Services lead to other clusters only when there is a way (a comparison always ends)."""
+        """Services lead to other clusters only when there is a way (a comparison always ends).
+        Nobody waits for the way to a cluster that no service leads to yet."""
+        routes = self._dataplane.routes()
         if not self._network.ready:
-            return not self._dataplane.routes()
-        return self._network.caught_up
+            return not routes
+        lacking = self._network.lacking
+        return not lacking or not any(
+            route.cidr in lacking and not self._dataplane.unused(route.cluster) for route in routes
+        )
 
     def _network_changed(self, trouble: str | None) -> None:
         last = self._network.last

@@ -99,6 +99,10 @@ class Clusters:
         """Whether the cluster has told all of a kind."""
         return kind in self._synced.get(cluster, ())
 
+    def awaits_nodes(self, cluster: str) -> bool:
+        """Whether the cluster's first list of nodes is still being told."""
+        return not self.has(cluster, Kind.NODES) and cluster not in self._excused
+
     def told_services(self, cluster: str) -> bool:
         """Whether the cluster has told all its services, in either format."""
         return not SERVICE_KINDS.isdisjoint(self._synced.get(cluster, ()))

@@ -36,6 +36,9 @@ log = structlog.get_logger()
 
 SERVICE_KINDS: Final = frozenset({LocalKind.SERVICES, Kind.SERVICES, Kind.ENDPOINT_SLICES})
 STRANGE: Final = "its nodes and addresses are not known yet"
+HEAVY: Final = 0.002
+REST: Final = 0.001
+"""Seconds: after a heavy slice others get more than one turn of the loop."""
 BUDGET: Final = 0.004
 """Seconds of merging between two yields to the loop."""
 
@@ -132,7 +135,7 @@ class Dataplane:
             self._addresses.apply(cluster, changes)
         elif kind is Kind.NODES:
             self._addresses.nodes.apply(cluster, changes)
-            self._nodes_changed = True
+            self._nodes_changed |= not self._clusters.awaits_nodes(cluster)
         elif kind in SERVICE_KINDS:
             self._services.apply(cluster, kind, changes)
         elif kind is Kind.IDENTITIES:
@@ -247,8 +250,10 @@ class Dataplane:
 
     async def _write(self, clock: Callable[[], float]) -> None:
         """Until nothing is left to do; everybody else has a turn after each slice."""
-        while self._work(clock):  # noqa: ASYNC110 - it works, it does not wait
-            await asyncio.sleep(0)
+        began = clock()
+        while self._work(clock):
+            await asyncio.sleep(REST if clock() - began > HEAVY else 0)
+            began = clock()
         if self.idle:
             self.on_written()
 
@@ -331,6 +336,10 @@ class Dataplane:
         """This node's own addresses inside the mesh."""
         own = self._addresses.nodes.known.of(self._me.cluster).get(self._me.node)
         return own.overlay if own is not None else ()
+
+    def unused(self, cluster: str) -> bool:
+        """Whether no service leads to the cluster, because too little is known of it yet."""
+        return cluster in self._strange
 
     def services(self) -> list[ServiceStatus]:
         """Every frontend with all its candidates."""

@@ -49,7 +49,7 @@ class Addresses:
         self._books = (self._trusted, self._tunnel, self._ipcache)
         books = {IPCACHE: self._ipcache, TUNNEL: self._tunnel, NODES: self._trusted}
         self.reach = Reach(me, clusters, self._ipcache, host_routes=host_routes)
-        self.nodes = Nodes(books, me, self.reach.moved)
+        self.nodes = Nodes(books, me, clusters, self.reach.moved)
         self._maps = maps
 
     # -- told -------------------------------------------------------------------------------------
@@ -110,7 +110,8 @@ class Addresses:
             del self.refused[key]
 
     def prune(self) -> None:
-        """What an earlier run left goes where nobody can claim it any more."""
+        """What an earlier run left goes where nobody can claim it any more; lives have changed."""
+        self.nodes.settle()
         for book in self._books:
             for cluster_id in tuple(book.pending.found()):
                 if self._told(cluster_id):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from agent.addresses.book import OF_NODES, Book, claimant
 from agent.addresses.entries import IPCACHE, NodeInfo, Place, node_entries
 from agent.addresses.overlaps import Claim, overlaps
+from agent.clusters import Clusters
 from agent.facts import Change, Me
 from agent.known import Known
 from agent.ownership import Ownership
@@ -19,13 +20,20 @@ class Nodes:
     """
 
     def __init__(
-        self, books: Mapping[str, Book], me: Me, on_address: Callable[[bytes], None]
+        self,
+        books: Mapping[str, Book],
+        me: Me,
+        clusters: Clusters,
+        on_address: Callable[[bytes], None],
     ) -> None:
         self.known: Known[NodeInfo] = Known()
         self.ranges_changed = False
         """Set when announced ranges, or where they lead, are not what they were."""
         self._books = books
         self._me = me
+        self._clusters = clusters
+        self._early: set[str] = set()
+        """Clusters that announce ranges in a first list, which is judged as a whole."""
         self._on_address = on_address
         self._owners: dict[str, Ownership[Place]] = {}
         """By cluster: which of its nodes has an entry that several name."""
@@ -46,7 +54,11 @@ class Nodes:
             self.known.put(cluster, name, node)
         if before == node:
             return
-        self.ranges_changed |= _ranges(before) != _ranges(node)
+        if _ranges(before) != _ranges(node):
+            if self._clusters.awaits_nodes(cluster):
+                self._early.add(cluster)
+            else:
+                self.ranges_changed = True
         self._enter(cluster, name, before, node)
 
     def _enter(
@@ -72,8 +84,15 @@ class Nodes:
         for name in self.known.confirm(cluster):
             self._put(cluster, name, None)
 
+    def settle(self) -> None:
+        """Perhaps a first list has been told, or is waited for no more."""
+        if told := {it for it in self._early if not self._clusters.awaits_nodes(it)}:
+            self._early -= told
+            self.ranges_changed = True
+
     def drain(self, cluster: str) -> None:
         """The cluster has no nodes any more; their entries are the books' to drain."""
+        self._early.discard(cluster)
         self.ranges_changed |= bool(self.known.drain(cluster))
         self._owners.pop(cluster, None)
 

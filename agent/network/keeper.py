@@ -50,6 +50,11 @@ class Keeper:
         """Whether a comparison has been made with everything that is wanted now."""
         return self._network is not None and self._network.caught_up
 
+    @property
+    def lacking(self) -> frozenset[str]:
+        """Destinations that are wanted and were not compared yet."""
+        return self._network.lacking if self._network else frozenset()
+
     def want(self, facts: Facts) -> None:
         """The mesh asks for this now; ``ready`` only."""
         if self._network is not None:

@@ -79,6 +79,14 @@ class Network:
         """Called after each comparison, whatever came of it."""
 
     @property
+    def lacking(self) -> frozenset[str]:
+        """Destinations that are wanted now and were not in the last comparison."""
+        if self.caught_up:
+            return frozenset()
+        compared = self._compared
+        return self._facts.destinations - (compared.destinations if compared else frozenset())
+
+    @property
     def caught_up(self) -> bool:
         """Whether a comparison has been made with every destination that is wanted now."""
         if not self._known:

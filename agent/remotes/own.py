@@ -8,6 +8,7 @@ import structlog
 
 from agent.facts import AnyFact, AnyKind, Me, Sink
 from agent.remotes import feeds
+from agent.remotes.lane import Lane
 from agent.remotes.listening import Listen, silence
 from agent.remotes.lookup import look_up
 from agent.remotes.reader import readers
@@ -51,6 +52,7 @@ class Own:
         waits: Waits,
         report: Callable[[str | None], None],
         listen: Listen = silence,
+        lane: Lane | None = None,
     ) -> None:
         self.progress = Progress(me.cluster)
         self._path = path
@@ -59,6 +61,7 @@ class Own:
         self._opener = opener
         self._waits = waits
         self._listen = listen
+        self._lane = lane or Lane()
         self._report = report
         self._session: Session | None = None
         self._known = False
@@ -117,4 +120,5 @@ class Own:
             progress=self.progress,
             record=NoRecord(),
             settings=self._waits.follow,
+            lane=self._lane,
         )

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from functools import partial
+from typing import Protocol
 
 from agent.facts import AnyKind, Change, Sink
 from agent.remotes.feeds import Feed
+from agent.remotes.lane import CHUNK, FEW, Lane
 from clustermesh.checks import BadFact
 from clustermesh.remotes.gate import Held
 from clustermesh.remotes.progress import Progress
@@ -13,8 +15,6 @@ from clustermesh.remotes.session import Follow
 from kvstore.client import Reader
 from kvstore.events import Delete, Event, Put, Synced
 from kvstore.watch import FollowSettings, ending, follow
-
-SLICE: Final = 250  # events between two yields to the loop: some 5 ms of decoding and applying
 
 
 class Record(Protocol):
@@ -41,13 +41,21 @@ class KindReader:
     """Follows one feed for as long as a connection lasts."""
 
     def __init__(
-        self, feed: Feed, *, sink: Sink, progress: Progress, gate: Held, record: Record
+        self,
+        feed: Feed,
+        *,
+        sink: Sink,
+        progress: Progress,
+        gate: Held,
+        record: Record,
+        lane: Lane,
     ) -> None:
         self._feed = feed
         self._sink = sink
         self._progress = progress
         self._gate = gate
         self._record = record
+        self._lane = lane
         self._bad: set[str] = set()
         """Keys whose present value was refused: an older one is swept at the next full list."""
 
@@ -64,9 +72,12 @@ class KindReader:
         )
         async with ending(events) as slices:
             async for slice_ in slices:
-                for start in range(0, len(slice_), SLICE):
-                    self._take(slice_[start : start + SLICE])
+                if len(slice_) <= FEW:
+                    self._take(slice_)
                     await asyncio.sleep(0)
+                    continue
+                for start in range(0, len(slice_), CHUNK):
+                    await self._lane.take(partial(self._take, slice_[start : start + CHUNK]))
 
     def _report(self, sentence: str | None) -> None:
         canary = self._feed.canary
@@ -126,12 +137,15 @@ def readers(
     progress: Progress,
     record: Record,
     settings: FollowSettings,
+    lane: Lane,
 ) -> dict[AnyKind, Follow]:
     """What a session starts for each feed."""
 
     def of(feed: Feed) -> Follow:
         async def run(store: Reader, gate: Held) -> None:
-            reader = KindReader(feed, sink=sink, progress=progress, gate=gate, record=record)
+            reader = KindReader(
+                feed, sink=sink, progress=progress, gate=gate, record=record, lane=lane
+            )
             await reader.run(store, settings)
 
         return run

@@ -1,6 +1,9 @@
 """One remote cluster from the day its file appears until it is drained, one task long."""
 
 import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import structlog
@@ -8,9 +11,10 @@ import structlog
 from agent.checkpoint import ClusterRecord, Saved
 from agent.facts import AnyFact, AnyKind, Change, Me, Sink
 from agent.remotes import feeds
+from agent.remotes.lane import CHUNK, Lane
 from agent.remotes.listening import Listen, silence
 from agent.remotes.lookup import look_up
-from agent.remotes.reader import SLICE, readers
+from agent.remotes.reader import readers
 from clustermesh import keys
 from clustermesh.checks import BadFact
 from clustermesh.keys import Kind, Layout, Origin
@@ -42,6 +46,7 @@ class Remote:
         opener: Opener,
         waits: Waits,
         listen: Listen = silence,
+        lane: Lane | None = None,
     ) -> None:
         self.cluster = cluster
         self.progress = Progress(cluster)
@@ -52,6 +57,7 @@ class Remote:
         self._opener = opener
         self._waits = waits
         self._listen = listen
+        self._lane = lane or Lane()
         self._wanted: RemoteFile | None = None
         self._changed = asyncio.Event()
         self._session: Session | None = None
@@ -96,18 +102,25 @@ class Remote:
             decode = keys.decoder(kind, origin)
             prefix = keys.prefix(kind, Layout.STATE, self.cluster)
             names = list(facts)
-            for start in range(0, len(names), SLICE):
-                changes: list[Change] = []
-                for name in names[start : start + SLICE]:
-                    try:
-                        changes.append((name, decode(prefix + name, facts[name])))
-                    except BadFact:
-                        continue  # a release that checks more than the one that wrote it
-                self._sink.apply(self.cluster, kind, changes)
-                await asyncio.sleep(0)
+            for start in range(0, len(names), CHUNK):
+                raw = {name: facts[name] for name in names[start : start + CHUNK]}
+                await self._lane.take(partial(self._retell, kind, prefix, raw, decode))
         self._kinds = frozenset(saved.facts)
         self._sink.unconfirmed(self.cluster)
         self.progress.unconfirmed = True
+
+    def _retell(
+        self,
+        kind: AnyKind,
+        prefix: str,
+        raw: Mapping[str, bytes],
+        decode: Callable[[str, bytes], AnyFact],
+    ) -> None:
+        changes: list[Change] = []
+        for name, value in raw.items():
+            with suppress(BadFact):  # a release that checks more than the one that wrote it
+                changes.append((name, decode(prefix + name, value)))
+        self._sink.apply(self.cluster, kind, changes)
 
     def status(self, counts: Counts) -> RemoteStatus:
         """What the operator sees of it."""
@@ -216,6 +229,7 @@ class Remote:
             progress=self.progress,
             record=self._record,
             settings=self._waits.follow,
+            lane=self._lane,
         )
 
     def _accept(self, config: ClusterConfig, _: bytes) -> None:

@@ -9,6 +9,7 @@ import structlog
 
 from agent.checkpoint import Checkpoint, Saved
 from agent.facts import AnyFact, AnyKind, Me, Sink
+from agent.remotes.lane import Lane
 from agent.remotes.listening import Listen, silence
 from agent.remotes.remote import Remote
 from clustermesh.remotes import directory
@@ -42,6 +43,7 @@ class Remotes:
         waits: Waits,
         report: Callable[[str | None], None],
         listen: Listen = silence,
+        lane: Lane | None = None,
     ) -> None:
         self.settled = asyncio.Event()
         """Set when every remote of the start was ready once, or was waited for long enough."""
@@ -52,6 +54,7 @@ class Remotes:
         self._opener = opener
         self._waits = waits
         self._listen = listen
+        self._lane = lane or Lane()
         self._report = report
         self._ids = Ids(me)
         self._remotes: dict[str, Remote] = {}
@@ -133,6 +136,7 @@ class Remotes:
             opener=self._opener,
             waits=self._waits,
             listen=self._listen,
+            lane=self._lane,
         )
         if saved := self._saved.get(file.cluster):
             remote.restore(saved)

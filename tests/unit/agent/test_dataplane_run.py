@@ -12,6 +12,7 @@ from bpf.datapath import Maps, maps_in_memory
 from bpf.errors import MapCallError
 from bpf.maps import DictTables
 from bpf.specs import DatapathSettings
+from clustermesh.keys import Kind
 from clustermesh.local import Frontend
 from tests.support import lb
 from tests.support.bpf import FaultyMap
@@ -62,8 +63,16 @@ async def test_routes_are_told_when_they_change() -> None:
     agent.dataplane.on_routes = lambda: told.append(agent.dataplane.routes())
 
     async def story() -> None:
-        agent.expect("cluster-b").nodes(node("cluster-b", "b1", "192.168.0.2", "10.2.0.0/24"))
+        first, second = (
+            node("cluster-b", f"b{n}", f"192.168.0.{n}", f"10.2.{n}.0/24") for n in (2, 3)
+        )
+        agent.expect("cluster-b").nodes(first)
+        await until(lambda: agent.dataplane.written)
+        assert told == []  # a first list is judged as a whole
+        agent.synced("cluster-b", kinds=[Kind.NODES])
         await until(lambda: bool(told) and len(told[-1]) == 1)
+        agent.nodes(second)
+        await until(lambda: len(told[-1]) == 2)
         agent.dataplane.drain("cluster-b")
         await until(lambda: told[-1] == frozenset())
 
