@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from struct import Struct
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 from bpf import syscalls
 from bpf.errors import MapCallError, MapFullError
@@ -28,6 +28,9 @@ def possible_cpus() -> int:
 
 class _Handle:
     """An open map: owns the file descriptor."""
+
+    QUICK: ClassVar = False
+    """Whether a change of an entry takes microseconds: then no other thread needs to run."""
 
     def __init__(self, fd: int, name: str = "", *, batches: bool = True) -> None:
         self.fd = fd
@@ -79,13 +82,14 @@ class _Handle:
     def _put(self, key: bytes, value: bytes, applied: int = 0) -> None:
         at, what = syscalls.address_of(key), syscalls.address_of(value)
         try:
-            syscalls.element(syscalls.MAP_UPDATE, self.fd, at, what)
+            syscalls.element(syscalls.MAP_UPDATE, self.fd, at, what, quick=self.QUICK)
         except OSError as error:
             raise self._refused("writing", error, applied) from error
 
     def _drop(self, key: bytes) -> None:
         try:
-            syscalls.element(syscalls.MAP_DELETE, self.fd, syscalls.address_of(key))
+            at = syscalls.address_of(key)
+            syscalls.element(syscalls.MAP_DELETE, self.fd, at, quick=self.QUICK)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -107,6 +111,7 @@ class _Handle:
             keys=syscalls.address_of(keys),
             values=syscalls.address_of(values),
             count=len(entries),
+            quick=self.QUICK,
         )
         if error is None:
             return
@@ -130,6 +135,7 @@ class _Handle:
                 self.fd,
                 keys=first + done * self.key_size,
                 count=len(keys) - done,
+                quick=self.QUICK,
             )
             if error is None:
                 return
@@ -155,6 +161,8 @@ def _slices(data: bytes, size: int, count: int) -> Iterator[bytes]:
 
 class KernelMap(_Handle):
     """A BpfMap over a descriptor. `batches=False` uses one call per entry, as old kernels need."""
+
+    QUICK = True
 
     def __init__(self, fd: int, name: str = "", *, batches: bool = True) -> None:
         super().__init__(fd, name, batches=batches)
@@ -253,7 +261,7 @@ class KernelTables(_Handle):
         with ExitStack() as inner_maps:
             for keys, table in tables:
                 inner = self._make()
-                inner_maps.callback(os.close, inner)
+                inner_maps.callback(syscalls.close, inner)
                 self._fill(inner, table)
                 entries += [(key, self._FD.pack(inner)) for key in keys]
             self._put_batch(entries, applied)
@@ -262,14 +270,14 @@ class KernelTables(_Handle):
     def _make(self) -> int:
         name = self.name.removeprefix("cilium_")
         try:
-            return syscalls.map_create(MapKind.ARRAY, 4, self.table_size, 1, name=name)
+            return syscalls.map_create(MapKind.ARRAY, 4, self.table_size, 1, name=name, quick=True)
         except OSError as error:
             raise MapCallError(self.name, "making a table", error) from error
 
     def _fill(self, inner: int, table: bytes) -> None:
         zero, content = syscalls.address_of(self._ZERO), syscalls.address_of(table)
         try:
-            syscalls.element(syscalls.MAP_UPDATE, inner, zero, content)
+            syscalls.element(syscalls.MAP_UPDATE, inner, zero, content, quick=True)
         except OSError as error:
             raise MapCallError(self.name, "filling a table", error) from error
 

@@ -11,9 +11,15 @@ from typing import Final
 _NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 _NUMBER: Final = _NUMBERS.get(platform.machine(), 321)
 _libc: Final = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
-# Without these, ctypes would pass the address as a 32-bit integer.
-_libc.syscall.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_ulong]
+_held: Final = ctypes.PyDLL(None, use_errno=True)
+"""The same, without letting other threads go on meanwhile. For calls that take microseconds: who
+lets go of the interpreter has to wait for it again, up to a whole turn of every other thread."""
+for _library in (_libc, _held):
+    _library.syscall.restype = ctypes.c_long
+    # Without these, ctypes would pass the address as a 32-bit integer.
+    _library.syscall.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_ulong]
+SHORT_BATCH: Final = 256
+"""Entries of a batch that takes well below a millisecond."""
 
 MAP_CREATE: Final = 0
 MAP_LOOKUP: Final = 1
@@ -63,16 +69,17 @@ def address_of(data: bytes) -> int:
     return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
 
 
-def call(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
-    result: int = _libc.syscall(_NUMBER, command, attributes, len(attributes))
+def call(command: int, attributes: ctypes.Array[ctypes.c_char], *, quick: bool = False) -> int:
+    library = _held if quick else _libc
+    result: int = library.syscall(_NUMBER, command, attributes, len(attributes))
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return result
 
 
-def _call(command: int, attributes: bytes) -> int:
-    return call(command, ctypes.create_string_buffer(attributes, len(attributes)))
+def _call(command: int, attributes: bytes, *, quick: bool = False) -> int:
+    return call(command, ctypes.create_string_buffer(attributes, len(attributes)), quick=quick)
 
 
 # --- maps -----------------------------------------------------------------------------------------
@@ -87,15 +94,25 @@ def map_create(
     name: str = "",
     *,
     inner_fd: int = 0,
+    quick: bool = False,
 ) -> int:
     """A new map's file descriptor. Object names have at most 15 characters: longer ones are cut."""
     sizes = (kind, key_size, value_size, max_entries)
-    return _call(MAP_CREATE, _CREATE.pack(*sizes, flags, inner_fd, 0, name.encode()[:15]))
+    attributes = _CREATE.pack(*sizes, flags, inner_fd, 0, name.encode()[:15])
+    return _call(MAP_CREATE, attributes, quick=quick)
 
 
-def element(command: int, fd: int, key: int, value: int = 0, flags: int = 0) -> int:
-    """One of lookup, update, delete and next key; `key` and `value` are addresses."""
-    return _call(command, _ELEMENT.pack(fd, key, value, flags))
+def element(
+    command: int, fd: int, key: int, value: int = 0, flags: int = 0, *, quick: bool = False
+) -> int:
+    """One of lookup, update, delete and next key; `key` and `value` are addresses. ``quick``: no
+    other thread runs meanwhile, so never where the kernel waits, as it does for maps of maps."""
+    return _call(command, _ELEMENT.pack(fd, key, value, flags), quick=quick)
+
+
+def close(fd: int) -> None:
+    """Quickly: of a map that something else holds, too."""
+    _held.close(fd)
 
 
 def batch(
@@ -107,14 +124,16 @@ def batch(
     count: int,
     cursor: int = 0,
     after: int = 0,
+    quick: bool = False,
 ) -> tuple[int, OSError | None]:
-    """A batch command: how many entries it did, and the error that ended it, if one did."""
+    """A batch command: how many entries it did, and the error that ended it, if one did. ``quick``
+    as for an element, where there are few."""
     attributes = ctypes.create_string_buffer(
         _BATCH.pack(cursor, after, keys, values, count, fd, 0, 0), _BATCH.size
     )
     error: OSError | None = None
     try:
-        call(command, attributes)
+        call(command, attributes, quick=quick and count <= SHORT_BATCH)
     except OSError as refused:
         error = refused
     return _BATCH.unpack(attributes.raw)[4], error
