@@ -67,7 +67,8 @@ def address_of_type(field: str, text: str, type_: str) -> None:
 def is_canonical(ip: str) -> bool:
     """Whether the text is an address in the one spelling that Go prints."""
     raw = packed(ip)
-    return bool(raw) and spelled(raw) == ip
+    # of an IPv4 address ``packed`` takes no other spelling: no leading zeros, no short forms
+    return bool(raw) and (":" not in ip or spelled(raw) == ip)
 
 
 def mask(field: str, ip: str, text: str) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """JSON exactly as Go's encoding/json writes it, and read as forgivingly as Go reads it."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Final, Generic, TypeVar
 
@@ -63,7 +64,7 @@ class Reader(Generic[T]):
         self._decode = msgspec.json.Decoder(type_).decode
         self._spelled = reading(msgspec.inspect.type_info(type_), fold)
         names = () if fold is as_written else _always_written(type_)
-        self._unusual = unusual
+        self._unusual = re.compile(b"|".join(map(re.escape, unusual))).search if unusual else None
         self._always = tuple(f'"{name}"'.encode() for name in names)
         self._opening = b"{" + b"".join(self._always[:1]) + b":"
 
@@ -78,14 +79,15 @@ class Reader(Generic[T]):
         except (RecursionError, UnicodeDecodeError):
             pass  # Go reads what is not UTF-8 as U+FFFD
         else:
+            if self._unusual is None and data.startswith(self._opening):
+                return value  # as ``_usual`` finds, without a call for each of a million addresses
             if self._usual(data):
                 return value
         return self.forgiving(data)
 
     def _usual(self, data: bytes) -> bool:
-        for name in self._unusual:
-            if name in data:
-                return False
+        if self._unusual is not None and self._unusual(data):
+            return False
         return data.startswith(self._opening) or all(name in data for name in self._always)
 
     def forgiving(self, data: bytes) -> T:

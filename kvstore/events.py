@@ -4,7 +4,7 @@ import msgspec
 
 
 class Put(msgspec.Struct, frozen=True, gc=False):
-    """A key has this value since this revision.
+    """A key has this value since this revision, and hangs on this lease (0: on none).
 
     Keys are etcd's bytes decoded as UTF-8 with ``surrogateescape``: any key survives both ways.
     """
@@ -12,6 +12,7 @@ class Put(msgspec.Struct, frozen=True, gc=False):
     key: str
     value: bytes
     revision: int
+    lease: int = 0
 
 
 class Delete(msgspec.Struct, frozen=True, gc=False):

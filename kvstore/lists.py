@@ -98,7 +98,9 @@ class Listing:
             began = self._pace.begin()
             # as ``entry`` does it, without a call for each of what may be a million
             entries = [
-                Entry(str(kv.key, "utf-8", "surrogateescape"), kv.value, kv.mod_revision, kv.lease)
+                Entry(
+                    kv.key.decode("utf-8", "surrogateescape"), kv.value, kv.mod_revision, kv.lease
+                )
                 for kv in kvs[at : at + step]
             ]
             yield Page(entries, self._revision)

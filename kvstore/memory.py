@@ -23,7 +23,7 @@ from kvstore.client import (
     Unavailable,
     WriteOp,
 )
-from kvstore.events import Change, Delete, Put
+from kvstore.events import Change, Delete
 
 MAX_OPS = 128
 MAX_REQUEST = 3 << 19
@@ -224,7 +224,7 @@ class MemoryStore:
             match op:
                 case PutOp(key, value, lease):
                     self._entries[key] = Entry(key, value, revision, lease)
-                    events.append(Put(key, value, revision))
+                    events.append(self._entries[key])
                 case DeleteOp(key):
                     events += self._drop([key], revision)
                 case DeletePrefixOp(prefix):

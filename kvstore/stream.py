@@ -217,7 +217,8 @@ def changes(reply: rpc.WatchResponse) -> Iterator[Change]:
         if event.type:
             yield Delete(kv.key.decode("utf-8", "surrogateescape"), kv.mod_revision)
         else:
-            yield Put(kv.key.decode("utf-8", "surrogateescape"), kv.value, kv.mod_revision)
+            key = kv.key.decode("utf-8", "surrogateescape")
+            yield Put(key, kv.value, kv.mod_revision, kv.lease)
 
 
 def progress_is_safe(version: str) -> bool:

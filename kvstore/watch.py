@@ -203,8 +203,7 @@ class _Follower:
         """What is there, each slice with its point; takes the keys it finds out of ``stale``."""
         async with ending(self.store.pages(self.prefix)) as pages:
             async for page in pages:
-                for entries in _slices(page.entries, self.size):
-                    puts = [Put(one.key, one.value, one.revision) for one in entries]
+                for puts in _slices(page.entries, self.size):
                     keys = [put.key for put in puts]
                     self.known.update(keys)
                     if stale:
@@ -282,7 +281,10 @@ def whole_revisions(events: Sequence[Change], size: int) -> Iterator[Sequence[Ch
 
 def _slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """At least one, which may be empty."""
-    for at in range(0, max(1, len(items)), size):
+    if len(items) <= size:
+        yield items
+        return
+    for at in range(0, len(items), size):
         yield items[at : at + size]
 
 

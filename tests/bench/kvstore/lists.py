@@ -3,13 +3,13 @@
 Services are padded to 400 bytes, addresses are as they are published (some 180 bytes). Each way
 runs in a process of its own against the same etcd, several times; CPU is user plus system of that
 process, of the quickest run. The floor is what the transport costs: the same pages as bytes that
-nobody decodes. "decode" alone is the decoder of the agents (every check of a consumer included),
-called with values that are at hand. "kept" is what the resident memory grew by, for each key.
+nobody decodes. Garbage is collected as agents do it: not during a list, but once after it, and that
+counts. "decode" alone is the decoder of the agents (every check of a consumer included), called
+with values that are at hand. "kept" is what the resident memory grew by, for each key.
 """
 
 import argparse
 import asyncio
-import gc
 import json
 import os
 import subprocess
@@ -22,6 +22,7 @@ from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
+from agent import interpreter
 from clustermesh import keys
 from clustermesh.keys import Kind, Layout, Origin
 from clustermesh.lab.generate.world import Cluster, Shape
@@ -155,16 +156,15 @@ def resident() -> int:
 
 
 def measure(way: str, endpoint: str, kind: Kind, count: int) -> None:
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    interpreter.prepare()
 
     async def work() -> object:
         return await WAYS[way](endpoint, kind, count)
 
     before, wall, cpu = resident(), time.perf_counter(), time.process_time()
     kept = asyncio.run(work())
+    interpreter.settled()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    gc.collect()
     if isinstance(kept, float):  # what it prepared does not count
         cpu = kept
     print(json.dumps({"cpu": cpu, "wall": wall, "kept": resident() - before}))
