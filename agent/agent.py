@@ -47,7 +47,7 @@ from clustermesh.model import IPEntry
 from clustermesh.status import AgentStatus, RemoteStatus
 from clustermesh.trust.expiry import InUse
 from clustermesh.version import VERSION
-from kvstore.etcd import open_etcd
+from kvstore.shared import Connections
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -116,11 +116,12 @@ class Agent:
         self._dataplane.on_drained = self._drained
         lane = Lane()
         self._heard = Hearing(self._dataplane, self._me, changed=self._want_network)
+        self._connections = Connections()
         self._own = Own(
             settings.etcd_config,
             me=self._me,
             sink=self._heard,
-            opener=open_etcd,
+            opener=self._connections.open,
             waits=settings.waits,
             report=self._own_changed,
             listen=self._propagation.listen,
@@ -134,7 +135,7 @@ class Agent:
             me=self._me,
             sink=self._dataplane,
             checkpoint=self._memory.remotes,
-            opener=open_etcd,
+            opener=self._connections.open,
             waits=settings.waits,
             report=self._board.reporter(CONFIGURATION),
             listen=self._propagation.listen,
@@ -151,7 +152,7 @@ class Agent:
                 host_routes=settings.host_routes,
                 interval=settings.audit_interval,
             ),
-            opener=open_etcd,
+            opener=self._connections.open,
             standing=self._standing,
             rewrite=self._dataplane.rewrite,
             routing=self._network,
@@ -171,7 +172,7 @@ class Agent:
         self._diagnoser = Diagnoser(
             self._me,
             settings.clustermesh_config,
-            opener=open_etcd,
+            opener=self._connections.open,
             statuses=lambda: self._remotes.statuses(self._dataplane.count),
             held=self._dataplane.explainer.held,
             heartbeat_limit=settings.heartbeat_limit,
@@ -188,6 +189,7 @@ class Agent:
         interpreter.prepare()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._dataplane.run(), name="dataplane")
+            tasks.create_task(self._connections.run(), name="etcds")
             tasks.create_task(self._own.run(), name="own")
             tasks.create_task(self._remotes.run(), name="remotes")
             tasks.create_task(self._memory.run(), name="memory")
@@ -319,10 +321,7 @@ class Agent:
             board=self._board,
             log=self._control,
             status=self.status,
-            registry=metrics.registry(
-                self.status,
-                self._datapath_metrics,
-            ),
+            registry=metrics.registry(self.status, self._datapath_metrics),
             reads={
                 **api.reads(
                     self._dataplane,

@@ -50,7 +50,9 @@ class Connector:
     under way waits for its outcome, but nobody waits for a back-off.
     """
 
-    def __init__(self, config: EtcdConfig, *, report: Report, random: Random) -> None:
+    def __init__(
+        self, config: EtcdConfig, *, random: Random, report: Report = lambda _: None
+    ) -> None:
         self._config = config
         self._report = report
         self._random = random

@@ -33,13 +33,11 @@ MAX_OPS = 128
 
 
 class EtcdStore:
-    """One etcd. Made by ``open_etcd``."""
+    """One etcd, with limits of its own, by a connection that somebody keeps up (``open_etcd``)."""
 
-    def __init__(
-        self, config: EtcdConfig, *, report: Callable[[str | None], None], random: Random
-    ) -> None:
+    def __init__(self, config: EtcdConfig, connector: Connector) -> None:
         self.config = config
-        self._connector = Connector(config, report=report, random=random)
+        self._connector = connector
         self._limiter = Limiter(
             rate=config.qps,
             bootstrap_rate=max(config.qps, config.bootstrap_qps),
@@ -176,10 +174,6 @@ class EtcdStore:
         except Conflict:
             return  # it was gone
 
-    async def run(self) -> None:
-        """Keep the connection up; the task behind ``open_etcd``."""
-        await self._connector.run()
-
     async def _call(self, method: Method[Q, R], request: Q) -> R:
         async with self._limiter.turn():
             return await (await self._connector.connection()).link.call(method, request)
@@ -225,12 +219,12 @@ async def open_etcd(
     ``report`` is told a sentence when the connection is lost or cannot be made, and None when it is
     up again.
     """
-    store = EtcdStore(config, report=report, random=random or Random())  # noqa: S311 - spreads load
+    connector = Connector(config, report=report, random=random or Random())  # noqa: S311 - spreads load
     failure: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
-        serving = tasks.create_task(store.run(), name="etcd connection")
+        serving = tasks.create_task(connector.run(), name="etcd connection")
         try:
-            yield store
+            yield EtcdStore(config, connector)
         except Exception as error:  # noqa: BLE001 - raised again below, as itself
             failure = error
         finally:
