@@ -10,22 +10,21 @@ from clustermesh.keys import identity_range
 from clustermesh.sources.kubernetes.api import Api
 from clustermesh.sources.kubernetes.resources import Flavour as Served
 from clustermesh.sources.kubernetes.source import KubernetesSource
-from tests.support import helm
 from tests.support.kube import manifests as make
+from tests.support.kube.chart import Chart
 from tests.support.kube.follow import QUICK, task_of
-from tests.support.kube.kubeserver import READER, READER_TOKEN, Kube, Opens, running
+from tests.support.kube.kubeserver import Opens, running
 from tests.support.kube.sink import RecordingSink, eventually
 
-
-async def install(kube: Kube, case: str) -> None:
-    """The chart's permissions, given to a user of the test."""
-    _, objects = helm.golden(case)
-    user = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": READER}
-    for each in objects:
-        if each["kind"].endswith("Binding"):
-            each["subjects"] = [user]
-        if each["apiVersion"].startswith("rbac."):
-            await kube.admin.apply(each)
+RARE = {(verb, "meshidentities.clustermesh.io") for verb in ("get", "delete")}
+"""Another replica was faster; every number has been given (test_identities.py)."""
+CILIUM = {
+    (verb, f"{plural}.cilium.io")
+    for verb in ("list", "watch")
+    for plural in ("ciliumnodes", "ciliumidentities", "ciliumendpoints")
+}
+UNUSED = {"least": RARE | CILIUM, "core": RARE}
+"""By case; all of the case ``cilium`` is used in tests/integration/mcs/test_mcs_chart.py."""
 
 
 @pytest.mark.parametrize("case", ["least", "cilium", "core"])
@@ -35,14 +34,14 @@ async def test_the_charts_permissions_are_enough(opens: Opens, tmp_path: Path, c
         cluster="paris", cluster_id=7, flavour=Flavour(flavour), mcs_api=case == "cilium"
     )
     async with running(opens, tmp_path) as kube:
-        await kube.admin.apply(make.namespace("kube-system"))
         await kube.admin.apply(make.MESH_IDENTITIES, make.SERVICE_EXPORTS, *make.CILIUM)
         await kube.admin.apply(make.pod("p1", "10.1.0.1"), make.cilium_node("n", "192.0.2.1", ""))
-        await install(kube, case)
+        chart = Chart(kube, case)
+        await chart.install()
         settings = msgspec.structs.replace(
             QUICK,
-            kubeconfig=kube.kubeconfig("chart", token=READER_TOKEN),
-            namespace="kube-system",
+            kubeconfig=chart.kubeconfig,
+            namespace=chart.namespace,
             lease_duration=2.0,
         )
         async with Api(settings) as api:
@@ -58,3 +57,6 @@ async def test_the_charts_permissions_are_enough(opens: Opens, tmp_path: Path, c
                 assert not sink.troubles
                 if flavour is Served.CORE:
                     assert any("10.1.0.1" in key for key in exporter.wanted())
+        unused = chart.unused()
+        if unused is not None and case in UNUSED:
+            assert unused == UNUSED[case]

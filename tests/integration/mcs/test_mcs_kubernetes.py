@@ -10,6 +10,7 @@ from clustermesh.export.mcs import derived_name
 from tests.support.apiserver import Apiserver, contents, until
 from tests.support.etcd import Etcd, running_etcd
 from tests.support.kube import manifests as make
+from tests.support.kube import multicluster
 from tests.support.kube.admin import Answer
 from tests.support.kube.fake import fake_kube
 from tests.support.kube.kubeserver import Kube, Opens, running
@@ -18,16 +19,7 @@ from tests.support.mcs_cluster import OtherCluster
 
 SPACE = "default"
 DERIVED = derived_name(SPACE, "cart")
-CRDS = (
-    make.MESH_IDENTITIES,
-    *(
-        make.crd("multicluster.x-k8s.io", "v1alpha1", kind, plural, namespaced=True, status=True)
-        for kind, plural in (
-            ("ServiceExport", "serviceexports"),
-            ("ServiceImport", "serviceimports"),
-        )
-    ),
-)
+CRDS = (make.MESH_IDENTITIES, *multicluster.crds())
 IMPORT = {
     "apiVersion": "multicluster.x-k8s.io/v1alpha1",
     "kind": "ServiceImport",

@@ -6,7 +6,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tests.support.kube.certs import Authority
-from tests.support.kube.kubeserver import ADMIN_TOKEN, READER, READER_TOKEN
+from tests.support.kube.kubeserver import (
+    ACCOUNT,
+    ACCOUNT_TOKEN,
+    ADMIN_TOKEN,
+    READER,
+    READER_TOKEN,
+)
 from tests.support.kube.rbac import ADMIN, User
 from tests.support.kube.server import TestApi
 from tests.support.kube.store import Store
@@ -19,7 +25,11 @@ class FakeKube:
         self.authority = Authority()
         self.api = TestApi(
             tls=_tls(self.authority, folder),
-            users={ADMIN_TOKEN: ADMIN, READER_TOKEN: User(READER)},
+            users={
+                ADMIN_TOKEN: ADMIN,
+                READER_TOKEN: User(READER),
+                ACCOUNT_TOKEN: User(ACCOUNT),
+            },
             store=_furnished(),
         )
 

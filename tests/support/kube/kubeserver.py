@@ -15,6 +15,9 @@ from tests.support.kube.certs import Authority
 ADMIN_TOKEN = "admin-token"  # noqa: S105 - of test servers
 READER_TOKEN = "reader-token"  # noqa: S105 - of test servers
 READER = "reader"
+ACCOUNT_TOKEN = "account-token"  # noqa: S105 - of test servers
+ACCOUNT = "system:serviceaccount:kube-system:clustermesh-apiserver"
+"""The chart's."""
 
 
 class KubeServer(Protocol):

@@ -1,6 +1,7 @@
 """Whether a user may do something, from the ClusterRoles and bindings in the store."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tests.support.kube.catalog import RBAC, Kind
@@ -65,3 +66,15 @@ def _grants(rule: Manifest, verb: str, kind: Kind, part: str, name: str) -> bool
         and bool({resource, "*"} & set(rule.get("resources", [])))
         and (not names or name in names)
     )
+
+
+def granted(roles: Iterable[Manifest]) -> set[tuple[str, str]]:
+    """Every verb and resource of these roles, as the test API server notes what was used."""
+    found: set[tuple[str, str]] = set()
+    for role in roles:
+        for rule in role["rules"]:
+            for group, resource in itertools.product(rule["apiGroups"], rule["resources"]):
+                plural, slash, part = resource.partition("/")
+                title = (f"{plural}.{group}" if group else plural) + slash + part
+                found |= {(verb, title) for verb in rule["verbs"]}
+    return found

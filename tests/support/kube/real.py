@@ -16,10 +16,21 @@ from pathlib import Path
 
 from tests.support.kube.admission import RANGES
 from tests.support.kube.certs import Authority, service_account_key
-from tests.support.kube.kubeserver import ADMIN_TOKEN, READER, READER_TOKEN
+from tests.support.kube.kubeserver import (
+    ACCOUNT,
+    ACCOUNT_TOKEN,
+    ADMIN_TOKEN,
+    READER,
+    READER_TOKEN,
+)
 from tests.support.kube.rbac import MASTERS
 
 PATIENCE = 120.0
+TOKENS = f"""\
+{ADMIN_TOKEN},admin,admin,"{MASTERS}"
+{READER_TOKEN},{READER},{READER}
+{ACCOUNT_TOKEN},{ACCOUNT},{ACCOUNT}
+"""
 PROBE = {
     "apiVersion": "v1",
     "kind": "Service",
@@ -121,7 +132,6 @@ class RealKube:
         account_key = self._folder / "service-account.key"
         if not account_key.exists():
             self._write("service-account.key", service_account_key())
-        tokens = f'{ADMIN_TOKEN},admin,admin,"{MASTERS}"\n{READER_TOKEN},{READER},{READER}\n'
         self._apiserver = await self._spawn(
             self._assets.apiserver,
             f"--etcd-servers={self._etcd_url}",
@@ -133,7 +143,7 @@ class RealKube:
             f"--tls-cert-file={self._write('server.crt', pair.certificate)}",
             f"--tls-private-key-file={self._write('server.key', pair.key)}",
             f"--client-ca-file={ca}",
-            f"--token-auth-file={self._write('tokens.csv', tokens)}",
+            f"--token-auth-file={self._write('tokens.csv', TOKENS)}",
             f"--service-account-key-file={account_key}",
             f"--service-account-signing-key-file={account_key}",
             "--service-account-issuer=https://kubernetes.default.svc",
@@ -199,7 +209,8 @@ class RealKube:
             )
 
     async def _etcd_call(self, path: str, body: dict[str, str]) -> dict[str, dict[str, str]]:
-        request = _request(self._etcd_url + path, json.dumps(body).encode())
+        url = self._etcd_url + path  # without a token: etcd would look for who has it
+        request = urllib.request.Request(url, json.dumps(body).encode())  # noqa: S310
         answer = await asyncio.to_thread(_read, request, None)
         decoded: dict[str, dict[str, str]] = json.loads(answer)
         return decoded

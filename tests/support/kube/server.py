@@ -59,6 +59,8 @@ class TestApi:
     faults: Faults = field(default_factory=Faults)
     options: Options = field(default_factory=Options)
     requests: list[str] = field(default_factory=list)
+    used: set[tuple[str, str, str]] = field(default_factory=set)
+    """Who did what to which resource: user, verb, ``plural.group`` or ``plural.group/part``."""
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What ``pod:port`` answers to GET by way of ``pods/NAME/proxy``, by path."""
     port: int = 0
@@ -209,6 +211,8 @@ class TestApi:
             verb = "watch"
         what = (target.kind, target.part, target.name, target.namespace)
         if allowed(self.store, user, verb, *what):
+            part = f"/{target.part}" if target.part else ""
+            self.used.add((user.name, verb, target.kind.title + part))
             return
         denied = f'cannot {verb} resource "{target.kind.plural}" in API group "{target.kind.group}"'
         where = (
