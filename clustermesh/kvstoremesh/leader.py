@@ -8,6 +8,7 @@ import structlog
 
 from kvstore.client import Batch, Conflict, Entry, Page, Point, PutOp, Store, StoreError, WriteOp
 from kvstore.events import Delete, Put, Synced
+from kvstore.group import Grouping
 from kvstore.watch import ending, follow
 
 log = structlog.get_logger()
@@ -142,11 +143,15 @@ class Leadership:
 
 
 class Fenced:
-    """A ``Store`` that writes only while this replica leads; reading is free."""
+    """A ``Store`` that writes only while this replica leads; reading is free.
+
+    What the copies of several clusters have to write at the same time is written together.
+    """
 
     def __init__(self, store: Store, leadership: Leadership) -> None:
         self._store = store
         self._leadership = leadership
+        self._grouping = Grouping(self._commit)
 
     @property
     def cluster_id(self) -> int:
@@ -176,6 +181,9 @@ class Fenced:
 
     async def commit(self, ops: Sequence[WriteOp]) -> int:
         """When it is ours to do."""
+        return await self._grouping.commit(ops)
+
+    async def _commit(self, ops: Sequence[WriteOp]) -> int:
         await self._leadership.mine()
         return await self._store.commit(ops)
 
