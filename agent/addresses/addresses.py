@@ -135,15 +135,17 @@ class Addresses:
     def review(self) -> bool:
         """Draw the conclusions from what was told; whether the routes are new."""
         for book in self._books:
+            if book.turning:
+                book.turn_some()
             if book.leaving:
-                gone = book.let_go(SLICE)
+                gone = book.let_go()
                 if book is self._ipcache:
                     self.reach.check(gone)
         if self.nodes.ranges_changed:
             self.nodes.ranges_changed = False
             self._hold(self.nodes.held())
             self.reach.announce(n for n in self.nodes.remote() if n.cluster not in self.held)
-        return self.reach.step(SLICE)
+        return self.reach.step()
 
     def _hold(self, held: Mapping[str, str]) -> None:
         freed = self.held.keys() - held.keys()
@@ -165,7 +167,7 @@ class Addresses:
         return (
             self.nodes.ranges_changed
             or self.reach.busy
-            or any(book.pending.puts or book.leaving for book in self._books)
+            or any(book.pending.puts or book.leaving or book.turning for book in self._books)
         )
 
     @property

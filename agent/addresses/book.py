@@ -5,9 +5,8 @@ value followed by who claims it. Nothing else is kept of a claim unless two want
 the better claimant wins, whatever came first, and the other waits.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from itertools import islice
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -35,9 +34,24 @@ class Claim(NamedTuple):
     value: bytes
 
 
+Batches = Iterator[Sequence[bytes]]
+"""Keys, some at a time."""
+
+BATCH: Final = 2048
+"""Claims that are looked at between two yields to the loop."""
+
+
 class _Leaving(NamedTuple):
-    keys: Iterator[bytes]
+    keys: Batches
     stale_only: bool
+
+
+class _Turn(NamedTuple):
+    """From one set of held clusters to the next, key by key."""
+
+    held: AbstractSet[int]
+    keys: Batches
+    done: set[bytes]
 
 
 class Book:
@@ -47,10 +61,11 @@ class Book:
     nodes. One claimant has at most one claim on a key.
     """
 
-    def __init__(self, target: BpfMap, own_id: int) -> None:
+    def __init__(self, target: BpfMap, own_id: int, *, batch: int = BATCH) -> None:
         self.pending = Pending(target, self.wanted)
         """What is to be written."""
         self._own_id = own_id
+        self._batch = batch
         self._size = target.value_size
         self._claims: dict[bytes, bytes] = {}
         """By key: the best claim, as value + claimant + generation."""
@@ -65,6 +80,8 @@ class Book:
         self._gone: list[bytes] = []
         """Keys of claims that had to be let go at once."""
         self._held: AbstractSet[int] = frozenset()
+        """Clusters whose claims are left out of account."""
+        self._turn: _Turn | None = None
 
     # -- claims ----------------------------------------------------------------------------------
 
@@ -145,6 +162,8 @@ class Book:
 
     def _compare(self, key: bytes, before: bytes | None) -> bool:
         """Whether what is wanted is not what was wanted ``before``; if so, it will be written."""
+        if self._turn is not None:
+            self._turn.done.add(key)
         wanted = self.wanted(key)
         if wanted == before:
             return False
@@ -156,10 +175,12 @@ class Book:
         first = self._claims.get(key)
         if first is None:
             return None
-        if not self._held or _who(first) >> 1 not in self._held:
+        turn = self._turn
+        held = turn.held if turn is not None and key in turn.done else self._held
+        if not held or _who(first) >> 1 not in held:
             return first[: self._size]
         claims = self._others.get(key, {})
-        free = [who for who in claims if who >> 1 not in self._held]
+        free = [who for who in claims if who >> 1 not in held]
         return claims[min(free, key=self._standing)][: self._size] if free else None
 
     def claim_of(self, key: bytes) -> Claim | None:
@@ -170,9 +191,11 @@ class Book:
         who = _who(claim)
         return Claim(who >> 1, who & 1, claim[: self._size])
 
-    def all_keys(self) -> list[bytes]:
-        """Every key that somebody wants."""
-        return list(self._claims)
+    def all_keys(self) -> Batches:
+        """Every key that somebody wants now."""
+        keys = list(self._claims)
+        size = self._batch
+        return (keys[start : start + size] for start in range(0, len(keys), size))
 
     def __len__(self) -> int:
         return len(self._claims)
@@ -181,13 +204,18 @@ class Book:
         """How many keys a claimant wants."""
         return self._counts.get(who, 0)
 
-    def keys_of(self, whos: AbstractSet[int]) -> list[bytes]:
-        """Keys that any of these claimants wants. Looks at every claim."""
-        tails = tuple(who.to_bytes(2, "big") for who in whos)
+    def keys_of(self, whos: AbstractSet[int]) -> Batches:
+        """Keys that any of these claimants wants now. All claims are looked at, bit by bit, and
+        what is no longer claimed by then may be left out."""
+        tails = frozenset(who.to_bytes(2, "big") for who in whos)
         start, end = self._size, self._size + 2
-        keys = [key for key, claim in self._claims.items() if claim[start:end] in tails]
-        keys += (key for key, waiting in self._others.items() if not whos.isdisjoint(waiting))
-        return keys
+        for keys in self.all_keys():
+            yield [
+                key
+                for key in keys
+                if self._claims.get(key, b"")[start:end] in tails
+                or (key in self._others and not whos.isdisjoint(self._others[key]))
+            ]
 
     def contested(self) -> Iterator[tuple[bytes, int, list[int]]]:
         """Keys that several want: who has it, and who waits."""
@@ -215,27 +243,28 @@ class Book:
                 self._leave(who, self.keys_of({who}), stale_only=False)
         self.pending.prune(cluster_id)
 
-    def _leave(self, who: int, keys: Iterable[bytes], *, stale_only: bool) -> None:
+    def _leave(self, who: int, keys: Batches, *, stale_only: bool) -> None:
         self._let_all_go(who)
-        self._leaving[who] = _Leaving(iter(keys), stale_only=stale_only)
+        self._leaving[who] = _Leaving(keys, stale_only)
 
     @property
     def leaving(self) -> bool:
         """Whether there are claims to be let go."""
         return bool(self._leaving or self._gone)
 
-    def let_go(self, most: int) -> list[bytes]:
+    def let_go(self) -> list[bytes]:
         """Release some of the claims that are to be let go; keys for which that changed what is
         wanted. A large cluster's last hour must not hold up the others."""
         gone, self._gone = self._gone, []
         who = next(iter(self._leaving), None)
-        return gone if who is None else gone + self._let_some_go(who, most)
+        return gone if who is None else gone + self._let_some_go(who)
 
-    def _let_some_go(self, who: int, most: int) -> list[bytes]:
+    def _let_some_go(self, who: int) -> list[bytes]:
         leaving = self._leaving[who]
-        keys = list(islice(leaving.keys, most))
-        if len(keys) < most:
+        keys = next(leaving.keys, None)
+        if keys is None:
             del self._leaving[who]
+            return []
         if leaving.stale_only:
             keys = [key for key in keys if self._is_stale(key, who)]
         return [key for key in keys if self.release(key, who)]
@@ -249,16 +278,35 @@ class Book:
     def _let_all_go(self, who: int) -> None:
         """Before anything else is said about them."""
         while who in self._leaving:
-            self._gone += self._let_some_go(who, len(self._claims) + 1)
+            self._gone += self._let_some_go(who)
+
+    # -- clusters that are held out ----------------------------------------------------------------
 
     def hold(self, cluster_ids: AbstractSet[int]) -> None:
-        """Claims of exactly these clusters are left out of account."""
+        """Claims of exactly these clusters are left out of account, bit by bit (``turn_some``)."""
+        while self.turning:
+            self.turn_some()
         changed = cluster_ids ^ self._held
-        keys = self.keys_of({claimant(c, rank=rank) for c in changed for rank in (OF_NODES, PLAIN)})
-        before = [self.wanted(key) for key in keys]
-        self._held = frozenset(cluster_ids)
-        for key, value in zip(keys, before, strict=True):
-            self._compare(key, value)
+        whos = {claimant(c, rank=rank) for c in changed for rank in (OF_NODES, PLAIN)}
+        self._turn = _Turn(frozenset(cluster_ids), self.keys_of(whos), set())
+
+    @property
+    def turning(self) -> bool:
+        """Whether claims are still to be left out, or to be heeded again."""
+        return self._turn is not None
+
+    def turn_some(self) -> None:
+        """Leave some out, or heed them again."""
+        turn = self._turn
+        if turn is None:
+            return
+        keys = next(turn.keys, None)
+        if keys is None:
+            self._held, self._turn = turn.held, None
+            return
+        for key in keys:
+            if key not in turn.done:
+                self._compare(key, self.wanted(key))
 
 
 def _who(claim: bytes) -> int:

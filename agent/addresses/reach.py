@@ -5,10 +5,9 @@ are looked at some at a time.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
 
-from agent.addresses.book import PLAIN, Book
+from agent.addresses.book import BATCH, PLAIN, Batches, Book
 from agent.addresses.entries import NodeInfo, address_key, is_single, range_of
 from agent.addresses.routes import Cover, HostRoutes, Route, announced
 from agent.clusters import Clusters
@@ -31,7 +30,7 @@ class Reach:
         self._ipcache = ipcache
         self._ranges: frozenset[Route] = frozenset()
         self._cover = Cover()
-        self._unchecked: deque[Iterator[bytes]] = deque()
+        self._unchecked: deque[Batches] = deque()
         """Addresses that may need a route now, or none any more."""
         self._changed = False
 
@@ -78,52 +77,57 @@ class Reach:
         elif cidrs - before:
             self.check_routed()
         for cidr in before - cidrs:
-            self.check(self._inside(cidr))
+            self._unchecked.append(self._inside(cidr))
 
     # -- looking again ---------------------------------------------------------------------------
 
-    def check(self, keys: Iterable[bytes]) -> None:
+    def check(self, keys: Sequence[bytes]) -> None:
         """Look at these addresses again, bit by bit."""
-        self._unchecked.append(iter(keys))
+        if keys:
+            self._unchecked.append(keys[at : at + BATCH] for at in range(0, len(keys), BATCH))
 
     def check_routed(self) -> None:
         """Look at those that have a route."""
-        self.check(map(address_key, self.host_routes.addresses()))
+        self.check([address_key(it) for it in self.host_routes.addresses()])
 
     def check_all_of(self, who: int) -> None:
         """Look at all that a claimant has."""
         if self._ipcache.count(who):
-            self.check(self._ipcache.keys_of({who}))
+            self._unchecked.append(self._ipcache.keys_of({who}))
 
     def _check_everything(self) -> None:
         self.host_routes.clear()
         self._changed = True
         self._unchecked.clear()
-        self.check(self._ipcache.all_keys())
+        self._unchecked.append(self._ipcache.all_keys())
 
-    def _inside(self, cidr: str) -> Iterable[bytes]:
+    def _inside(self, cidr: str) -> Batches:
         """Addresses in a range that somebody may want."""
         version, first, last = range_of(cidr)
         length = 4 if version == 4 else 16
         if last - first < len(self._ipcache):
-            numbers = range(first, last + 1)
-            return (address_key(number.to_bytes(length, "big")) for number in numbers)
+            for at in range(first, last + 1, BATCH):
+                numbers = range(at, min(at + BATCH, last + 1))
+                yield [address_key(number.to_bytes(length, "big")) for number in numbers]
+            return
         inside = Cover([cidr])
-        return (key for key in self._ipcache.all_keys() if inside.covers(_address(key)))
+        for keys in self._ipcache.all_keys():
+            yield [key for key in keys if inside.covers(_address(key))]
 
     @property
     def busy(self) -> bool:
         """Whether there is something to look at, or to conclude."""
         return bool(self._unchecked) or self._changed
 
-    def step(self, most: int) -> bool:
-        """Look at up to ``most`` addresses; whether that made other routes of the whole."""
-        if self._unchecked:
-            keys = list(islice(self._unchecked[0], most))
-            if len(keys) < most:
-                self._unchecked.popleft()
-            for key in keys:
-                self.moved(key)
+    def step(self) -> bool:
+        """Look at some addresses; whether that made other routes of the whole."""
+        while self._unchecked:
+            keys = next(self._unchecked[0], None)
+            if keys is not None:
+                for key in keys:
+                    self.moved(key)
+                break
+            self._unchecked.popleft()
         if not self._changed or self._unchecked:
             return False
         self._changed = False

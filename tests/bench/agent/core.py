@@ -261,6 +261,20 @@ async def outage(agent: Agent, count: int) -> None:
         watcher.cancel()
 
 
+async def hold_out(agent: Agent, count: int) -> None:
+    """A pod range of another cluster begins to overlap, and ends to."""
+    agent.synced(OWN, kinds=[Kind.NODES])
+    for what, cidr in (("held out", "10.0.0.0/24"), ("mended", "172.31.0.0/24")):
+        await idle(agent)
+        ours = node(OWN, "a9", "192.168.0.9", cidr)
+        with measured(f"address: its cluster is {what}", count) as watch:
+            watcher = asyncio.ensure_future(watch.run())
+            await asyncio.sleep(0)
+            agent.nodes(ours)
+            await idle(agent)
+            watcher.cancel()
+
+
 async def restart(maps: Maps, count: int) -> None:
     with measured("restart: adopting what is in the maps", count):
         Agent(maps, table_size=1021)
@@ -271,6 +285,7 @@ async def run(maps: Maps, options: argparse.Namespace) -> None:
     async with asyncio.TaskGroup() as tasks:
         writer = tasks.create_task(agent.dataplane.run())
         await addresses(agent, options.addresses)
+        await hold_out(agent, options.addresses)
         await services(agent, options.services)
         await restart(maps, options.addresses)
         await outage(agent, options.addresses)

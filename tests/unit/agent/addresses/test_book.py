@@ -25,14 +25,16 @@ def who(cluster_id: int, rank: int = 1) -> int:
     return claimant(cluster_id, rank=rank)
 
 
-def let_go(book: Book, most: int = 1) -> list[bytes]:
+def let_go(book: Book) -> list[bytes]:
     gone = []
     while book.leaving:
-        gone += book.let_go(most)
+        gone += book.let_go()
     return gone
 
 
 def flush(book: Book) -> None:
+    while book.turning:
+        book.turn_some()
     while book.pending.puts or book.pending.drops:
         book.pending.write(100)
         book.pending.remove(100)
@@ -44,7 +46,7 @@ def held_by(target: DictMap) -> dict[bytes, bytes]:
 
 def test_a_claim_is_written_and_a_release_removes_it() -> None:
     target = a_map()
-    book = Book(target, OWN)
+    book = Book(target, OWN, batch=1)
     assert book.claim(KEY, who(2), value("b"))
     flush(book)
     assert held_by(target) == {KEY: value("b")}
@@ -56,7 +58,7 @@ def test_a_claim_is_written_and_a_release_removes_it() -> None:
 
 def test_repeating_a_claim_writes_nothing() -> None:
     target = a_map()
-    book = Book(target, OWN)
+    book = Book(target, OWN, batch=1)
     book.claim(KEY, who(2), value("b"))
     flush(book)
     assert not book.claim(KEY, who(2), value("b"))
@@ -65,7 +67,7 @@ def test_repeating_a_claim_writes_nothing() -> None:
 
 def test_a_change_that_is_taken_back_before_it_was_written_writes_nothing() -> None:
     target = a_map()
-    book = Book(target, OWN)
+    book = Book(target, OWN, batch=1)
     book.claim(KEY, who(2), value("b"))
     flush(book)
     book.claim(KEY, who(2), value("x"))
@@ -83,7 +85,7 @@ PRECEDENCE = [who(OWN, 0), who(OWN, 1), who(2, 0), who(2, 1), who(3, 0), who(9, 
 def test_the_best_claim_wins_in_any_order_of_coming_and_going(
     coming: list[int], going: list[int]
 ) -> None:
-    book = Book(a_map(), OWN)
+    book = Book(a_map(), OWN, batch=1)
     present: set[int] = set()
 
     def best() -> bytes | None:
@@ -103,7 +105,7 @@ def test_the_best_claim_wins_in_any_order_of_coming_and_going(
 @given(st.sets(st.integers(1, 9)), st.sets(st.integers(1, 9)))
 def test_held_clusters_are_left_out_of_account(claimed: set[int], held: set[int]) -> None:
     target = a_map()
-    book = Book(target, OWN)
+    book = Book(target, OWN, batch=1)
     for cluster_id in sorted(claimed):
         book.claim(KEY, who(cluster_id), value(str(cluster_id)))
     flush(book)
@@ -117,9 +119,45 @@ def test_held_clusters_are_left_out_of_account(claimed: set[int], held: set[int]
     assert held_by(target) == ({KEY: value(str(free[0]))} if free else {})
 
 
+CLUSTERS = st.integers(1, 4)
+KEYS = st.sampled_from([b"k001", b"k002", b"k003", b"k004"])
+STEPS = st.one_of(
+    st.tuples(st.just("claim"), KEYS, CLUSTERS),
+    st.tuples(st.just("release"), KEYS, CLUSTERS),
+    st.tuples(st.just("hold"), st.frozensets(CLUSTERS), st.none()),
+    st.tuples(st.just("turn"), st.none(), st.none()),
+    st.tuples(st.just("write"), st.none(), st.none()),
+)
+
+
+@given(st.lists(STEPS, max_size=40))
+def test_what_is_held_bit_by_bit_is_as_if_it_were_held_at_once(steps: list[tuple]) -> None:
+    target, held = a_map(), frozenset[int]()
+    book = Book(target, OWN, batch=1)
+    claims: dict[bytes, set[int]] = {}
+    for step, what, cluster in steps:
+        if step == "claim":
+            book.claim(what, who(cluster), value(str(cluster)))
+            claims.setdefault(what, set()).add(cluster)
+        elif step == "release":
+            book.release(what, who(cluster))
+            claims.get(what, set()).discard(cluster)
+        elif step == "hold":
+            held = what
+            book.hold(held)
+        elif step == "turn":
+            book.turn_some()
+        else:
+            book.pending.write(2)
+            book.pending.remove(1)
+    flush(book)
+    free = {key: sorted(them - held) for key, them in claims.items()}
+    assert held_by(target) == {key: value(str(them[0])) for key, them in free.items() if them}
+
+
 def test_a_full_list_sweeps_what_it_does_not_repeat() -> None:
     target = a_map()
-    book = Book(target, OWN)
+    book = Book(target, OWN, batch=1)
     for key in (KEY, OTHER):
         book.claim(key, who(2), value("b"))
     book.claim(KEY, who(3), value("c"))
@@ -136,7 +174,7 @@ def test_a_full_list_sweeps_what_it_does_not_repeat() -> None:
 
 
 def test_two_outages_in_a_row_still_sweep() -> None:
-    book = Book(a_map(), OWN)
+    book = Book(a_map(), OWN, batch=1)
     book.claim(KEY, who(2), value("b"))
     book.claim(OTHER, who(2), value("b"))
     book.doubt(who(2))
@@ -149,12 +187,12 @@ def test_two_outages_in_a_row_still_sweep() -> None:
 
 def test_what_is_told_again_while_others_are_let_go_stays() -> None:
     target = a_map()
-    book = Book(target, OWN)
+    book = Book(target, OWN, batch=1)
     for key in (KEY, OTHER):
         book.claim(key, who(2), value("b"))
     book.doubt(who(2))
     book.confirm(who(2))
-    assert book.let_go(1) == [KEY]
+    assert book.let_go() == [KEY]
     book.claim(OTHER, who(2), value("b"))
     assert let_go(book) == []
     flush(book)
@@ -162,7 +200,7 @@ def test_what_is_told_again_while_others_are_let_go_stays() -> None:
 
 
 def test_a_second_outage_first_ends_what_the_first_began() -> None:
-    book = Book(a_map(), OWN)
+    book = Book(a_map(), OWN, batch=1)
     for key in (KEY, OTHER):
         book.claim(key, who(2), value("b"))
     book.doubt(who(2))
@@ -175,7 +213,7 @@ def test_a_second_outage_first_ends_what_the_first_began() -> None:
 
 def test_a_cluster_that_comes_back_while_it_leaves_keeps_what_it_says_now() -> None:
     target = a_map()
-    book = Book(target, OWN)
+    book = Book(target, OWN, batch=1)
     for key in (KEY, OTHER):
         book.claim(key, who(2), value("b"))
     flush(book)
@@ -190,7 +228,7 @@ def test_entries_of_an_earlier_run_are_recognised_whoever_claims_them() -> None:
     target = a_map()
     target.put_many([(KEY, value("b")), (OTHER, value("c"))])
     before = target.writes
-    book = Book(target, OWN)
+    book = Book(target, OWN, batch=1)
     book.pending.adopt(lambda key, _: 2 if key == KEY else 3)
     book.claim(KEY, who(2), value("b"))
     book.claim(OTHER, who(7), value("c"))
@@ -203,7 +241,7 @@ def test_entries_of_an_earlier_run_are_recognised_whoever_claims_them() -> None:
 def test_only_what_nobody_claimed_is_pruned() -> None:
     target = a_map()
     target.put_many([(KEY, value("b")), (OTHER, value("c"))])
-    book = Book(target, OWN)
+    book = Book(target, OWN, batch=1)
     book.pending.adopt(lambda *_: 2)
     assert set(book.pending.found()) == {2}
     book.claim(KEY, who(2), value("x"))
@@ -216,7 +254,7 @@ def test_only_what_nobody_claimed_is_pruned() -> None:
 def test_draining_takes_claims_and_leftovers() -> None:
     target = a_map()
     target.put_many([(b"old1", value("b"))])
-    book = Book(target, OWN)
+    book = Book(target, OWN, batch=1)
     book.pending.adopt(lambda *_: 2)
     book.claim(KEY, who(2), value("b"))
     book.claim(OTHER, who(3), value("c"))
@@ -229,7 +267,7 @@ def test_draining_takes_claims_and_leftovers() -> None:
 
 def test_a_full_map_keeps_what_fits_takes_changes_and_the_rest_when_there_is_room() -> None:
     target = a_map(room=2)
-    book = Book(target, OWN)
+    book = Book(target, OWN, batch=1)
     for n in range(4):
         book.claim(b"k%03d" % n, who(2), value("b"))
     book.pending.write(100)
@@ -248,7 +286,7 @@ def test_a_full_map_keeps_what_fits_takes_changes_and_the_rest_when_there_is_roo
 def test_after_a_failed_write_nothing_is_taken_for_granted() -> None:
     inner = a_map()
     target = FaultyMap(inner)
-    book = Book(target, OWN)
+    book = Book(target, OWN, batch=1)
     book.claim(KEY, who(2), value("a"))
     flush(book)
     book.claim(KEY, who(2), value("b"))
