@@ -21,6 +21,7 @@ class Reason(IntEnum):
     DROP_NO_SERVICE = 158
     DROP_NO_ENDPOINT = 160
     DROP_INVALID_IDENTITY = 171
+    DROP_SOURCE_RANGE = 177
     DROP_INVALID_CLUSTER = 192
 
 
@@ -70,6 +71,7 @@ REASONS: dict[Reason, str] = {
     Reason.DROP_NO_SERVICE: "the service has no backend",
     Reason.DROP_NO_ENDPOINT: "no node has the destination",
     Reason.DROP_INVALID_IDENTITY: "an identity that no other node may use",
+    Reason.DROP_SOURCE_RANGE: "a client outside of the service's source ranges",
     Reason.DROP_INVALID_CLUSTER: "an identity of another cluster than the sender's",
 }
 

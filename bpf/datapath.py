@@ -40,6 +40,8 @@ class Maps:
     backends6: BpfMap
     reverse_nat4: BpfMap
     reverse_nat6: BpfMap
+    source_ranges4: BpfMap
+    source_ranges6: BpfMap
     affinity4: BpfMap
     affinity6: BpfMap
     affinity_match: BpfMap

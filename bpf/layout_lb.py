@@ -266,6 +266,28 @@ class ReverseSocketValue:
         return cls(address, _number(port), _number(rev_nat))
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class SourceRangeKey:
+    """Clients that a frontend serves, as a prefix of its own bits. Contract 1.7."""
+
+    rev_nat: int
+    address: bytes
+    prefix: int
+
+    C_NAMES: ClassVar[tuple[str, str]] = ("lb4_source_range", "lb6_source_range")
+    FORMATS: ClassVar[tuple[Struct, Struct]] = (Struct("<I2s2x4s"), Struct("<I2s2x16s"))
+    STATIC_BITS: ClassVar[int] = 32
+
+    def pack(self) -> bytes:
+        packer = self.FORMATS[len(self.address) == 16]
+        return packer.pack(self.STATIC_BITS + self.prefix, _port(self.rev_nat), self.address)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Self:
+        bits, rev_nat, address = _by_length(*cls.FORMATS, raw).unpack(raw)
+        return cls(_number(rev_nat), address, bits - cls.STATIC_BITS)
+
+
 def pack_table(backends: list[int]) -> bytes:
     """A selection table's one value: a backend id per place, host order. Contract 1.8."""
     return Struct(f"<{len(backends)}I").pack(*backends)

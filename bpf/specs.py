@@ -98,6 +98,8 @@ MAPS: Final[tuple[MapSpec, ...]] = (
     MapSpec("backends6", "cilium_lb6_backends_v3", _HASH, 4, 24, "backends"),
     MapSpec("reverse_nat4", "cilium_lb4_reverse_nat", _HASH, 2, 6, "reverse_nat"),
     MapSpec("reverse_nat6", "cilium_lb6_reverse_nat", _HASH, 2, 18, "reverse_nat"),
+    MapSpec("source_ranges4", "cilium_lb4_source_range", MapKind.LPM_TRIE, 12, 1, "services"),
+    MapSpec("source_ranges6", "cilium_lb6_source_range", MapKind.LPM_TRIE, 24, 1, "services"),
     MapSpec("affinity4", "cilium_lb4_affinity", _LRU, 16, 16, "affinity", 0),
     MapSpec("affinity6", "cilium_lb6_affinity", _LRU, 24, 16, "affinity", 0),
     MapSpec("affinity_match", "cilium_lb_affinity_match", _HASH, 8, 1, "affinity"),

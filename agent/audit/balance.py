@@ -10,7 +10,7 @@ from itertools import chain
 from struct import pack
 from typing import Final
 
-from agent.audit import placement
+from agent.audit import placement, ranges
 from agent.audit.compare import Drift, drift
 from agent.audit.frontends import At, Frontends, Wanted
 from agent.audit.observed import (
@@ -72,6 +72,7 @@ class Balance:
         yield from self._slots(at, wanted, number)
         if master is not None:
             yield from self._reverse_nat(at, wanted, number)
+            yield from ranges.differences(self._family, self._maps.ranges, wanted, number)
             yield from self._table(wanted, number, thorough=thorough)
             yield from self._affinity(at, wanted, number)
 
@@ -245,6 +246,7 @@ class Balance:
             yield drift("reverse_nat" + self._family, pack(">H", number), found=found)
         for number in sorted(maps.tables.keys() - ids):
             yield drift("tables" + self._family, pack(">H", number), found="a table")
+        yield from ranges.strangers(self._family, maps.ranges, ids)
 
 
 def strange_matches(found: Mapping[bytes, bytes], sides: Iterable[Balance]) -> Iterator[Drift]:

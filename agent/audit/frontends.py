@@ -22,7 +22,7 @@ from agent.audit.sharing import (
     shares,
     wish,
 )
-from clustermesh.addresses import packed
+from clustermesh.addresses import packed, prefix
 from clustermesh.keys import Kind
 from clustermesh.local import Frontend, LocalBackend, LocalService, Scope
 from clustermesh.model import EndpointSlice
@@ -33,6 +33,7 @@ STICKY: Final = 0x0010
 ONLY_HERE: Final = 0x1000
 OUTSIDE_HERE: Final = 0x0004
 TWO_SCOPES: Final = 0x2000
+GUARDED: Final = 0x0080
 """Flags of a master (contract datapath 1.3)."""
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
 
@@ -61,6 +62,10 @@ KINDS: Final[Mapping[str, int]] = {
 """Flags by the kind of address (contract datapath 1.3): what it is, and that it is routable."""
 
 
+Clients = tuple[int, bytes]
+"""Bits and address of a source range."""
+
+
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """One frontend as it must be."""
 
@@ -68,6 +73,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     flags: int
     timeout: int
+    clients: frozenset[Clients] = frozenset()
     serving: Mapping[Endpoint, Fraction]
     standby: frozenset[Endpoint] = frozenset()
     parked: frozenset[Endpoint] = frozenset()
@@ -145,8 +151,20 @@ def frontends(
                 flags |= ONLY_HERE if asked.only_here else 0
             elif service.external_traffic_policy == "Local":
                 flags |= OUTSIDE_HERE | TWO_SCOPES
-            found.wanted[at] = msgspec.structs.replace(wanted, flags=flags)
+            clients: frozenset[Clients] = frozenset()
+            if frontend.scope == Scope.LOAD_BALANCER and service.load_balancer_source_ranges:
+                flags |= GUARDED
+                clients = frozenset(_clients(service, len(at.address)))
+            found.wanted[at] = msgspec.structs.replace(wanted, flags=flags, clients=clients)
     return found
+
+
+def _clients(service: LocalService, size: int) -> Iterator[Clients]:
+    """Source ranges of the family whose addresses have this size."""
+    for text in service.load_balancer_source_ranges:
+        address, bits = prefix(text.strip())
+        if address and len(packed(address)) == size:
+            yield bits, packed(address)
 
 
 def _by_scope(asked: Wish, service: LocalService, at: At, frontend: Frontend) -> Wish:
@@ -197,8 +215,7 @@ def _places(service: LocalService, *, outside: bool) -> Iterator[tuple[At, Front
     cluster = [packed(it.address) for it in service.frontends if it.scope == Scope.CLUSTER_IP]
     for frontend in service.frontends:
         proto = PROTOCOLS.get(frontend.protocol, 0)
-        guarded = frontend.scope == Scope.LOAD_BALANCER and service.load_balancer_source_ranges
-        if not (proto and frontend.port) or frontend.scope not in KINDS or guarded:
+        if not (proto and frontend.port) or frontend.scope not in KINDS:
             continue
         if frontend.scope == Scope.NODE_PORT:
             addresses = {bytes(len(it)) for it in cluster}

@@ -4,15 +4,18 @@ from collections.abc import Mapping
 from struct import iter_unpack, unpack
 from typing import Final, NamedTuple
 
-from agent.audit.frontends import At
+from agent.audit.frontends import At, Clients
 
 Entries = Mapping[bytes, bytes]
 Snapshot = Mapping[str, Entries]
 """By member of ``bpf.datapath.Maps``."""
 
 ADDRESS_MAPS: Final = ("nodes", "tunnel", "ipcache")
-HASHES: Final = tuple(f"{name}{family}" for name in ("services", "backends", "reverse_nat")
-                      for family in "46")  # fmt: skip
+HASHES: Final = tuple(
+    f"{name}{family}"
+    for name in ("services", "backends", "reverse_nat", "source_ranges")
+    for family in "46"
+)
 TABLES: Final = ("tables4", "tables6")
 MATCHES: Final = "affinity_match"
 AUDITED: Final = (*ADDRESS_MAPS, *HASHES, *TABLES, MATCHES)
@@ -65,6 +68,8 @@ class ServiceMaps(NamedTuple):
     tables: dict[int, bytes]
     matches: set[tuple[int, int]]
     """Backend and frontend, by id."""
+    ranges: dict[int, dict[Clients, bytes]]
+    """Whom a frontend serves, by its id."""
 
 
 def service_maps(found: Snapshot, family: str) -> ServiceMaps:
@@ -93,12 +98,27 @@ def service_maps(found: Snapshot, family: str) -> ServiceMaps:
         {int.from_bytes(key, "big"): it for key, it in found["reverse_nat" + family].items()},
         {int.from_bytes(key, "big"): it for key, it in found["tables" + family].items()},
         {match(key) for key in found[MATCHES]},
+        _ranges(found["source_ranges" + family]),
     )  # fmt: skip
 
 
 def _backend(value: bytes, size: int) -> Backend:
     address, port, proto, state, cluster_id, zone, _ = unpack(f"<{size}s2sBBHBB", value)
     return Backend(address, int.from_bytes(port, "big"), proto, state, cluster_id, zone)
+
+
+def _ranges(entries: Entries) -> dict[int, dict[Clients, bytes]]:
+    found: dict[int, dict[Clients, bytes]] = {}
+    for key, value in entries.items():
+        number, clients = source_range(key)
+        found.setdefault(number, {})[clients] = value
+    return found
+
+
+def source_range(key: bytes) -> tuple[int, Clients]:
+    """Frontend, and the clients that it serves."""
+    bits, rev_nat, address = unpack(f"<I2s2x{len(key) - 8}s", key)
+    return int.from_bytes(rev_nat, "big"), (bits - 32, address)
 
 
 def match(key: bytes) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from clustermesh.audit import EXTRA
 
 REMOVAL: Final = (
     *("services4", "services6", "tables4", "tables6", "reverse_nat4", "reverse_nat6"),
+    *("source_ranges4", "source_ranges6"),
     *("affinity_match", "backends4", "backends6", "ipcache", "tunnel", "nodes"),
 )
 """What refers to others goes before what is referred to (contract datapath 5.2)."""

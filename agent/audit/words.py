@@ -1,10 +1,11 @@
 """Keys and values of the maps as an operator reads them [pure]."""
 
+from collections.abc import Callable, Mapping
 from struct import unpack
 from typing import Final
 
 from agent.audit.frontends import PROTOCOLS, At
-from agent.audit.observed import QUARANTINED, Backend, Master, Slot, match
+from agent.audit.observed import QUARANTINED, Backend, Master, Slot, match, source_range
 from clustermesh.addresses import spelled
 
 _NAMES: Final = {number: name for name, number in PROTOCOLS.items()}
@@ -13,21 +14,8 @@ _STATES: Final = ("active", "terminating", "quarantined", "maintenance")
 
 def key_words(member: str, key: bytes) -> str:
     """What an entry is about."""
-    if member == "routes":
-        return key.decode()
-    if member == "ipcache":
-        return _prefix(key)
-    if member == "tunnel":
-        return _padded(key)
-    if member == "nodes":
-        return spelled(key)
-    if member.startswith("services"):
-        return _service(key)
-    if member.startswith("backends"):
-        return f"backend {int.from_bytes(key, 'little')}"
-    if member == "affinity_match":
-        return "backend {} of frontend {}".format(*match(key))
-    return f"frontend {int.from_bytes(key, 'big')}"
+    words = _KEYS.get(member) or _KEYS.get(member.rstrip("46"))
+    return words(key) if words else f"frontend {int.from_bytes(key, 'big')}"
 
 
 def value_words(member: str, value: bytes) -> str:
@@ -59,6 +47,27 @@ def _service(key: bytes) -> str:
     number, scope = int.from_bytes(key[size + 2 : size + 4], "little"), key[size + 5]
     slot = f" slot {number}" if number else ""
     return f"{place_words(at)}{slot}{f' scope {scope}' if scope else ''}"
+
+
+def _match(key: bytes) -> str:
+    return "backend {} of frontend {}".format(*match(key))
+
+
+def _source_range(key: bytes) -> str:
+    number, (bits, address) = source_range(key)
+    return f"clients {spelled(address)}/{bits} of frontend {number}"
+
+
+_KEYS: Final[Mapping[str, Callable[[bytes], str]]] = {
+    "routes": bytes.decode,
+    "ipcache": _prefix,
+    "tunnel": _padded,
+    "nodes": spelled,
+    "services": _service,
+    "backends": lambda key: f"backend {int.from_bytes(key, 'little')}",
+    "affinity_match": _match,
+    "source_ranges": _source_range,
+}
 
 
 def place_words(at: At) -> str:

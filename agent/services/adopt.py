@@ -5,13 +5,24 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from agent.services.program import Place, Program, master, match_key, reverse_nat, shares_of, slots
+from agent.services.program import (
+    Place,
+    Program,
+    Range,
+    master,
+    match_key,
+    range_key,
+    reverse_nat,
+    shares_of,
+    slots,
+)
 from bpf.datapath import Maps
 from bpf.layout_lb import (
     BackendValue,
     ServiceFlag,
     ServiceKey,
     ServiceValue,
+    SourceRangeKey,
     pack_rev_nat,
     unpack_backend_id,
     unpack_rev_nat,
@@ -50,6 +61,8 @@ class _Family(NamedTuple):
     backends: dict[int, BackendValue]
     reverse_nat: dict[bytes, bytes]
     tables: set[bytes]
+    ranges: dict[int, list[Range]]
+    """Source ranges by frontend id."""
 
 
 def adopt(maps: Maps) -> Adopted:
@@ -62,6 +75,7 @@ def adopt(maps: Maps) -> Adopted:
             _backends(maps.backends4.items()),
             dict(maps.reverse_nat4.items()),
             set(maps.tables4.keys()),
+            _ranges(maps.source_ranges4.items()),
         ),
         _Family(
             "6",
@@ -69,6 +83,7 @@ def adopt(maps: Maps) -> Adopted:
             _backends(maps.backends6.items()),
             dict(maps.reverse_nat6.items()),
             set(maps.tables6.keys()),
+            _ranges(maps.source_ranges6.items()),
         ),
     )
     programs: dict[Place, Program] = {}
@@ -91,6 +106,13 @@ def _frontends(items: Iterable[tuple[bytes, bytes]]) -> dict[Place, dict[int, Se
 
 def _backends(items: Iterable[tuple[bytes, bytes]]) -> dict[int, BackendValue]:
     return {unpack_backend_id(key): BackendValue.unpack(value) for key, value in items}
+
+
+def _ranges(items: Iterable[tuple[bytes, bytes]]) -> dict[int, list[Range]]:
+    found: dict[int, list[Range]] = {}
+    for key in (SourceRangeKey.unpack(raw) for raw, _ in items):
+        found.setdefault(key.rev_nat, []).append((key.prefix, key.address))
+    return found
 
 
 def with_shares(program: Program, maps: Maps, *, family: str) -> Program:
@@ -116,6 +138,11 @@ def _programs(
         ids.add(program.id)
     debris["reverse_nat" + family.suffix] = _strangers(family.reverse_nat, ids)
     debris["tables" + family.suffix] = _strangers(family.tables, ids)
+    debris["source_ranges" + family.suffix] = [
+        range_key(it, number)
+        for number in sorted(family.ranges.keys() - ids)
+        for it in family.ranges[number]
+    ]
 
 
 def _strangers(entries: Iterable[bytes], ids: set[int]) -> list[bytes]:
@@ -138,6 +165,7 @@ def _program(
         timeout=top.backend_or_timeout,
         shares=UNREAD if pack_rev_nat(top.rev_nat) in family.tables else b"",
         slots=max(entries, default=0),
+        ranges=tuple(sorted(family.ranges.get(top.rev_nat, ()))),
     )
     expected = {match_key(backend, program) for backend in program.matches}
     whole = (

@@ -5,10 +5,10 @@ from typing import Final, NamedTuple
 
 from agent.services.merge import Backend, Verdict
 from agent.services.offers import PROTOCOLS, Condition
-from agent.services.program import Place, Program, selection, shares
+from agent.services.program import Place, Program, Range, selection, shares
 from agent.services.table import quotas, table
 from bpf.layout_lb import MAX_AFFINITY_TIMEOUT, ServiceFlag
-from clustermesh.addresses import packed
+from clustermesh.addresses import packed, prefix
 from clustermesh.local import Frontend, LocalService, Scope
 
 EXTERNAL: Final = 0
@@ -32,8 +32,8 @@ def frontends(service: LocalService, *, outside: bool = False) -> dict[Place, Fr
     """Where a service is reached; with ``outside`` also at the addresses that are meant for clients
     outside of the cluster. Headless services have no place.
 
-    An address behind source ranges is left to whoever enforces them. With externalTrafficPolicy
-    Local there are two of each address: for clients from outside, and for those inside.
+    With externalTrafficPolicy Local there are two of each address: for clients from outside, and
+    for those inside.
     """
     found = {}
     for frontend in service.frontends:
@@ -41,8 +41,6 @@ def frontends(service: LocalService, *, outside: bool = False) -> dict[Place, Fr
         if not proto or not frontend.port or frontend.scope not in SCOPE_FLAGS:
             continue
         if frontend.scope != Scope.CLUSTER_IP and not outside:
-            continue
-        if frontend.scope == Scope.LOAD_BALANCER and service.load_balancer_source_ranges:
             continue
         for address in _addresses(service, frontend):
             for scope in _scopes(service, frontend):
@@ -120,6 +118,7 @@ def compose(
         timeout=min(service.session_affinity_seconds, MAX_AFFINITY_TIMEOUT),
         shares=shares({n: q for n, q in zip(chosen.ids, chosen.quotas, strict=True) if q}),
         slots=len(backends),
+        ranges=_ranges(service, frontend),
     )
     return program, chosen
 
@@ -142,8 +141,24 @@ def _names(used: Sequence[tuple[Verdict, int]]) -> tuple[bytes, ...]:
     return tuple(backend.address + backend.port.to_bytes(2, "big") for backend in backends)
 
 
+def _guarded(service: LocalService, frontend: Frontend) -> bool:
+    return frontend.scope == Scope.LOAD_BALANCER and bool(service.load_balancer_source_ranges)
+
+
+def _ranges(service: LocalService, frontend: Frontend) -> tuple[Range, ...]:
+    """Clients of the frontend's family, if not all are welcome. One that has none serves nobody."""
+    if not _guarded(service, frontend):
+        return ()
+    read = (prefix(text.strip()) for text in service.load_balancer_source_ranges)
+    found = {(bits, packed(address)) for address, bits in read if address}
+    size = len(packed(frontend.address))
+    return tuple(sorted(it for it in found if len(it[1]) == size))
+
+
 def _flags(service: LocalService, frontend: Frontend) -> int:
     flags = SCOPE_FLAGS[frontend.scope]
+    if _guarded(service, frontend):
+        flags |= ServiceFlag.SOURCE_RANGE
     if service.session_affinity_seconds:
         flags |= ServiceFlag.SESSION_AFFINITY
     if service.internal_traffic_policy == "Local" and frontend.scope == Scope.CLUSTER_IP:

@@ -1,8 +1,9 @@
 """The steps from what the maps hold to what they should, in an order that is always safe.
 
 Contract datapath 5.1 and 5.2. What is referred to is written before what refers to it, and dropped
-after it: backends, slots, reverse NAT, master, table; then the other way round. After any prefix
-of the steps every master finds its slots, every slot and every table their backends.
+after it: backends, slots, reverse NAT, source ranges, master, table; then the other way round.
+After any prefix of the steps every master finds its slots, every slot and every table their
+backends.
 
 The selection table comes after the master, unlike the contract's: replacing one waits for the
 kernel's readers, and until it is there the slots decide. So a frontend works before its table does.
@@ -20,6 +21,7 @@ from agent.services.program import (
     Program,
     master,
     match_key,
+    range_key,
     reverse_nat,
     slot_key,
     slots,
@@ -110,11 +112,13 @@ def plan(changes: Sequence[Change], fresh: Iterable[BackendEntry]) -> Iterator[S
     yield from _steps(Write, "backends", written)
     yield from _steps(Write, "services", _each(changes, _slots_changed))
     yield from _steps(Write, "reverse_nat", _each(changes, _reverse_nat_changed))
+    yield from _steps(Write, "source_ranges", _each(changes, _ranges_gained))
     yield from _steps(Write, "services", _each(changes, _master_changed))
     yield from _steps(Drop, "services", _each(changes, _master_lost))
     yield from _steps(Swap, "tables", _each(changes, _table_changed))
     yield from _steps(Drop, "tables", _each(changes, _table_lost))
     yield from _steps(Drop, "services", _each(changes, _slots_lost))
+    yield from _steps(Drop, "source_ranges", _each(changes, _ranges_lost))
     yield from _steps(Drop, "reverse_nat", _each(changes, _reverse_nat_lost))
     if gained := [entry for change in changes for entry in _matches_gained(change)]:
         yield Write("affinity_match", gained)
@@ -217,6 +221,24 @@ def _slots_lost(change: Change) -> Iterator[bytes]:
 def _reverse_nat_lost(change: Change) -> Iterator[bytes]:
     if change.replaced is not None:
         yield pack_rev_nat(change.replaced.id)
+
+
+def _ranges_gained(change: Change) -> Iterator[Entry]:
+    if change.new is None:
+        return
+    known = change.known.ranges if change.known and not change.replaced else ()
+    for clients in change.new.ranges:
+        if clients not in known:
+            yield range_key(clients, change.new.id), MATCH
+
+
+def _ranges_lost(change: Change) -> Iterator[bytes]:
+    if change.old is None:
+        return
+    kept = change.new.ranges if change.new is not None and not change.replaced else ()
+    for clients in change.old.ranges:
+        if clients not in kept:
+            yield range_key(clients, change.old.id)
 
 
 def _matches_lost(change: Change) -> Iterator[bytes]:

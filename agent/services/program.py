@@ -19,6 +19,7 @@ from bpf.layout_lb import (
     ServiceFlag,
     ServiceKey,
     ServiceValue,
+    SourceRangeKey,
     pack_rev_nat,
     pack_table,
     unpack_table,
@@ -29,7 +30,11 @@ Entry = tuple[bytes, bytes]
 _SLOT_KEYS = ServiceKey.FORMATS
 _SLOT_VALUE = ServiceValue.FORMAT
 MATCH = b"\0"
-"""The value of an affinity match; its presence is the message (contract datapath 1.6)."""
+"""The value of an affinity match, and of a source range; its presence is the message (contract
+datapath 1.6, 1.7)."""
+
+Range = tuple[int, bytes]
+"""Clients of a frontend: bits of their prefix, and its address."""
 
 
 class Place(NamedTuple):
@@ -48,7 +53,8 @@ class Program(msgspec.Struct, frozen=True, gc=False):
     ``backends``: ids in the order of slots; the first ``count`` are selected, the last ``parked``
     are on their way out. ``slots``: how many slot entries there may be, at least as many as
     backends. ``shares``: digest of how many entries of the selection table each backend has, empty
-    for no table; a table follows from its shares. ``whole``: the entries are known to be as
+    for no table; a table follows from its shares. ``ranges``: whom the frontend serves, where
+    its flags say that it does not serve everybody. ``whole``: the entries are known to be as
     described; if not, all are written again.
     """
 
@@ -60,6 +66,7 @@ class Program(msgspec.Struct, frozen=True, gc=False):
     timeout: int
     shares: bytes
     slots: int
+    ranges: tuple[Range, ...] = ()
     whole: bool = True
 
     @property
@@ -111,6 +118,12 @@ def slot_key(place: Place, slot: int) -> bytes:
 def reverse_nat(place: Place, program: Program) -> Entry:
     """The entry that leads from the frontend's id back to its address."""
     return pack_rev_nat(program.id), ReverseNatValue(place.address, place.port).pack()
+
+
+def range_key(clients: Range, number: int) -> bytes:
+    """The key that says these clients may ask the frontend with this id."""
+    prefix, address = clients
+    return SourceRangeKey(number, address, prefix).pack()
 
 
 def match_key(backend: int, program: Program) -> bytes:

@@ -21,7 +21,7 @@ from agent.services.program import Place, Program, match_key
 from agent.services.writer import Round, Writer
 from bpf.datapath import Maps
 from bpf.errors import BpfError
-from bpf.layout_lb import unpack_rev_nat
+from bpf.layout_lb import SourceRangeKey, unpack_rev_nat
 from clustermesh.local import Frontend, LocalService
 
 LAST_ID: Final = 65_534
@@ -29,7 +29,7 @@ LAST_ID: Final = 65_534
 
 _MAPS: Final = (
     *("services4", "services6", "reverse_nat4", "reverse_nat6", "tables4", "tables6"),
-    "affinity_match",
+    *("source_ranges4", "source_ranges6", "affinity_match"),
 )
 
 
@@ -220,14 +220,19 @@ class Programs:
             found["services" + family] += 1 + len(program.backends)
             found["reverse_nat" + family] += 1
             found["tables" + family] += bool(program.shares)
+            found["source_ranges" + family] += len(program.ranges)
             found["affinity_match"] += len(program.matches)
         return found | self._backends.entries()
 
 
 def _numbers(debris: Keys) -> set[int]:
     """Ids under which there may still be something: they are not given out in this life."""
-    named = (keys for name, keys in debris.items() if name != "affinity_match")
-    return {unpack_rev_nat(key) for keys in named for key in keys}
+    return {
+        SourceRangeKey.unpack(key).rev_nat if "ranges" in name else unpack_rev_nat(key)
+        for name, keys in debris.items()
+        if name != "affinity_match"
+        for key in keys
+    }
 
 
 def _key(backend: Backend) -> BackendKey:

@@ -192,6 +192,8 @@ static __always_inline int balance(struct __sk_buff *skb, __u8 family, struct se
 			forget_translation(family, segment);
 		return TC_NEXT;
 	}
+	if (service->flags & SERVICE_SOURCE_RANGE && !may_ask(segment, family, service->rev_nat))
+		return lose(skb, segment, DROP_SOURCE_RANGE, INGRESS);
 	ct_fill(&tuple, family, pair, protocol, CT_SERVICE);
 	entry = ct_find(family, protocol, &tuple);
 	if (entry && goes_on(family, entry, service, segment, &target)) {

@@ -66,6 +66,7 @@ _CILIUMS_WORDS: Mapping[int, str] = {
     Reason.DROP_NO_SERVICE: "Service backend not found",
     Reason.DROP_NO_ENDPOINT: "No tunnel/encapsulation endpoint (datapath BUG!)",
     Reason.DROP_INVALID_IDENTITY: "Invalid identity",
+    Reason.DROP_SOURCE_RANGE: "Denied by LB src range check",
     Reason.DROP_INVALID_CLUSTER: "Invalid ClusterID",
 }
 _FILES: Mapping[int, str] = {

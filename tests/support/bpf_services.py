@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from bpf.layout_lb import (
     ReverseNatValue,
     ServiceKey,
     ServiceValue,
+    SourceRangeKey,
     pack_backend_id,
     pack_rev_nat,
     pack_table,
@@ -88,6 +90,14 @@ class Lab:
         maps.affinity_match.put_many(
             [(AffinityMatchKey(number, rev_nat).pack(), b"\0") for number in backends]
         )
+
+    def open_to(self, rev_nat: int, *prefixes: str) -> None:
+        """Clients of these prefixes, for a frontend whose flags ask for it."""
+        for prefix in map(ip_network, prefixes):
+            maps = self.datapath.maps
+            ranges = maps.source_ranges6 if prefix.version == 6 else maps.source_ranges4
+            key = SourceRangeKey(rev_nat, prefix.network_address.packed, prefix.prefixlen)
+            ranges.put_many([(key.pack(), b"\0")])
 
     def forget(self, vip: str, kind: socket.SocketKind, *, port: int = PORT) -> None:
         """The service is none of ours any more."""
@@ -177,10 +187,11 @@ def ask(
     *,
     family: socket.AddressFamily | None = None,
     port: int = PORT,
+    timeout: float = 5,
 ) -> str:
     """Which backend answers a connected socket."""
     with socket.socket(family or family_of(vip), kind) as client:
-        client.settimeout(5)
+        client.settimeout(timeout)
         client.connect((vip, port))
         client.sendall(b"who")
         return client.recv(100).decode()

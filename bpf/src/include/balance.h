@@ -142,6 +142,22 @@ static __always_inline struct lb_service *asked_for(struct __sk_buff *skb, __u8 
 	return service;
 }
 
+/* Whether the service is open to the client: its ranges are a list of whom it serves. Contract 1.7. */
+static __noinline int may_ask(const struct segment *segment, __u32 family, __u32 rev_nat)
+{
+	struct lb4_source_range four = {.rev_nat = rev_nat};
+	struct lb6_source_range six = {.rev_nat = rev_nat};
+
+	if (family == FAMILY_IPV4) {
+		four.prefixlen = SOURCE_RANGE_STATIC_BITS + 32;
+		four.address = segment->at.source.address[0];
+		return bpf_map_lookup_elem(&cilium_lb4_source_range, &four) != NULL;
+	}
+	six.prefixlen = SOURCE_RANGE_STATIC_BITS + 128;
+	__builtin_memcpy(six.address, segment->at.source.address, sizeof(six.address));
+	return bpf_map_lookup_elem(&cilium_lb6_source_range, &six) != NULL;
+}
+
 static __always_inline int backend_of(__u8 family, __u32 id, struct target *target)
 {
 	if (family == FAMILY_IPV4) {

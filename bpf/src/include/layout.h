@@ -58,6 +58,7 @@ enum {
 	SERVICE_NODE_PORT = 0x0002,
 	SERVICE_EXTERNAL_LOCAL = 0x0004, /* externalTrafficPolicy Local: clients keep their address */
 	SERVICE_SESSION_AFFINITY = 0x0010,
+	SERVICE_SOURCE_RANGE = 0x0080, /* only clients in these ranges */
 	SERVICE_TWO_SCOPES = 0x2000,
 };
 enum { SCOPE_EXTERNAL = 0, SCOPE_INTERNAL = 1 };
@@ -122,6 +123,23 @@ struct lb6_reverse_nat {
 	__be32 address[4];
 	__be16 port;
 } __packed;
+
+/* --- source ranges: contract 1.7 ------------------------------------------------------------------ */
+enum { SOURCE_RANGE_STATIC_BITS = 32 };
+
+struct lb4_source_range {
+	__u32 prefixlen; /* SOURCE_RANGE_STATIC_BITS + the prefix's own bits */
+	__be16 rev_nat;
+	__u16 pad;
+	__be32 address;
+};
+
+struct lb6_source_range {
+	__u32 prefixlen;
+	__be16 rev_nat;
+	__u16 pad;
+	__be32 address[4];
+};
 
 /* --- session affinity: contract 1.6 -------------------------------------------------------------- */
 struct lb4_affinity_key {

@@ -49,6 +49,8 @@ static __always_inline struct lb_service *lb4_find(void *ctx, struct lb4_key *ke
 	if (lb4_unspecified(key->address) && !is_on_host(ctx))
 		return NULL; /* it means the pod itself, not every node */
 	service = lb4_service(key);
+	if (service && service->flags & SERVICE_SOURCE_RANGE)
+		return NULL; /* a socket does not say where it will be seen to come from */
 	if (service)
 		return service->flags & SERVICE_EXTERNAL_IP && !lb4_own_node(key->address) ?
 			       NULL :

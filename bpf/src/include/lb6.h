@@ -57,6 +57,8 @@ static __always_inline struct lb_service *lb6_find(void *ctx, struct lb6_key *ke
 	if (lb6_unspecified(key->address) && !is_on_host(ctx))
 		return NULL; /* it means the pod itself, not every node */
 	service = lb6_service(key);
+	if (service && service->flags & SERVICE_SOURCE_RANGE)
+		return NULL; /* a socket does not say where it will be seen to come from */
 	if (service)
 		return service->flags & SERVICE_EXTERNAL_IP && !lb6_own_node(key->address) ?
 			       NULL :

@@ -27,6 +27,10 @@ HASH(65536, __u32, struct lb4_backend) cilium_lb4_backends_v3 SEC(".maps");
 HASH(65536, __u32, struct lb6_backend) cilium_lb6_backends_v3 SEC(".maps");
 HASH(65536, __be16, struct lb4_reverse_nat) cilium_lb4_reverse_nat SEC(".maps");
 HASH(65536, __be16, struct lb6_reverse_nat) cilium_lb6_reverse_nat SEC(".maps");
+MAP(BPF_MAP_TYPE_LPM_TRIE, 65536, BPF_F_NO_PREALLOC, struct lb4_source_range, __u8)
+cilium_lb4_source_range SEC(".maps");
+MAP(BPF_MAP_TYPE_LPM_TRIE, 65536, BPF_F_NO_PREALLOC, struct lb6_source_range, __u8)
+cilium_lb6_source_range SEC(".maps");
 LRU(65536, struct lb4_affinity_key, struct lb_affinity_value) cilium_lb4_affinity SEC(".maps");
 LRU(65536, struct lb6_affinity_key, struct lb_affinity_value) cilium_lb6_affinity SEC(".maps");
 HASH(65536, struct lb_affinity_match, __u8) cilium_lb_affinity_match SEC(".maps");

@@ -377,6 +377,55 @@ def test_a_sticky_backend_that_may_no_longer_be_used_is_left(here: World, datapa
     assert flow_of(here.arrives(ask(4, port=40001).packet())[1]).target == REMOTE[4]
 
 
+# --- source ranges --------------------------------------------------------------------------------
+
+GUARDED = ServiceFlag.LOAD_BALANCER | ServiceFlag.SOURCE_RANGE
+DENIED = 177
+RANGES = {4: "203.0.113.0/29", 6: "2001:db8:f::/125"}
+INSIDE = {4: "203.0.113.7", 6: "2001:db8:f::7"}
+OUTSIDE = {4: "203.0.113.8", 6: "2001:db8:f::8"}
+
+
+@FAMILIES
+@PROTOCOLS
+def test_a_service_serves_clients_of_its_ranges_only(here: World, family, proto, datapath):
+    serve(here, family, proto, POD[family], flags=GUARDED)
+    here.lab.open_to(7, RANGES[family])
+    inside, outside = (
+        replace(ask(family, proto), source=it[family]).packet() for it in (INSIDE, OUTSIDE)
+    )
+    assert flow_of(here.arrives(inside)[1]).target == POD[family]
+    with datapath.listen() as ring:
+        ring.want(Level.DROPS, until=time.monotonic_ns() + 600 * 10**9)
+        assert here.arrives(outside)[0] == SHOT
+        (event,) = ring.events(10)
+    assert isinstance(event, DropEvent)
+    assert event.reason == DENIED
+    assert here.counts()[DENIED, INGRESS, PLAIN] == 1
+    assert len(here.connections()) == 2
+
+
+@FAMILIES
+def test_a_range_that_is_taken_back_ends_what_it_allowed(here: World, family, datapath):
+    serve(here, family, TCP, POD[family], flags=GUARDED)
+    here.lab.open_to(7, RANGES[family])
+    flow = replace(ask(family), source=INSIDE[family])
+    here.arrives(flow.packet())
+    maps = datapath.maps
+    ranges = maps.source_ranges6 if family == 6 else maps.source_ranges4
+    ranges.drop_many([key for key, _ in ranges.items()])
+    assert here.arrives(flow.packet(flags=ACK))[0] == SHOT
+
+
+@FAMILIES
+def test_ranges_are_one_services_own(here: World, family):
+    serve(here, family, TCP, POD[family], flags=GUARDED)
+    here.lab.open_to(8, RANGES[family], "0.0.0.0/0", "::/0")
+    assert here.arrives(replace(ask(family), source=INSIDE[family]).packet())[0] == SHOT
+    serve(here, family, TCP, POD[family])  # without the flag nobody asks
+    assert here.arrives(replace(ask(family), source=INSIDE[family]).packet())[0] == NEXT
+
+
 # --- nobody there ---------------------------------------------------------------------------------
 
 

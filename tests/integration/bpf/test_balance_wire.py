@@ -230,6 +230,8 @@ def scene(everything: Scene) -> Scene:
     for maps in (everything.node.datapath.maps,):
         for at in (maps.services4, maps.services6, maps.affinity4, maps.affinity6):
             emptied(at)
+        for ranges in (maps.source_ranges4, maps.source_ranges6):
+            emptied(ranges)
         for tables in (maps.tables4, maps.tables6):
             emptied(tables)
     return everything
@@ -246,6 +248,18 @@ def test_a_client_outside_reaches_a_backend_wherever_it_is(
     for _ in range(3):
         answer = scene.ask(family, kind, node_port=node_port)
         assert answer == [scene.backends[where, family], scene.sources[where, family]]
+
+
+@FAMILIES
+@KINDS
+def test_source_ranges_decide_who_is_served(scene: Scene, family, kind):
+    """Those who are not are not answered, as kube-proxy has it."""
+    scene.serve(family, kind, "pod", flags=ServiceFlag.LOAD_BALANCER | ServiceFlag.SOURCE_RANGE)
+    with pytest.raises(TimeoutError):
+        inside(lambda: ask(VIP[family], kind, timeout=0.3), namespace=scene.client)
+    scene.lab.open_to(7, f"{CLIENT[family]}/{32 if family == 4 else 128}")
+    answer = scene.ask(family, kind, node_port=False)
+    assert answer == [scene.backends["pod", family], CLIENT[family]]
 
 
 @FAMILIES

@@ -93,6 +93,17 @@ def test_an_address_that_is_no_service_is_left_alone(lab, kind):
     assert lab.datapath.maps.metrics.read() == {}
 
 
+@CASES
+@KINDS
+def test_source_ranges_are_left_to_the_device_that_enforces_them(lab, vip, addresses, kind):
+    number = lab.backend(addresses[0], kind)
+    lab.service(vip, kind, [number], flags=ServiceFlag.SOURCE_RANGE)
+    lab.open_to(7, "0.0.0.0/0", "::/0")
+    with pytest.raises(OSError, match="unreachable"):
+        lab.run(lambda: ask(vip, kind))
+    assert lab.datapath.maps.metrics.read() == {}
+
+
 def test_the_protocol_tells_services_apart(lab):
     lab.service(VIP4, TCP, [lab.backend(BACKENDS4[0], TCP)], rev_nat=7)
     lab.service(VIP4, UDP, [lab.backend(BACKENDS4[1], UDP)], rev_nat=8)

@@ -16,6 +16,8 @@ CONTRACT = [
     ("cilium_lb6_backends_v3", HASH, 4, 24, 65536),
     ("cilium_lb4_reverse_nat", HASH, 2, 6, 65536),
     ("cilium_lb6_reverse_nat", HASH, 2, 18, 65536),
+    ("cilium_lb4_source_range", LPM, 12, 1, 65536),
+    ("cilium_lb6_source_range", LPM, 24, 1, 65536),
     ("cilium_lb4_affinity", LRU, 16, 16, 65536),
     ("cilium_lb6_affinity", LRU, 24, 16, 65536),
     ("cilium_lb_affinity_match", HASH, 8, 1, 65536),

@@ -15,7 +15,7 @@ from agent.audit.reading import Told
 from bpf.datapath import Maps
 from clustermesh.audit import EXTRA, MISSING, WRONG
 from clustermesh.keys import Kind
-from clustermesh.local import Frontend, LocalService
+from clustermesh.local import Frontend, LocalService, Scope
 from clustermesh.model import ClusterService, IPEntry, Node
 from tests.support.mesh import (
     IDS,
@@ -51,7 +51,7 @@ class Mesh:
         return named - {OWN}
 
     def agent(self) -> Agent:
-        agent = Agent().expect(*self.clusters)
+        agent = Agent(kube_proxy_replacement=True).expect(*self.clusters)
         agent.nodes(*self.nodes).local(*self.local).remote(*self.offers)
         for cluster, entries in self.pods.items():
             agent.pods(cluster, *entries)
@@ -77,7 +77,7 @@ class Mesh:
     def case(self, found: Mapping[str, Mapping[bytes, bytes]], **more: object) -> Case:
         given: dict[str, object] = {
             "here": Here(OWN, OWN_ID, NODE, NODE_IP),
-            "given": Circumstances(False, NODE, self.unreachable),
+            "given": Circumstances(True, NODE, self.unreachable),
             "own": self.told(OWN),
             "remotes": [self.told(it) for it in sorted(self.clusters)],
             "absent": {},
@@ -96,7 +96,15 @@ def busy_mesh() -> Mesh:
         backend("10.1.0.1"), backend("10.1.0.2", state="terminating"), "fd00:1::1",
         frontends=(four, six), session_affinity_seconds=60, affinity="local",
     )  # fmt: skip
-    cart = service("10.1.0.7", name="cart", frontends=(Frontend("10.96.0.2", 80, "http", "TCP"),))
+    cart = service(
+        "10.1.0.7", "fd00:1::7", name="cart",
+        frontends=(
+            Frontend("10.96.0.2", 80, "http", "TCP"),
+            Frontend("192.0.2.80", 80, "http", "TCP", Scope.LOAD_BALANCER),
+            Frontend("2001:db8::80", 80, "http", "TCP", Scope.LOAD_BALANCER),
+        ),
+        load_balancer_source_ranges=("198.51.100.0/24", "203.0.113.9/32", "2001:db8:f::/48"),
+    )  # fmt: skip
     return Mesh(
         local=[web, cart],
         offers=[
@@ -201,6 +209,11 @@ STRANGERS: dict[str, list[tuple[bytes, bytes]]] = {
     "reverse_nat6": [(b"\x00\x99", bytes(18))],
     "tables4": [(b"\x00\x99", bytes(251 * 4))],
     "tables6": [(b"\x00\x99", bytes(251 * 4))],
+    "source_ranges4": [
+        (b"\x38\0\0\0\0\x99\0\0" + bytes([198, 51, 100, 0]), b"\0"),
+        (b"\x38\0\0\0\0\1\0\0" + bytes([198, 51, 100, 0]), b"\0"),
+    ],
+    "source_ranges6": [(b"\x50\0\0\0\0\x99\0\0" + bytes(16), b"\0")],
     "affinity_match": [(b"\x99\0\0\0\0\x99\0\0", b"\0")],
 }
 

@@ -9,7 +9,7 @@ from agent.audit.observed import AUDITED
 from agent.audit.reading import Told
 from agent.services.compose import frontends
 from agent.services.program import Place
-from bpf.layout_lb import ServiceFlag, ServiceKey, ServiceValue
+from bpf.layout_lb import ServiceFlag, ServiceKey, ServiceValue, SourceRangeKey
 from clustermesh.addresses import spelled
 from clustermesh.local import Frontend, LocalBackend, LocalService, NamedPort, Scope
 from tests.support.mesh import NODE, NODE_IP, OWN, OWN_ID, Agent, contents
@@ -68,10 +68,51 @@ def test_a_node_port_has_an_entry_for_each_family_of_the_service():
     }
 
 
-def test_what_source_ranges_guard_is_left_to_who_enforces_them():
-    guarded = replaced(load_balancer_source_ranges=("203.0.113.0/24",))
-    assert (BALANCER, 80) not in places(guarded, outside=True)
-    assert (EXTERNAL, 80) in places(guarded, outside=True)
+RANGES = ("203.0.113.0/24", " 198.51.100.7/32", "2001:db8::/32", "nonsense")
+
+
+def ranges(agent: Agent, family: str = "4") -> set[tuple[int, str, int]]:
+    entries = contents(agent.maps)["source_ranges" + family]
+    found = map(SourceRangeKey.unpack, entries)
+    return {(it.rev_nat, spelled(it.address), it.prefix) for it in found}
+
+
+def test_source_ranges_are_those_of_the_balancers_address_and_of_its_family():
+    agent = serving(replaced(load_balancer_source_ranges=RANGES))
+    (guarded,) = (
+        ServiceValue.unpack(value)
+        for value in contents(agent.maps)["services4"].values()
+        if ServiceFlag.SOURCE_RANGE & ServiceValue.unpack(value).flags
+    )
+    assert guarded.flags & ServiceFlag.LOAD_BALANCER
+    assert ranges(agent) == {
+        (guarded.rev_nat, "203.0.113.0", 24),
+        (guarded.rev_nat, "198.51.100.7", 32),
+    }
+    assert ranges(agent, "6") == set()
+
+
+def test_source_ranges_follow_the_service():
+    agent = serving(replaced(load_balancer_source_ranges=RANGES))
+    agent.local(replaced(load_balancer_source_ranges=RANGES[:1])).settle()
+    ((_, address, _),) = ranges(agent)
+    assert address == "203.0.113.0"
+    before = contents(agent.maps)
+    again = Agent(kube_proxy_replacement=True, maps=agent.maps)
+    again.local(replaced(load_balancer_source_ranges=RANGES[:1])).synced("cluster-a").settle()
+    assert contents(again.maps) == before
+    agent.local(SERVICE).settle()
+    assert ranges(agent) == set()
+    assert contents(agent.maps)["services4"] == contents(serving(SERVICE).maps)["services4"]
+
+
+def test_a_range_of_nobodys_frontend_goes_when_all_is_known():
+    maps = serving(SERVICE).maps
+    before = contents(maps)
+    maps.source_ranges4.put_many([(SourceRangeKey(999, bytes(4), 0).pack(), b"\0")])
+    again = Agent(kube_proxy_replacement=True, maps=maps)
+    again.local(SERVICE).synced("cluster-a").settle()
+    assert contents(maps) == before
 
 
 def masters(service: LocalService, *, every: bool) -> dict[tuple[str, int], ServiceValue]:
