@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from clustermesh import meshfile
 from clustermesh.lab import processes
 from clustermesh.lab import state as lab_state
 from clustermesh.lab.build import apis
 from clustermesh.lab.paths import Paths
 from clustermesh.lab.processes import LAUNCHER
-from clustermesh.meshctl import api, meshfile, watch
+from clustermesh.meshctl import api, watch
 from clustermesh.meshctl.peering import peerings
 from tests.e2e.host import cgroup_root
 
