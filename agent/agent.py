@@ -253,7 +253,7 @@ class Agent:
         """Tell the network what the facts ask of it, once the own cluster's nodes are known."""
         if not self._network.ready or not self._own.progress.confirmed:
             return
-        self._prober.aim(self._dataplane.nodes(), own=self._me.cluster)
+        self._prober.aim(self._dataplane.overlays())
         complete = self._remotes.complete
         self._network.want(
             asked(self._me, self._dataplane, pods=self._heard.pods, complete=complete)

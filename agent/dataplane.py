@@ -7,7 +7,7 @@ refers to it, across both shapes: nodes, addresses, services; removal the other 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -331,6 +331,21 @@ class Dataplane:
     def routes(self) -> frozenset[Route]:
         """Where the pods of other clusters are."""
         return self._addresses.routes
+
+    def own_ranges(self) -> Iterator[str]:
+        """Ranges of the own cluster's pods."""
+        nodes = self._addresses.nodes.known.of(self._me.cluster).values()
+        return (cidr for node in nodes for cidr in node.cidrs)
+
+    def overlays(self) -> dict[str, list[str]]:
+        """By remote cluster: an address of each node that has one inside the mesh."""
+        known = self._addresses.nodes.known
+        found = {
+            cluster: [node.overlay[0] for node in known.of(cluster).values() if node.overlay]
+            for cluster in known.clusters()
+            if cluster != self._me.cluster
+        }
+        return {cluster: addresses for cluster, addresses in found.items() if addresses}
 
     def overlay_addresses(self) -> tuple[str, ...]:
         """This node's own addresses inside the mesh."""

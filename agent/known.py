@@ -46,6 +46,10 @@ class Known(Generic[T]):
         """Facts of one cluster by key."""
         return self._facts.get(cluster, {})
 
+    def clusters(self) -> list[str]:
+        """Those of which anything is known."""
+        return [cluster for cluster, facts in self._facts.items() if facts]
+
     def items(self) -> Iterator[tuple[str, str, T]]:
         """Cluster, key and fact."""
         for cluster, facts in self._facts.items():

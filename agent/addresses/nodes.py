@@ -32,6 +32,8 @@ class Nodes:
         self._books = books
         self._me = me
         self._clusters = clusters
+        self._claims: dict[str, Claim] = {}
+        """By cluster: its ranges, as long as they have not changed."""
         self._early: set[str] = set()
         """Clusters that announce ranges in a first list, which is judged as a whole."""
         self._on_address = on_address
@@ -55,6 +57,7 @@ class Nodes:
         if before == node:
             return
         if _ranges(before) != _ranges(node):
+            self._claims.pop(cluster, None)
             if self._clusters.awaits_nodes(cluster):
                 self._early.add(cluster)
             else:
@@ -93,18 +96,23 @@ class Nodes:
     def drain(self, cluster: str) -> None:
         """The cluster has no nodes any more; their entries are the books' to drain."""
         self._early.discard(cluster)
+        self._claims.pop(cluster, None)
         self.ranges_changed |= bool(self.known.drain(cluster))
         self._owners.pop(cluster, None)
 
     def held(self) -> Mapping[str, str]:
         """Clusters whose ranges overlap those of one that goes before, and the reason."""
         own = Claim(self._me.cluster, self._me.cluster_id, self._own_ranges())
-        remotes: dict[str, Claim] = {}
-        for cluster, _, node in self.known.items():
-            if cluster != self._me.cluster and node.cidrs:
-                claim = remotes.setdefault(cluster, Claim(cluster, node.cluster_id, []))
-                claim.cidrs.extend(node.cidrs)
-        return overlaps(own, remotes.values())
+        remotes = (it for it in self.known.clusters() if it != self._me.cluster)
+        claims = (self._claims.get(it) or self._claim(it) for it in remotes)
+        return overlaps(own, (claim for claim in claims if claim.cidrs))
+
+    def _claim(self, cluster: str) -> Claim:
+        nodes = self.known.of(cluster).values()
+        number = next((node.cluster_id for node in nodes), 0)
+        claim = Claim(cluster, number, [cidr for node in nodes for cidr in node.cidrs])
+        self._claims[cluster] = claim
+        return claim
 
     def _own_ranges(self) -> list[str]:
         """Own pod ranges, and own nodes: routes to remote pods must not lead to either."""

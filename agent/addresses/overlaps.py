@@ -6,17 +6,26 @@ overlaps one before it is left out as a whole, because nothing of it can be told
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 from typing import NamedTuple
 
 from agent.addresses.entries import range_of
 
 
-class Claim(NamedTuple):
+@dataclass(frozen=True)
+class Claim:
     """Address ranges of one cluster, as canonical prefixes."""
 
     cluster: str
     cluster_id: int
-    cidrs: list[str]
+    cidrs: Sequence[str]
+
+    @cached_property
+    def spans(self) -> "Sequence[_Span]":
+        """As numbers; most claims are compared more often than they change."""
+        return _spans(self)
 
 
 class _Span(NamedTuple):
@@ -29,14 +38,12 @@ class _Span(NamedTuple):
 
 def overlaps(own: Claim, remotes: Iterable[Claim]) -> Mapping[str, str]:
     """Clusters to hold out, each with the reason. All cidrs of one cluster may overlap freely."""
-    accepted = _spans(own)
+    accepted = list(own.spans)
     held: dict[str, str] = {}
     for claim in sorted(remotes, key=lambda claim: claim.cluster_id):
-        spans = _spans(claim)
-        clash = next(((span, hit) for span in spans if (hit := _hit(accepted, span))), None)
+        clash = _clash(accepted, claim.spans)
         if clash is None:
-            for span in spans:
-                insort(accepted, span)
+            _accept(accepted, claim.spans)
             continue
         span, hit = clash
         held[claim.cluster] = (
@@ -44,6 +51,32 @@ def overlaps(own: Claim, remotes: Iterable[Claim]) -> Mapping[str, str]:
             f"{claim.cluster} is left out until one of the two changes"
         )
     return held
+
+
+def _blocks(spans: Sequence[_Span]) -> Iterable[list[_Span]]:
+    """Those of either version."""
+    return (list(block) for _, block in groupby(spans, key=lambda span: span.version))
+
+
+def _clash(accepted: Sequence[_Span], spans: Sequence[_Span]) -> tuple[_Span, _Span] | None:
+    """The first span that shares an address with an accepted one, and that one. Where a cluster's
+    ranges lie side by side and nobody else's among them, one look is enough."""
+    for block in _blocks(spans):
+        if _hit(accepted, block[0]._replace(last=block[-1].last)):
+            found = ((span, hit) for span in block if (hit := _hit(accepted, span)))
+            if clash := next(found, None):
+                return clash
+    return None
+
+
+def _accept(accepted: list[_Span], spans: Sequence[_Span]) -> None:
+    for block in _blocks(spans):
+        at = bisect_left(accepted, (block[0].version, block[0].first), key=_end)
+        if _hit(accepted, block[0]._replace(last=block[-1].last)):
+            for span in block:
+                insort(accepted, span)
+        else:
+            accepted[at:at] = block
 
 
 def _spans(claim: Claim) -> list[_Span]:

@@ -66,12 +66,12 @@ class Reach:
     def announce(self, nodes: Iterable[NodeInfo]) -> None:
         """These are the nodes that routes may lead to."""
         before = frozenset(route.cidr for route in self._ranges)
-        self._ranges = announced(nodes)
+        self._ranges, cover = announced(nodes)
         cidrs = frozenset(route.cidr for route in self._ranges)
         self._changed = True
         if cidrs == before:
             return
-        self._cover = Cover(cidrs)
+        self._cover = cover
         if cidrs - before and self.host_routes.left_out:
             self._check_everything()
         elif cidrs - before:

@@ -22,11 +22,15 @@ class Cover:
         self._prefixes: dict[tuple[int, int], set[int]] = {}
         """By bytes of an address and its bits beyond the prefix."""
         for cidr in cidrs:
-            text, _, ones = cidr.partition("/")
-            raw = packed(text)
-            spare = len(raw) * 8 - int(ones)
-            prefixes = self._prefixes.setdefault((len(raw), spare), set())
-            prefixes.add(int.from_bytes(raw, "big") >> spare)
+            self.add(cidr)
+
+    def add(self, cidr: str) -> None:
+        """One more, as a canonical prefix."""
+        text, _, ones = cidr.partition("/")
+        raw = packed(text)
+        spare = len(raw) * 8 - int(ones)
+        prefixes = self._prefixes.setdefault((len(raw), spare), set())
+        prefixes.add(int.from_bytes(raw, "big") >> spare)
 
     def covers(self, address: bytes) -> bool:
         """``address`` has 4 or 16 bytes."""
@@ -37,27 +41,30 @@ class Cover:
         return False
 
 
-def announced(nodes: Iterable[NodeInfo]) -> frozenset[Route]:
+def announced(nodes: Iterable[NodeInfo]) -> tuple[frozenset[Route], Cover]:
     """One route for each announced range, and for each overlay address outside of them all; of
     several nodes the first by cluster id and name. A node without an IPv4 underlay address leads
-    nowhere."""
+    nowhere. And what these routes cover."""
     best: dict[str, tuple[int, str, Route]] = {}
     reachable = [node for node in nodes if node.underlay4]
     for node in reachable:
         for cidr in node.cidrs:
             _offer(best, node, cidr)
-    cover = Cover(best)
+    cover, outside = Cover(best), []
     for node in reachable:
         for address in node.overlay:
             raw = packed(address)
             if not cover.covers(raw):
-                _offer(best, node, f"{address}/{len(raw) * 8}")
-    return frozenset(route for _, _, route in best.values())
+                outside.append(f"{address}/{len(raw) * 8}")
+                _offer(best, node, outside[-1])
+    for cidr in outside:
+        cover.add(cidr)
+    return frozenset(route for _, _, route in best.values()), cover
 
 
 def _offer(best: dict[str, tuple[int, str, Route]], node: NodeInfo, cidr: str) -> None:
     found = (node.cluster_id, node.name, Route(cidr, node.underlay4, node.cluster))
-    best[cidr] = min(found, best.get(cidr, found))
+    best[cidr] = min(found, best[cidr]) if cidr in best else found
 
 
 class HostRoutes:

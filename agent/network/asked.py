@@ -1,12 +1,11 @@
 """What the mesh's facts ask of the node's network [pure]."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Protocol
 
 from agent.addresses.routes import Route
 from agent.facts import Me
 from agent.network.wanted import FAMILIES, Facts, collapsed, family
-from clustermesh.status import NodeStatus
 
 
 class Mesh(Protocol):
@@ -14,7 +13,7 @@ class Mesh(Protocol):
 
     def routes(self) -> frozenset[Route]: ...
 
-    def nodes(self) -> Sequence[NodeStatus]: ...
+    def own_ranges(self) -> Iterable[str]: ...
 
     def overlay_addresses(self) -> Iterable[str]: ...
 
@@ -22,8 +21,7 @@ class Mesh(Protocol):
 def asked(me: Me, mesh: Mesh, *, pods: frozenset[str], complete: bool) -> Facts:
     """``pods``: prefixes of this node's pods; ``complete``: every cluster has told all."""
     routes = mesh.routes()
-    own = [node for node in mesh.nodes() if node.cluster == me.cluster]
-    cidrs = {cidr for node in own for cidr in (*node.ipv4_cidrs, *node.ipv6_cidrs)}
+    cidrs = frozenset(mesh.own_ranges())
     direct = {
         route.cidr: route.node_ip
         for route in routes

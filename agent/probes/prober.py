@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import socket
 import struct
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +12,6 @@ import structlog
 
 from agent.probes.verdict import Limits, Reach, Verdict, sample
 from clustermesh.findings import ProbeAnswer
-from clustermesh.status import NodeStatus
 
 log = structlog.get_logger()
 
@@ -86,21 +85,24 @@ class Prober:
         self._settings = settings
         self._told = told
         self._connect = connect
+        self._aimed: Mapping[str, Sequence[str]] = {}
         self._targets: dict[str, list[str]] = {}
         self._probes: dict[str, _ClusterProbe] = {}
         self._changed = asyncio.Event()
         self._silent: frozenset[str] = frozenset()
 
-    def aim(self, nodes: Iterable[NodeStatus], *, own: str) -> None:
-        """The nodes of the mesh as they are now."""
-        found: dict[str, list[str]] = {}
-        for node in nodes:
-            if node.cluster != own and node.overlay:
-                found.setdefault(node.cluster, []).append(node.overlay[0])
-        targets = {cluster: sorted(them, key=self._rank) for cluster, them in found.items()}
-        if targets != self._targets:
-            self._targets = targets
-            self._changed.set()
+    def aim(self, nodes: Mapping[str, Sequence[str]]) -> None:
+        """By remote cluster: addresses of its nodes as they are now."""
+        if nodes == self._aimed:
+            return
+        self._targets = {
+            cluster: self._targets[cluster]
+            if addresses == self._aimed.get(cluster)
+            else sorted(addresses, key=self._rank)
+            for cluster, addresses in nodes.items()
+        }
+        self._aimed = dict(nodes)
+        self._changed.set()
 
     def statuses(self) -> list[ProbeStatus]:
         """Every remote cluster that has nodes to ask, by name."""

@@ -551,3 +551,15 @@ def test_counts_are_what_was_told_and_what_is_in_the_maps() -> None:
     now = contents(agent.maps)
     for name, target in (("ipcache", "cilium_ipcache"), ("services4", "cilium_lb4_services_v2")):
         assert agent.dataplane.counts()[target].entries == len(now[name])
+
+
+def test_what_the_network_and_the_probes_need_of_nodes() -> None:
+    agent = Agent()
+    agent.nodes(
+        node(OWN, "a2", "192.168.0.2", "10.1.2.0/24", "10.1.2.1"),
+        node("cluster-b", "b1", "192.168.0.3", "10.2.1.0/24", "10.2.1.1"),
+        node("cluster-b", "b2", "192.168.0.4", "10.2.2.0/24"),
+        node("cluster-c", "c1", "192.168.0.5", "10.3.1.0/24"),
+    ).settle()
+    assert list(agent.dataplane.own_ranges()) == ["10.1.2.0/24"]
+    assert agent.dataplane.overlays() == {"cluster-b": ["10.2.1.1"]}

@@ -6,7 +6,6 @@ import pytest
 
 from agent.probes.prober import Prober, ProbeSettings, connect
 from agent.probes.verdict import Limits, Reach, Verdict, sample
-from clustermesh.status import NodeStatus
 from tests.support.clock import virtual
 
 LIMITS = Limits(failed=3, succeeded=2)
@@ -64,19 +63,18 @@ class Mesh:
         await asyncio.sleep(0.001)
         return 0.001
 
-    def nodes(self, **clusters: int) -> list[NodeStatus]:
-        return [
-            NodeStatus(name=f"n{at}", cluster=cluster, overlay=(f"{cluster}-{at}",))
+    def nodes(self, **clusters: int) -> dict[str, list[str]]:
+        return {
+            cluster: [f"{cluster}-{at}" for at in range(count)]
             for cluster, count in clusters.items()
-            for at in range(count)
-        ]
+        }
 
 
 @virtual
 async def test_a_dead_cluster_is_told_within_five_seconds_and_comes_back() -> None:
     mesh = Mesh()
     loop = asyncio.get_running_loop()
-    mesh.prober.aim(mesh.nodes(paris=9, lyon=2, home=3), own="home")
+    mesh.prober.aim(mesh.nodes(paris=9, lyon=2))
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(mesh.prober.run())
         await asyncio.sleep(10.3)
@@ -100,7 +98,7 @@ async def test_a_dead_cluster_is_told_within_five_seconds_and_comes_back() -> No
 @virtual
 async def test_a_question_is_answered_at_once_and_changes_no_verdict() -> None:
     mesh = Mesh()
-    mesh.prober.aim(mesh.nodes(paris=9), own="home")
+    mesh.prober.aim(mesh.nodes(paris=9))
     mesh.dead = {"paris-0"}
     found = await mesh.prober.now("paris")
     assert len(found) == 8
@@ -114,7 +112,7 @@ async def test_a_question_is_answered_at_once_and_changes_no_verdict() -> None:
 async def test_it_is_told_as_soon_in_a_mesh_of_fifty() -> None:
     mesh = Mesh()
     loop = asyncio.get_running_loop()
-    mesh.prober.aim(mesh.nodes(paris=9, **{f"c{number}": 3 for number in range(49)}), own="home")
+    mesh.prober.aim(mesh.nodes(paris=9, **{f"c{number}": 3 for number in range(49)}))
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(mesh.prober.run())
         await asyncio.sleep(20)
@@ -135,7 +133,7 @@ async def test_it_is_told_as_soon_in_a_mesh_of_fifty() -> None:
 @virtual
 async def test_a_cluster_that_answers_is_asked_by_one_connection() -> None:
     mesh = Mesh()
-    mesh.prober.aim(mesh.nodes(paris=9), own="home")
+    mesh.prober.aim(mesh.nodes(paris=9))
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(mesh.prober.run())
         await asyncio.sleep(60)
@@ -147,7 +145,7 @@ async def test_a_cluster_that_answers_is_asked_by_one_connection() -> None:
 @virtual
 async def test_some_dead_nodes_condemn_no_cluster() -> None:
     mesh = Mesh()
-    mesh.prober.aim(mesh.nodes(paris=9), own="home")
+    mesh.prober.aim(mesh.nodes(paris=9))
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(mesh.prober.run())
         await asyncio.sleep(5)
@@ -161,13 +159,13 @@ async def test_some_dead_nodes_condemn_no_cluster() -> None:
 @virtual
 async def test_a_cluster_that_is_gone_is_asked_no_more() -> None:
     mesh = Mesh()
-    mesh.prober.aim(mesh.nodes(paris=1), own="home")
+    mesh.prober.aim(mesh.nodes(paris=1))
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(mesh.prober.run())
         await asyncio.sleep(3)
         mesh.dead = {"paris-0"}
         await asyncio.sleep(6)
-        mesh.prober.aim([], own="home")
+        mesh.prober.aim({})
         await asyncio.sleep(1)
         assert mesh.told[-1][1] == frozenset()
         count = len(mesh.asked)
@@ -180,7 +178,7 @@ async def test_a_cluster_that_is_gone_is_asked_no_more() -> None:
 @virtual
 async def test_many_clusters_are_asked_less_often() -> None:
     mesh = Mesh()
-    mesh.prober.aim(mesh.nodes(**{f"c{number}": 3 for number in range(100)}), own="home")
+    mesh.prober.aim(mesh.nodes(**{f"c{number}": 3 for number in range(100)}))
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(mesh.prober.run())
         await asyncio.sleep(100)
