@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -34,8 +35,11 @@ class RemoteFile(msgspec.Struct, frozen=True):
 Remotes = Mapping[str, RemoteFile]
 
 
-def scan(directory: Path, *, own: str) -> tuple[Remotes, str]:
-    """All remote clusters that the directory names, and a sentence when it cannot be read.
+def scan(
+    directory: Path, *, own: str, known: Remotes = MappingProxyType({})
+) -> tuple[Remotes, str]:
+    """All remote clusters that the directory names, and a sentence when it cannot be read. Files
+    whose content is ``known`` are not parsed again.
 
     A file counts when it is readable, no directory, and contains ``endpoints:``; its name is the
     cluster's; the own cluster's is left out (contract kvstore 5.1). Hidden files are none.
@@ -46,12 +50,12 @@ def scan(directory: Path, *, own: str) -> tuple[Remotes, str]:
         return {}, f"{directory} cannot be read ({error.strerror}); the remotes stay as they are"
     found = {}
     for path in paths:
-        if path.name != own and (file := _read(path)) is not None:
+        if path.name != own and (file := _read(path, known)) is not None:
             found[path.name] = file
     return found, ""
 
 
-def _read(path: Path) -> RemoteFile | None:
+def _read(path: Path, known: Remotes) -> RemoteFile | None:
     try:
         if not path.is_file() or path.stat().st_size > LIMIT:
             return None
@@ -62,6 +66,8 @@ def _read(path: Path) -> RemoteFile | None:
         return None
     digest = hashlib.sha256(content).hexdigest()
     name = path.name
+    if name in known and known[name].digest == digest and known[name].path == path:
+        return known[name]
     if not NAME.fullmatch(name):
         problem = (
             f"{path}: the file's name is no cluster name; expected 1 to 32 of a-z, 0-9 and -,"
@@ -84,7 +90,9 @@ async def follow(
     last: tuple[Remotes, str] | None = None
     while True:
         with DirectoryWatch(directory) as watch:
-            remotes, problem = await asyncio.to_thread(scan, directory, own=own)
+            remotes, problem = await asyncio.to_thread(
+                scan, directory, own=own, known=last[0] if last else {}
+            )
             if problem and last is not None:
                 remotes = last[0]  # what was configured stays so while it cannot be read
             if (remotes, problem) != last:
