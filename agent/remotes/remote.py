@@ -47,6 +47,7 @@ class Remote:
         waits: Waits,
         listen: Listen = silence,
         lane: Lane | None = None,
+        crowd: Callable[[], int] = lambda: 1,
     ) -> None:
         self.cluster = cluster
         self.progress = Progress(cluster)
@@ -58,6 +59,7 @@ class Remote:
         self._waits = waits
         self._listen = listen
         self._lane = lane or Lane()
+        self._crowd = crowd
         self._wanted: RemoteFile | None = None
         self._changed = asyncio.Event()
         self._session: Session | None = None
@@ -205,6 +207,7 @@ class Remote:
             accept=self._accept,
             readers=self._readers,
             listeners=lambda config: self._listen(self.cluster, config),
+            crowd=self._crowd,
         )
         session = Session(role=role, progress=self.progress, waits=self._waits)
         try:

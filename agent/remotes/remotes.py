@@ -137,6 +137,7 @@ class Remotes:
             waits=self._waits,
             listen=self._listen,
             lane=self._lane,
+            crowd=lambda: len(self._remotes),
         )
         if saved := self._saved.get(file.cluster):
             remote.restore(saved)

@@ -53,6 +53,11 @@ class Waits(msgspec.Struct, frozen=True, kw_only=True):
     """Without connection: then services are let go. 0: never (contract kvstore 5.5)."""
 
 
+LOOKS: Final = 1.0
+"""Configs of all clusters that are read again in a second, where there are more than a ``FEW``."""
+FEW: Final = 16
+
+
 class Role(msgspec.Struct, frozen=True, kw_only=True):
     """What differs between those who follow a cluster.
 
@@ -66,6 +71,8 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
     readers: Callable[[ClusterConfig], Mapping[AnyKind, Follow]]
     listeners: Callable[[ClusterConfig], Sequence[Follow]] = lambda _: ()
     """What else to follow; nobody waits for it, and its failures are nobody's trouble."""
+    crowd: Callable[[], int] = lambda: 1
+    """How many clusters are followed like this one."""
 
 
 class Session:
@@ -160,11 +167,14 @@ class Session:
         return config, entry.value
 
     async def _recheck(self, store: Reader, value: bytes, gate: Held) -> None:
-        """Read the config again and again; the peers' rights allow no watch on it."""
-        wait = self._waits.config * phase(self._progress.cluster)
+        """Read the config again and again; the peers' rights allow no watch on it. In a large mesh
+        that is what an idle agent does most: then less often."""
+        part = phase(self._progress.cluster)
         while True:
-            await asyncio.sleep(wait)
-            wait = self._waits.config
+            crowd = self._role.crowd()
+            least = crowd / LOOKS if crowd > FEW else 0.0
+            await asyncio.sleep(part * max(self._waits.config, least))
+            part = 1.0
             try:
                 entry = await self._timed(store)
                 if entry is None:
