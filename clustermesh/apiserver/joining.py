@@ -157,13 +157,14 @@ class Joining:
 
     def _work(self, work: "Callable[[Host], T]") -> T:
         from clustermesh.places.place import on_files
-        from clustermesh.trust.host import Books, Host
+        from clustermesh.trust import books
+        from clustermesh.trust.host import Host
 
         mesh, member = self._mesh()
         host = Host(
             member,
             on_files(member),
-            Books.on_files(self._settings.state_dir / "join"),
+            books.on_files(self._settings.state_dir / "join"),
             known={one.id: one.name for one in mesh.clusters},
             max_clusters=self._settings.max_connected_clusters,
         )

@@ -1,6 +1,7 @@
 """``meshctl ca``: make an authority, issue its certificates, show them, revoke a peer."""
 
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -8,33 +9,42 @@ from typing import Annotated
 import msgspec
 import typer
 
-from clustermesh.certificates import CertificateError, certificates_in
+from clustermesh.certificates import CertificateError
 from clustermesh.meshctl import api
-from clustermesh.meshctl.context import MeshOption, open_mesh
+from clustermesh.meshctl.context import CHOSEN, MeshOption, open_mesh
+from clustermesh.meshctl.desk import desk_of, usable
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.output import Format, Output, columns, complain, say, show_json
+from clustermesh.meshctl.output import Format, Output, columns, complain, say, show_json, tell
 from clustermesh.meshctl.places import place_of
 from clustermesh.meshfile import Cluster, Mesh
-from clustermesh.pki import Authority, write_private
-from clustermesh.places.shelf import PRIVATE
+from clustermesh.pki import Authority
+from clustermesh.places.shelf import Folder, rehearsed
 from clustermesh.status import ApiserverStatus, CertificateStatus
-from clustermesh.trust import expiry, issuing, users
+from clustermesh.trust import expiry, issuing, keeping, users
+from clustermesh.trust.host import unlisted
 from clustermesh.trust.issuing import Kind, Names
-from clustermesh.trust.ledger import Listed
+from clustermesh.trust.keeping import Kept, Keys, Leaf, Order
 
 POLL = 0.1
 WAIT = 30.0
 
 app = typer.Typer(help="Authorities and their certificates (docs/trust.md).", no_args_is_help=True)
 Directory = Annotated[
-    Path, typer.Option("--dir", help="Where ca.crt and ca.key are.", show_default=False)
+    Path | None,
+    typer.Option(
+        "--dir", help="Where ca.crt and ca.key are; else Secrets of a context.", show_default=False
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Change nothing; API servers judge what would be written.")
 ]
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """Files that were written, and what is in them."""
+    """Files, or keys of Secrets, that were written, and what is in them."""
 
     changed: bool
+    dry_run: bool = False
     files: tuple[str, ...]
     certificates: tuple[CertificateStatus, ...]
 
@@ -44,26 +54,32 @@ def init(
     cluster: Annotated[
         str, typer.Argument(help="The cluster, or a name for the whole mesh.", show_default=False)
     ],
-    directory: Directory,
+    directory: Directory = None,
+    mesh: MeshOption = None,
+    dry_run: DryRun = False,  # noqa: FBT002  # typer makes it a flag
     output: Output = Format.TABLE,
 ) -> None:
     """Make an authority; one that is there is left as it is.
+
+    In the files of a directory, or in the Secret clustermesh-ca of the cluster of --context.
 
     One per cluster is the safer choice; to have one for the mesh, issue every cluster's
     certificates from the same directory.
     """
     _named(cluster)
-    changed = issuing.make(directory, cluster)
-    _show_done(changed, (directory / "ca.crt", directory / "ca.key"), output)
+    with rehearsed(dry_run):
+        keys = Keys(Folder.made(directory)) if directory else _keys(cluster, mesh)
+        _show_done(keeping.make(keys, cluster), output, dry_run=dry_run)
 
 
 @app.command()
 def issue(
     kind: Annotated[Kind, typer.Argument(help="Whose certificate.", show_default=False)],
-    directory: Directory,
     cluster: Annotated[
         str, typer.Option("--cluster", help="Whose etcd it is for.", show_default=False)
     ],
+    directory: Directory = None,
+    mesh: MeshOption = None,
     peer: Annotated[str, typer.Option(help="For remote: the cluster that reads.")] = "",
     out: Annotated[
         Path | None, typer.Option(help="Where to write; else beside the authority.")
@@ -73,8 +89,9 @@ def issue(
     ] = None,
     address: Annotated[list[str] | None, typer.Option(help="For server: an IP address.")] = None,
     name: Annotated[list[str] | None, typer.Option(help="For server: a DNS name.")] = None,
-    namespace: Annotated[str, typer.Option(help="For server: of its Service.")] = "kube-system",
+    namespace: Annotated[str, typer.Option(help="For server: of its Service.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Also while it is good.")] = False,  # noqa: FBT002  # typer makes it a flag
+    dry_run: DryRun = False,  # noqa: FBT002  # typer makes it a flag
     output: Output = Format.TABLE,
 ) -> None:
     """Issue a certificate; one that is good for 30 days more is left as it is.
@@ -84,36 +101,25 @@ def issue(
     _named(cluster)
     if (kind is Kind.REMOTE) != bool(peer):
         raise MeshctlError("name the reader with --peer, for the kind remote only.", Exit.USAGE)
-    if peer:
-        _named(peer)
-    authority = Authority.load(directory / "ca.crt", directory / "ca.key")
-    common = issuing.subject(kind, cluster, peer)
-    stem = out or directory
-    stem.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-    file = f"remote-{peer}" if kind is Kind.REMOTE else str(kind)
-    certificate, key = stem / f"{file}.crt", stem / f"{file}.key"
+    common = issuing.subject(kind, cluster, _named(peer) if peer else "")
     asked = issuing.requested(request.read_bytes(), common) if request is not None else None
-    whole = key.is_file() if asked is None else _is_for(certificate, asked)
-    present = certificate.read_bytes() if certificate.is_file() else b""
-    names = Names(namespace, name or (), address or ())
-    if (
-        not force
-        and whole
-        and authority.vouches_for_pem(present, common)
-        and _valid(kind, names, present)
-    ):
-        _show_done(changed=False, files=(certificate,), output=output)
-        return
-    if asked is not None:
-        write_private(certificate, authority.sign(common, asked))
-        _show_done(changed=True, files=(certificate,), output=output)
-        return
-    try:
-        pair = issuing.issue(authority, kind, common, names.with_those_of(present))
-    except ValueError as error:
-        raise MeshctlError(f"{error}.", Exit.USAGE) from error
-    pair.write(certificate, key)
-    _show_done(changed=True, files=(certificate, key), output=output)
+    space = namespace or CHOSEN.get().namespace
+    with rehearsed(dry_run):
+        if directory is None:
+            if out or request:
+                raise MeshctlError("--out and --request need --dir DIR.", Exit.USAGE)
+            authority, leaf, space = _in_secrets(kind, cluster, peer, mesh)
+        else:
+            authority = Authority.load(directory / "ca.crt", directory / "ca.key")
+            file = f"remote-{peer}" if kind is Kind.REMOTE else str(kind)
+            leaf = Leaf(Folder.made(out or directory), f"{file}.crt", f"{file}.key")
+        order = Order(kind, common, Names(space, name or (), address or ()), asked)
+        try:
+            good = keeping.is_good(authority, order, leaf) and not force
+            done = keeping.vouch(authority, leaf) if good else keeping.issue(authority, order, leaf)
+        except ValueError as error:
+            raise MeshctlError(f"{error}.", Exit.USAGE) from error
+        _show_done(done, output, dry_run=dry_run)
 
 
 @app.command()
@@ -125,8 +131,10 @@ def show(
     output: Output = Format.TABLE,
 ) -> None:
     """Show certificates with subject, fingerprint and the days that are left."""
-    places = files or _places(open_mesh(mesh))
-    found = tuple(one for place in places for one in _in(place))
+    if files:
+        found = tuple(one for place in files for one in _in(place))
+    else:
+        found = tuple(_of_mesh(open_mesh(mesh)))
     if output is Format.JSON:
         show_json(found)
         return
@@ -144,24 +152,28 @@ def revoke(
     peer: Annotated[str, typer.Argument(help="Who is let in no more.", show_default=False)],
     mesh: MeshOption = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait; 0: do not wait.")] = WAIT,
+    dry_run: DryRun = False,  # noqa: FBT002  # typer makes it a flag
     output: Output = Format.TABLE,
 ) -> None:
     """Let a peer into a cluster's etcd no more: its user is removed, certificate or not.
 
     What the cluster itself reads of the peer stays: see `meshctl disconnect`.
     """
-    member = on_files(open_mesh(mesh).cluster(cluster))
+    member = known(open_mesh(mesh).cluster(cluster))
     user = f"remote-{_named(peer)}"
     place = place_of(member)
-    _end_tokens(member, peer)
-    changed = users.remove(place, user)
-    if timeout > 0:
+    if place.users is None:
+        raise MeshctlError(f"{unlisted(cluster)}.", Exit.USAGE)
+    with rehearsed(dry_run):
+        if not dry_run:
+            _end_tokens(member, peer)
+        changed = users.remove(place, user)
+    if timeout > 0 and not dry_run:
         _until_gone(member, user, timeout)
-    if output is Format.JSON:
-        show_json({"cluster": cluster, "user": user, "changed": changed})
-    else:
-        say(f"{cluster}: {user} {'is' if changed else 'was'} removed ({users.where(place)})")
-    if changed:
+    word = "would be" if dry_run and changed else "is" if changed else "was"
+    found = {"cluster": cluster, "user": user, "changed": changed, "dry-run": dry_run}
+    tell(found, f"{cluster}: {user} {word} removed ({users.where(place)})", output)
+    if changed and not dry_run:
         complain(
             "a watch that the peer has open goes on until its connection ends: restart the etcd"
             f" of {cluster} to end it now; its other readers take up where they were. A stolen key"
@@ -172,9 +184,9 @@ def revoke(
 def _end_tokens(member: Cluster, peer: str) -> None:
     """With a token that lives a guest could let itself in again. Without join listener: none."""
     with suppress(api.NoAnswer):
-        for one in api.ask(member.apiserver, "/v1/tokens/list", {}, tuple[Listed, ...]):
-            if one.guest == peer:
-                api.ask(member.apiserver, "/v1/tokens/revoke", {"id": one.id}, dict[str, str])
+        desk = desk_of(member)
+        for one in usable(desk, peer):
+            desk.revoke(one.id)
 
 
 def _until_gone(member: Cluster, user: str, timeout: float) -> None:
@@ -197,31 +209,38 @@ def _until_gone(member: Cluster, user: str, timeout: float) -> None:
         time.sleep(POLL)
 
 
-def on_files(member: Cluster) -> Cluster:
-    """The cluster, when what it is made of are files here. Raises ``MeshctlError``."""
-    if Path() in (member.ca_key, member.config_dir, member.users_file):
+def known(member: Cluster) -> Cluster:
+    """The cluster, when its own keys are within reach. Raises ``MeshctlError``."""
+    if not member.context and Path() in (member.ca_key, member.config_dir, member.users_file):
         raise MeshctlError(
-            f"{member.name} has no ca-key, config-dir and users-file in the mesh file: this"
-            " works on files of this machine; in Kubernetes, change its Secrets (docs/trust.md).",
+            f"{member.name} has no ca-key, config-dir and users-file in the mesh file, and no"
+            " context of a kubeconfig: its keys are out of reach here.",
             Exit.USAGE,
         )
     return member
 
 
-def _valid(kind: Kind, names: Names, present: bytes) -> bool:
-    """Whether a server's certificate has all that is asked for now; the others have no names."""
-    try:
-        return kind is not Kind.SERVER or names.are_in(present)
-    except ValueError as error:
-        raise MeshctlError(f"{error}.", Exit.USAGE) from error
+def _keys(cluster: str, mesh: Path | None) -> Keys:
+    """Where a cluster's Secrets have its authority."""
+    from clustermesh.meshctl.kube import ca as kube  # its packages are needed for contexts only
+
+    return kube.keys(kube.seat(cluster, mesh))
 
 
-def _is_for(certificate: Path, key: object) -> bool:
-    """Whether the file holds a certificate for this key."""
-    try:
-        return certificates_in(certificate)[0].public_key() == key
-    except CertificateError:
-        return False
+def _in_secrets(
+    kind: Kind, cluster: str, peer: str, mesh: Path | None
+) -> tuple[Authority, Leaf, str]:
+    """The authority there, the certificate's Secret, the namespace of the Service."""
+    from clustermesh.meshctl.kube import ca as kube
+
+    if peer not in ("", cluster):
+        raise MeshctlError(
+            f"the Secret of kind remote is that of {cluster} itself: --peer {cluster}; for {peer}"
+            f" to read {cluster}: meshctl connect.",
+            Exit.USAGE,
+        )
+    seat = kube.seat(cluster, mesh)
+    return kube.authority(seat), kube.leaf(seat, kind), seat.namespace
 
 
 def _named(cluster: str) -> str:
@@ -231,9 +250,16 @@ def _named(cluster: str) -> str:
         raise MeshctlError(f"{error}.", Exit.USAGE) from error
 
 
-def _places(mesh: Mesh) -> list[Path]:
-    found = [place for it in mesh.clusters for place in (it.ca_cert.parent, it.config_dir)]
-    return [place for place in dict.fromkeys(found) if place != Path()]
+def _of_mesh(mesh: Mesh) -> Iterator[CertificateStatus]:
+    for one in mesh.clusters:
+        if one.context:
+            from clustermesh.meshctl.kube import ca as kube
+
+            yield from kube.certificates(kube.seat_of(one))
+    places = [place for it in mesh.clusters for place in (it.ca_cert.parent, it.config_dir)]
+    for place in dict.fromkeys(places):
+        if place != Path():
+            yield from _in(place)
 
 
 def _in(place: Path) -> list[CertificateStatus]:
@@ -253,11 +279,26 @@ def _table(found: tuple[CertificateStatus, ...]) -> str:
     return columns(("FILE", "SUBJECT", "KIND", "FINGERPRINT", "ENDS", "DAYS LEFT"), rows)
 
 
-def _show_done(changed: bool, files: tuple[Path, ...], output: Format) -> None:  # noqa: FBT001  # told on
-    found = tuple(one for path in files if path.suffix == ".crt" for one in _in(path))
+def _show_done(done: Kept, output: Format, *, dry_run: bool) -> None:
+    files = tuple(map(done.shelf.where, done.names))
+    found = (
+        ()
+        if dry_run
+        else tuple(
+            one
+            for name in done.names
+            if name.endswith(".crt")
+            for one in expiry.of(done.shelf.read(name), name, done.shelf.where(name))
+        )
+    )
     if output is Format.JSON:
-        names = tuple(map(str, files))
-        show_json(Done(changed=changed, files=names, certificates=found))
+        show_json(Done(changed=done.changed, dry_run=dry_run, files=files, certificates=found))
+        return
+    if not done.changed:
+        say("nothing to do: it is there and good")
+    elif dry_run:
+        say("\n".join(("would write:", *(f"  {it}" for it in files))))
     else:
-        say("written:" if changed else "nothing to do: it is there and good")
+        say("written:")
+    if found:
         say(_table(found))

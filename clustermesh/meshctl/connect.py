@@ -9,6 +9,7 @@ import yaml
 from clustermesh.findings import Finding
 from clustermesh.meshctl import gitops, plan, watch
 from clustermesh.meshctl.context import MeshOption, open_mesh
+from clustermesh.meshctl.desk import unasked
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import (
     Format,
@@ -104,9 +105,15 @@ def disconnect(
         result = Result(changes=tuple(changes), nodes=())
         _print(DISCONNECT, result, output, title="would change:")
         return
+    silent = [it for it in map(opened.cluster, clusters) if unasked(it)]
     with Progress() as progress:
         waiting = timeout if wait else 0.0
         result = perform(DISCONNECT, opened, clusters, timeout=waiting, report=progress)
+    for one in silent:
+        complain(
+            f"the apiserver of {one.name} does not answer: join tokens that it may have given to"
+            " the others are as they were; see `meshctl token list` when it runs"
+        )
     _end(DISCONNECT, result, output, asked=waiting > 0)
 
 

@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from clustermesh.meshctl import watch
-from clustermesh.meshctl.ca import on_files
+from clustermesh.meshctl.ca import known
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import Format, Output, Progress, say, show_json
@@ -53,16 +53,16 @@ def join(
     No key leaves its host. Run again after an interruption, with the same token.
     """
     opened = open_mesh(mesh)
-    member = on_files(own(opened, cluster))
+    member = known(own(opened, cluster))
     text = sys.stdin.read() if token == "-" else token  # noqa: S105  # a dash
     try:
-        known = {it.id: it.name for it in opened.clusters}
+        ids = {it.id: it.name for it in opened.clusters}
         guest = Guest(
             text,
             member,
             place_of(member),
             max_clusters=opened.max_connected_clusters,
-            known=known,
+            known=ids,
         )
         if request is not None:
             write_private(request, msgspec.json.encode(guest.request()))

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from clustermesh.meshctl import api
+from clustermesh.meshctl.desk import desk_of, usable
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.places import place_of
 from clustermesh.meshfile import Cluster, Mesh
@@ -135,6 +136,23 @@ def unmaking(peering: Peering) -> Iterator[Change]:
                 yield _put(here.remotes, name, None, what, order=1)._replace(what=what)
     with suppress(api.NoAnswer):
         yield from _revoking(peering, place_of(peering.source))
+        yield from _tokens(peering)
+
+
+def _tokens(peering: Peering) -> Iterator[Change]:
+    """What the reader could come back with, without being connected by anybody.
+
+    Where no apiserver answers, or none has tokens, there is nothing to take back.
+    """
+    reader, source = peering.reader.name, peering.source
+    desk = desk_of(source)
+    for one in usable(desk, reader):
+        what = f"{source.name}: join token {one.id} for {reader} revoked"
+        yield Change(2, what, partial(desk.revoke, one.id), partial(_stays_revoked, what))
+
+
+def _stays_revoked(what: str) -> None:
+    raise MeshctlError(f"{what}, for good: make another with `meshctl token create`.")
 
 
 def _revoking(peering: Peering, there: Place) -> Iterator[Change]:
@@ -212,5 +230,4 @@ def _put(shelf: Shelf, name: str, content: bytes | None, what: str, *, order: in
 
 def _put_pair(shelf: Shelf, peering: Peering, key: bytes, certificate: bytes) -> None:
     """The key first, so that no certificate is ever seen without its key."""
-    shelf.put(peering.key, key or None)
-    shelf.put(peering.certificate, certificate or None)
+    shelf.put_all({peering.key: key or None, peering.certificate: certificate or None})

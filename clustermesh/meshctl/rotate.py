@@ -9,7 +9,7 @@ import typer
 
 from clustermesh.findings import Diagnosis, Finding, Result
 from clustermesh.meshctl import api
-from clustermesh.meshctl.ca import on_files
+from clustermesh.meshctl.ca import known
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import Format, Output, complain, say, show_json
@@ -17,10 +17,11 @@ from clustermesh.meshctl.places import place_of
 from clustermesh.meshctl.troubleshoot import rows
 from clustermesh.meshfile import Cluster, Mesh
 from clustermesh.pki import Authority, KeyPair
-from clustermesh.places.shelf import Folder
-from clustermesh.status import Probed
+from clustermesh.places.shelf import Folder, rehearsed
+from clustermesh.status import ApiserverStatus, Probed
 from clustermesh.trust import issuing, users
-from clustermesh.trust.rotation import Keys, Rotation, Step
+from clustermesh.trust.keeping import Keys
+from clustermesh.trust.rotation import Rotation, Step
 
 PATIENCE = 20.0
 PROBE = "clustermesh-probe"
@@ -57,13 +58,12 @@ def rotate(
     certificates stay as they are, only that of the authority is new.
     """
     opened = open_mesh(mesh)
-    member = on_files(opened.cluster(cluster))
+    member = known(opened.cluster(cluster))
     rotation = _rotation(opened, member, also or ())
     taken: list[Taken] = []
     for one in _steps(rotation, step):
         if dry_run:
-            planned = tuple(change.what for change in rotation.changes(one))
-            taken.append(Taken(step=one, changes=planned))
+            taken.append(Taken(step=one, changes=_rehearse(rotation, one)))
             break
         if one is Step.DROP and not force:
             _only_ours(opened, member)
@@ -88,9 +88,23 @@ def _steps(rotation: Rotation, last: Step | None) -> list[Step]:
     return order[first : end + 1]
 
 
+def _rehearse(rotation: Rotation, step: Step) -> tuple[str, ...]:
+    """What the step would change now; an API server that would refuse it says so."""
+    with rehearsed(really=True):
+        changes = []
+        for change in rotation.changes(step):
+            change.do()
+            changes.append(change.what)
+        return tuple(changes)
+
+
 def _take(mesh: Mesh, member: Cluster, rotation: Rotation, step: Step) -> Taken:
     before = rotation.predecessor()
-    believed = step is Step.DROP and before and _probe(member, *_as(before, rotation)).ok
+    believed = (
+        step is Step.DROP
+        and before is not None
+        and (bool(member.context) or _probe(member, *_as(before, rotation)).ok)
+    )
     changes = []
     for change in rotation.changes(step):
         change.do()
@@ -111,8 +125,12 @@ def _verified(mesh: Mesh, member: Cluster, rotation: Rotation, step: Step) -> It
     """What a new connection makes of it: to the own etcd, and from every peer of this mesh."""
     successor = rotation.successor()
     bundle = successor.bundle if step is Step.TRUST else successor.certificate
+    if member.context:
+        yield _served(member, step)
+        yield from _peers(mesh, member)
+        return
     for owner in mesh.clusters:
-        if owner.ca_key == member.ca_key:
+        if _shares(owner, member):
             found = _probe(owner, issuing.short_lived(successor, PROBE), bundle)
             yield Finding(
                 code="CA_TAKEN" if found.ok else "CA_REFUSED",
@@ -124,6 +142,38 @@ def _verified(mesh: Mesh, member: Cluster, rotation: Rotation, step: Step) -> It
                 fix="" if found.ok else RESTART.format(owner.name),
             )
             yield from _peers(mesh, owner)
+
+
+def _served(member: Cluster, step: Step) -> Finding:
+    """In Kubernetes: whether the etcd presents what its Secret holds by now."""
+    from clustermesh.meshctl.kube import ca as kube
+
+    where = f"etcd of {member.name}"
+    if step is Step.TRUST:
+        return Finding(
+            code="CA_UNTRIED", result=Result.WARNING, where=where,
+            seen="whether it takes a certificate of the new authority cannot be tried from here",
+            fix="nothing, if its next step goes well: certificates carry the old one's word along",
+        )  # fmt: skip
+    wanted = kube.server_fingerprint(kube.seat_of(member))
+    try:
+        status = api.fetch(member.apiserver, "/v1/status", ApiserverStatus)
+        served = [it.fingerprint for it in status.certificates if it.what.startswith("server of")]
+        said = "it still presents the certificate of before"
+    except api.NoAnswer as error:
+        served, said = [], f"not known, since its apiserver is silent: {error}"
+    if served == [wanted]:
+        seen = "it presents the certificate of the new authority"
+        return Finding(code="SERVER_RENEWED", result=Result.OK, where=where, seen=seen)
+    return Finding(
+        code="SERVER_OLD", result=Result.FAILED, where=where, seen=said,
+        fix="wait: Secrets reach pods within some two minutes; then run this again",
+    )  # fmt: skip
+
+
+def _shares(owner: Cluster, member: Cluster) -> bool:
+    """Whether two clusters of files have one authority."""
+    return owner.name == member.name or (not owner.context and owner.ca_key == member.ca_key)
 
 
 def _peers(mesh: Mesh, owner: Cluster) -> Iterator[Finding]:
@@ -169,16 +219,37 @@ def _probe(owner: Cluster, pair: KeyPair, authority: bytes) -> Probed:
 
 
 def _rotation(mesh: Mesh, member: Cluster, also: Sequence[Path]) -> Rotation:
+    if member.context:
+        return _in_secrets(mesh, member)
     places = [it.config_dir for it in mesh.clusters if it.config_dir != Path()]
-    places += [it.ca_cert.parent for it in mesh.clusters if it.ca_key == member.ca_key]
+    places += [it.ca_cert.parent for it in mesh.clusters if _shares(it, member)]
     keys = Keys(Folder(member.ca_cert.parent), member.ca_cert.name, str(member.ca_key.absolute()))
     return Rotation(keys, [Folder(it) for it in (*places, *also)], name=member.name)
+
+
+def _in_secrets(mesh: Mesh, member: Cluster) -> Rotation:
+    """Peers' Secrets hold certificates of it, too. One authority for several clusters is refused:
+    each has a copy of the key, and the copies must be equal at all times.
+    """
+    from clustermesh.meshctl.kube import ca as kube
+
+    own = kube.seat_of(member)
+    others = {it.name: kube.seat_of(it) for it in mesh.clusters if it.context and it != member}
+    mine = kube.authority(own).root.public_key()
+    same = [name for name, seat in others.items() if kube.has_key(seat, mine)]
+    if same:
+        raise MeshctlError(
+            f"{', '.join(same)} has the same authority as {member.name}: it cannot be replaced in"
+            " one of them; give each its own first, or have cert-manager do it (docs/trust.md).",
+            Exit.USAGE,
+        )
+    return kube.rotation(own, member.name, list(others.values()))
 
 
 def _only_ours(mesh: Mesh, member: Cluster) -> None:
     """Peers whose files we do not see may still have a certificate of the old authority."""
     for owner in mesh.clusters:
-        if owner.ca_key != member.ca_key or owner.users_file == Path():
+        if not _shares(owner, member):
             continue
         seen = {f"remote-{it.name}" for it in mesh.clusters if _follows(it, owner)}
         strangers = [it.name for it in users.read(place_of(owner)) if it.name not in seen]
@@ -192,8 +263,7 @@ def _only_ours(mesh: Mesh, member: Cluster) -> None:
 
 
 def _follows(reader: Cluster, owner: Cluster) -> bool:
-    """By files of this machine."""
-    return reader.config_dir != Path() and (reader.config_dir / owner.name).exists()
+    return bool(place_of(reader).remotes.read(owner.name))
 
 
 def _told(taken: Taken) -> str:

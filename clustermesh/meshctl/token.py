@@ -1,4 +1,4 @@
-"""``meshctl token``: invite a cluster; the inviting cluster's apiserver keeps the record."""
+"""``meshctl token``: invite a cluster; the inviting cluster keeps the record."""
 
 import time
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from clustermesh.meshctl import api
 from clustermesh.meshctl.context import MeshOption, open_mesh
+from clustermesh.meshctl.desk import Desk, desk_of
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import (
     Format,
@@ -22,10 +22,7 @@ from clustermesh.meshctl.output import (
 )
 from clustermesh.meshfile import Cluster, Mesh
 from clustermesh.pki import write_private
-from clustermesh.trust.ledger import Listed
-from clustermesh.trust.messages import JOIN, Envelope, Sealed
-
-PATIENCE = 20.0
+from clustermesh.trust.messages import JOIN, Envelope
 
 app = typer.Typer(
     help="Invitations for other clusters to join this one (docs/trust.md).", no_args_is_help=True
@@ -38,15 +35,6 @@ ClusterOption = Annotated[
 ]
 
 
-class Made(msgspec.Struct, frozen=True, kw_only=True):
-    """A new token: the only time that its text is shown."""
-
-    token: str
-    id: str
-    guest: str
-    expires: int
-
-
 @app.command()
 def create(
     guest: Annotated[str, typer.Argument(help="The only cluster that may use it.")],
@@ -56,8 +44,7 @@ def create(
     output: Output = Format.TABLE,
 ) -> None:
     """Invite a cluster. The token is shown once: hand it over as you would a password."""
-    host = own(open_mesh(mesh), cluster)
-    made = _ask(host, "create", {"guest": guest, "hours": f"{hours:g}"}, Made)
+    made = _desk(mesh, cluster).create(guest, hours)
     if output is Format.JSON:
         show_json(made)
         return
@@ -73,7 +60,7 @@ def list_(
     mesh: MeshOption = None, cluster: ClusterOption = "", output: Output = Format.TABLE
 ) -> None:
     """Show the tokens of a cluster and what became of them; never their text."""
-    found = _ask(own(open_mesh(mesh), cluster), "list", {}, tuple[Listed, ...])
+    found = _desk(mesh, cluster).listed()
     if output is Format.JSON:
         show_json(found)
         return
@@ -89,12 +76,8 @@ def revoke(
     output: Output = Format.TABLE,
 ) -> None:
     """Let nobody use a token any more. A cluster that has joined with it stays: see ca revoke."""
-    host = own(open_mesh(mesh), cluster)
-    done = _ask(host, "revoke", {"id": token}, dict[str, str])
-    if output is Format.JSON:
-        show_json(done)
-    else:
-        say(f"{done['id']} is {done['state']}")
+    state = _desk(mesh, cluster).revoke(token)
+    tell({"id": token, "state": state}, f"{token} is {state}", output)
 
 
 @app.command()
@@ -106,20 +89,20 @@ def answer(
     output: Output = Format.TABLE,
 ) -> None:
     """Answer a request to join that came as a file, as the join listener would."""
-    host = own(open_mesh(mesh), cluster)
+    opened = open_mesh(mesh)
+    host = own(opened, cluster)
+    desk = desk_of(host, opened)
     try:
         envelope = msgspec.json.decode(request.read_bytes(), type=Envelope)
     except msgspec.MsgspecError as error:
         raise MeshctlError(f"{request} is no request to join: {error}.") from error
-    body = msgspec.structs.asdict(envelope)
     if envelope.purpose != JOIN:
-        done = _post(host, "/v1/join", body, dict[str, str])
-        tell(done, f"{done['joined']} has joined {host.name}", output)
+        joined = desk.finish(envelope)
+        tell({"joined": joined}, f"{joined} has joined {host.name}", output)
         return
     if out is None:
         raise MeshctlError("say with --out where the answer goes.", Exit.USAGE)
-    sealed = _post(host, "/v1/join", body, Sealed)
-    write_private(out, msgspec.json.encode(sealed))
+    write_private(out, msgspec.json.encode(desk.join(envelope)))
     text = f"written: {out}; take it to {host.name}'s guest: meshctl join TOKEN --bundle FILE"
     tell({"written": str(out)}, text, output)
 
@@ -134,12 +117,9 @@ def own(mesh: Mesh, name: str) -> Cluster:
     raise MeshctlError(f"say with --cluster which one is meant: {names}.", Exit.USAGE)
 
 
-def _ask(host: Cluster, verb: str, body: dict[str, str], kind: type[api.T]) -> api.T:
-    return _post(host, f"/v1/tokens/{verb}", body, kind)
-
-
-def _post(host: Cluster, path: str, body: dict[str, str], kind: type[api.T]) -> api.T:
-    return api.ask(host.apiserver, path, body, kind, timeout=PATIENCE)
+def _desk(mesh: Path | None, cluster: str) -> Desk:
+    opened = open_mesh(mesh)
+    return desk_of(own(opened, cluster), opened)
 
 
 def _moment(at: float) -> str:

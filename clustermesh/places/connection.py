@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
+import msgspec
+
 from clustermesh.errors import NoAnswer, UsageError
-from clustermesh.places.shelf import Taken
+from clustermesh.places.shelf import REHEARSING, Taken
 from clustermesh.sources.kubernetes.access import Access, access_of, log_in
 from clustermesh.sources.kubernetes.failures import (
     ApiFailure,
@@ -41,7 +43,8 @@ class Connection:
         path = Path(kubeconfig) if kubeconfig else None
         settings = KubernetesSettings(kubeconfig=path, context=context)
         try:
-            self._access = access_of(asyncio.run(log_in(settings)))
+            self._login = asyncio.run(log_in(settings))
+            self._access = access_of(self._login)
         except CredentialsError as error:
             raise UsageError(f"{self._name}: {error}.") from None
 
@@ -79,10 +82,17 @@ class Connection:
 
     def open(self, path: str, timeout: float) -> "Below":
         """A connection on which every path is below one of the API server's."""
-        return Below(self._access, path, timeout)
+        access = self._access
+        if self._login.token_file:  # a pod's, which is replaced every hour
+            token = Path(self._login.token_file).read_text().strip()
+            headers = {**access.headers, "Authorization": f"Bearer {token}"}
+            access = msgspec.structs.replace(access, headers=headers)
+        return Below(access, path, timeout)
 
     def _call(self, method: str, path: str, body: Object | None = None) -> Object:
         opened = self.open("", TIMEOUT)
+        if method != "GET" and REHEARSING.get():
+            path += "?dryRun=All"
         data = None if body is None else json.dumps(body).encode()
         kind = {"Content-Type": "application/json"} if body is not None else {}
         try:

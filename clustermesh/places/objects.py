@@ -1,6 +1,7 @@
 """The keys of a Secret or ConfigMap as a shelf; others may write to the same object."""
 
 import base64
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -9,6 +10,9 @@ from clustermesh.places.shelf import MOUNTED, Taken
 
 TRIES: Final = 5
 """Writes that meet somebody else's, each on top of what is there by then."""
+
+TLS: Final = "kubernetes.io/tls"
+"""Such a Secret must have ``tls.crt`` and ``tls.key`` whenever it is there."""
 
 OURS: Final = {"app.kubernetes.io/managed-by": "meshctl"}
 """Labels of an object that we made: it goes when its last key goes."""
@@ -21,6 +25,8 @@ class ObjectShelf(NamedTuple):
     kind: str
     namespace: str
     name: str
+    sort: str = "Opaque"
+    """Type of a Secret that is made."""
 
     @property
     def directory(self) -> str:
@@ -40,13 +46,16 @@ class ObjectShelf(NamedTuple):
         return self.connection.get(self._path) is not None
 
     def put(self, name: str, content: bytes | None) -> None:
+        self.put_all({name: content})
+
+    def put_all(self, pieces: Mapping[str, bytes | None]) -> None:
         for _ in range(TRIES - 1):
             try:
-                self._write(self.connection.get(self._path), name, content)
+                self._write(self.connection.get(self._path), pieces)
             except Taken:
                 continue
             return
-        self._write(self.connection.get(self._path), name, content)
+        self._write(self.connection.get(self._path), pieces)
 
     def swap(self, name: str, before: bytes, after: bytes) -> None:
         """What others do to other keys meanwhile is met with another try."""
@@ -55,7 +64,7 @@ class ObjectShelf(NamedTuple):
             if self._held(found, name) != before:
                 break
             with suppress(Taken):
-                self._write(found, name, after)
+                self._write(found, {name: after})
                 return
         raise Taken(f"{self.where(name)} has been changed by somebody else.")
 
@@ -65,13 +74,14 @@ class ObjectShelf(NamedTuple):
             return b""
         return base64.b64decode(text) if self._coded else text.encode()
 
-    def _write(self, found: Object | None, name: str, content: bytes | None) -> None:
+    def _write(self, found: Object | None, pieces: Mapping[str, bytes | None]) -> None:
         """On top of what was read; raises ``Taken`` when that is not there any more."""
         data = _data(found)
-        if content is None:
-            data.pop(name, None)
-        else:
-            data[name] = base64.b64encode(content).decode() if self._coded else content.decode()
+        for name, content in pieces.items():
+            if content is None:
+                data.pop(name, None)
+            else:
+                data[name] = base64.b64encode(content).decode() if self._coded else content.decode()
         if found is None:
             if data:
                 self.connection.create(self._collection, self._fresh(data))
@@ -81,7 +91,8 @@ class ObjectShelf(NamedTuple):
             self.connection.replace(self._path, {**found, "data": data})
 
     def _fresh(self, data: dict[str, str]) -> Object:
-        return manifest(self.kind, self.namespace, self.name, data, labels=OURS)
+        made = manifest(self.kind, self.namespace, self.name, data, labels=OURS)
+        return {**made, "type": self.sort} if self._coded else made
 
     @property
     def _coded(self) -> bool:

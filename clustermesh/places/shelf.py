@@ -1,6 +1,9 @@
 """Named pieces that are read and replaced one at a time: files of a folder, keys of a Secret."""
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, Self
 
@@ -10,6 +13,19 @@ from clustermesh.pki import write_private
 MOUNTED: Final = "/var/lib/cilium/clustermesh"
 """Where Cilium's agents and ours find the keys of their Secret as files (contract kvstore 5.1)."""
 PRIVATE: Final = 0o700
+
+
+REHEARSING: Final[ContextVar[bool]] = ContextVar("rehearsing", default=False)
+
+
+@contextmanager
+def rehearsed(really: bool) -> Iterator[None]:  # noqa: FBT001  # what --dry-run says
+    """What is written meanwhile is not kept; API servers judge it like any other write."""
+    token = REHEARSING.set(really)
+    try:
+        yield
+    finally:
+        REHEARSING.reset(token)
 
 
 class Taken(MeshError):
@@ -36,8 +52,12 @@ class Shelf(Protocol):
         """Replace a piece in one step; None removes it. Both may be repeated."""
         ...
 
+    def put_all(self, pieces: Mapping[str, bytes | None], /) -> None:
+        """Replace several: in one step where the place can, else one after the other."""
+        ...
+
     def swap(self, name: str, before: bytes, after: bytes, /) -> None:
-        """The same, only while it holds ``before``. Raises ``Taken`` otherwise."""
+        """The same as ``put``, only while it holds ``before``. Raises ``Taken`` otherwise."""
         ...
 
     def where(self, name: str) -> str:
@@ -56,7 +76,8 @@ class Folder(NamedTuple):
     @classmethod
     def made(cls, path: Path) -> Self:
         """A directory that only its owner may read, made when it is not there."""
-        path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        if not REHEARSING.get():
+            path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
         return cls(path)
 
     @property
@@ -78,11 +99,17 @@ class Folder(NamedTuple):
 
     def put(self, name: str, content: bytes | None) -> None:
         """On disk when it returns, the directory's entry as well."""
+        if REHEARSING.get():
+            return
         if content is None:
             (self.path / name).unlink(missing_ok=True)
         else:
             write_private(self.path / name, content)
         _sync(self.path)
+
+    def put_all(self, pieces: Mapping[str, bytes | None]) -> None:
+        for name, content in pieces.items():
+            self.put(name, content)
 
     def swap(self, name: str, before: bytes, after: bytes) -> None:
         if self.read(name) != before:
@@ -110,6 +137,10 @@ class Nothing(NamedTuple):
             f"{self.cluster}: the mesh file gives neither `context` nor `config-dir`, so {name}"
             " cannot be written there; `meshctl connect --print` gives the Secret to apply."
         )
+
+    def put_all(self, pieces: Mapping[str, bytes | None]) -> None:
+        for name, content in pieces.items():
+            self.put(name, content)
 
     def swap(self, name: str, _: bytes, after: bytes) -> None:
         self.put(name, after)

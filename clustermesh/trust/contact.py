@@ -107,7 +107,8 @@ class Contact:
                 " somebody is in between; nothing was sent to it"
             ) from None
         except (OSError, UnicodeError, http.client.HTTPException) as error:
-            why = f"not in {self._patience:g} s" if limit.over else str(error)
+            late = limit.over or isinstance(error, TimeoutError)
+            why = f"not in {self._patience:g} s" if late else str(error)
             raise Unreached(f"{address} does not answer ({why})") from None
         finally:
             connection.close()

@@ -106,6 +106,17 @@ def described(
         return
 
 
+def of(held: bytes, what: str, where: str) -> Iterator[CertificateStatus]:
+    """The certificates of a piece, under the name they are used by; none of what holds none."""
+    from msgspec.structs import replace
+
+    try:
+        for one in each(held):
+            yield replace(one, what=what, file=where)
+    except ValueError:
+        return
+
+
 def first(pem: bytes) -> Iterator[CertificateStatus]:
     """The certificate at the head of a chain: the one that is presented."""
     yield next(iter(each(pem)))

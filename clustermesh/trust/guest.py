@@ -13,7 +13,7 @@ from clustermesh.meshfile import Cluster
 from clustermesh.pki import Authority
 from clustermesh.places.place import Place
 from clustermesh.trust import issuing, messages, token, users
-from clustermesh.trust.host import presented
+from clustermesh.trust.host import presented, unlisted
 from clustermesh.trust.messages import (
     FINISH,
     JOIN,
@@ -55,6 +55,8 @@ class Guest:
             issuing.cluster_name(self.token.host)
         except ValueError as error:
             raise TokenError(f"the token's host: {error}") from None
+        if place.users is None:
+            raise TokenError(unlisted(cluster.name))
         if self.token.host == cluster.name:
             raise TokenError("the token is of this cluster itself")
         if self.token.expires <= now():

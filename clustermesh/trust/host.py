@@ -6,8 +6,6 @@ answer is given. All that is written afterwards is written again when the same g
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple, Self
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,8 +14,8 @@ from clustermesh.certificates import CertificateError, key_pin, pin
 from clustermesh.meshfile import Cluster
 from clustermesh.pki import Authority
 from clustermesh.places.place import Place
-from clustermesh.places.shelf import Folder, Shelf
 from clustermesh.trust import issuing, messages, token, users
+from clustermesh.trust.books import Books
 from clustermesh.trust.ledger import Ledger, Listed, State
 from clustermesh.trust.messages import (
     FINISH,
@@ -33,18 +31,6 @@ from clustermesh.trust.messages import (
 )
 from clustermesh.trust.peerfiles import PeerFiles
 from clustermesh.trust.token import Token
-
-
-class Books(NamedTuple):
-    """What a host has to remember: a piece for each token, and for each cluster that joined."""
-
-    tokens: Shelf
-    peers: Shelf
-
-    @classmethod
-    def on_files(cls, state: Path) -> Self:
-        """Below the state directory of the one process that lets guests in."""
-        return cls(Folder.made(state / "tokens"), Folder.made(state / "peers"))
 
 
 class Host:
@@ -77,6 +63,8 @@ class Host:
             raise JoinError(str(error)) from None
         if guest == self._me.name:
             raise JoinError(f"{guest} is this cluster itself")
+        if self._place.users is None:
+            raise JoinError(unlisted(self._me.name))
         authority = self._authority()
         record, secret = self.ledger.create(guest, life=life)
         made = Token(
@@ -157,6 +145,15 @@ def _member(held: bytes) -> Member | None:
         return msgspec.json.decode(held, type=Member)
     except msgspec.MsgspecError:
         return None
+
+
+def unlisted(cluster: str) -> str:
+    """Why a cluster cannot take part in joining when its etcd's users are not ours to list."""
+    return (
+        f"{cluster} does not list who may read its etcd (one user for all readers, or Cilium's own"
+        " list), so nobody can join it with a token; use `meshctl connect`, or the chart's"
+        " `join.enabled`"
+    )
 
 
 def presented(cluster: Cluster, authority: Authority, max_clusters: int) -> Member:

@@ -4,7 +4,6 @@ import datetime
 import ipaddress
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import NamedTuple
 
 from cryptography import x509
@@ -14,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from clustermesh.certificates import CertificateError, common_name, extension, parsed
 from clustermesh.pki import SERVER_NAME, Authority, KeyPair, service_name
-from clustermesh.places.shelf import PRIVATE, Shelf
+from clustermesh.places.shelf import Shelf
 from clustermesh.remotes.directory import NAME
 
 MAX_REQUEST = 16 << 10  # bytes of PEM
@@ -79,27 +78,6 @@ def subject(kind: Kind, cluster: str, peer: str = "") -> str:
     if kind is Kind.SERVER:
         return SERVER_NAME
     return f"{kind}-{peer if kind is Kind.REMOTE else cluster}"
-
-
-def make(directory: Path, cluster: str) -> bool:
-    """A new authority in ``ca.crt`` and ``ca.key``; False when there is one already.
-
-    Raises ``CertificateError`` when there is something that cannot be used.
-    """
-    certificate, key = directory / "ca.crt", directory / "ca.key"
-    if certificate.exists() or key.exists():
-        Authority.load(certificate, key)
-        return False
-    directory.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-    Authority.create(cluster).write(certificate, key)
-    return True
-
-
-def issue(authority: Authority, kind: Kind, name: str, also: Names) -> KeyPair:
-    """A new key and its certificate. Raises ``ValueError`` for an address that is none."""
-    if kind is Kind.SERVER:
-        return authority.server(also.addresses, namespace=also.namespace, names=also.names)
-    return authority.client(name)
 
 
 def request(name: str, key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -22,6 +22,7 @@ from cryptography import x509
 from clustermesh.certificates import CertificateError, common_name, is_authority, parsed, pem_of
 from clustermesh.pki import CROSS, Authority
 from clustermesh.places.shelf import Shelf
+from clustermesh.trust.keeping import Keys, certificates_of
 
 NEXT: Final = "ca.next.crt"
 NEXT_KEY: Final = "ca.next.key"
@@ -58,14 +59,6 @@ class Found(NamedTuple):
         return partial(self.shelf.put, self.name, content)
 
 
-class Keys(NamedTuple):
-    """Where an authority is: its shelf, and what its pieces are called there."""
-
-    shelf: Shelf
-    certificate: str = "ca.crt"
-    key: str = "ca.key"
-
-
 class Rotation:
     """One authority, and the shelves where its certificates are used."""
 
@@ -92,12 +85,7 @@ class Rotation:
         return self._with(NEXT_KEY) if self.done is Step.TRUST else self.authority()
 
     def _with(self, key: str) -> Authority:
-        return Authority.of(
-            self._own.read(self._certificate),
-            self._own.read(key),
-            names=(self._own.where(self._certificate), self._own.where(key)),
-            crosses=_parsed(self._own.read(CROSS)),
-        )
+        return Keys(self._own, self._certificate, key).authority()
 
     def changes(self, step: Step) -> Iterator[Change]:
         """What the step still has to do. Raises ``CertificateError``."""
@@ -142,7 +130,7 @@ class Rotation:
     def _bundles(self) -> Iterator[Change]:
         active = self.authority()
         fresh = parsed(self._own.read(NEXT), self._own.where(NEXT))[0]
-        cross = _parsed(self._own.read(CROSS))
+        cross = certificates_of(self._own.read(CROSS))
         if not any(one.public_key() == fresh.public_key() for one in cross):
             content = active.certify(fresh) + _kept(cross, active)
             yield Change(
@@ -224,7 +212,11 @@ class Rotation:
         """Everything with certificates in the places but what is the rotation's itself."""
         for shelf in self._places:
             for name, held in shelf.pieces().items():
-                if name not in (CROSS, NEXT) and name.endswith(".crt") and (it := _parsed(held)):
+                if (
+                    name not in (CROSS, NEXT)
+                    and name.endswith(".crt")
+                    and (it := certificates_of(held))
+                ):
                     yield Found(shelf, name, it)
 
 
@@ -236,10 +228,3 @@ def _kept(cross: Sequence[x509.Certificate], active: Authority) -> bytes:
     """The chain of who signs now, who may have come from a rotation, too."""
     key = active.root.public_key()
     return b"".join(pem_of(one) for one in cross if one.public_key() == key)
-
-
-def _parsed(held: bytes) -> list[x509.Certificate]:
-    try:
-        return parsed(held, "it")
-    except CertificateError:
-        return []

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from clustermesh.meshfile import Cluster
 from clustermesh.places.place import on_files
+from clustermesh.trust.books import on_files as on_disk
 from clustermesh.trust.guest import Guest
-from clustermesh.trust.host import Books, Host
+from clustermesh.trust.host import Host
 from tests.support.trust import Pki, member
 
 NOW = 1_800_000_000.0
@@ -36,7 +37,7 @@ class Pair:
 
     def host(self) -> Host:
         """A new one each time: nothing is remembered but by files."""
-        books = Books.on_files(self.state)
+        books = on_disk(self.state)
         return Host(self.b, on_files(self.b), books, max_clusters=255, now=self.clock)
 
     def guest(self, text: str, cluster: Cluster | None = None) -> Guest:

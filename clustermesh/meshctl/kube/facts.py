@@ -6,9 +6,9 @@ from typing import NamedTuple
 import yaml
 
 from clustermesh.findings import Premises, Underlay
-from clustermesh.meshctl.kube.members import USERS, cilium_config, size_of
-from clustermesh.meshctl.kube.places import USERS_KEY
+from clustermesh.meshctl.kube.members import cilium_config, size_of
 from clustermesh.meshfile import Cluster
+from clustermesh.places import secrets
 from clustermesh.places.connection import Object, connection
 from clustermesh.places.objects import ObjectShelf
 from clustermesh.version import VERSION
@@ -40,7 +40,7 @@ def read(cluster: Cluster) -> Facts:
     addresses = tuple(sorted({ip for node in nodes for ip in _addresses(node)}))
     ranges = {it for node in nodes for it in node.get("spec", {}).get("podCIDRs", [])}
     ranges |= {it for node in theirs for it in _pod_cidrs(node)}
-    users = ObjectShelf(made, "ConfigMap", cluster.namespace, USERS)
+    users = secrets.users(made, cluster.namespace)
     return Facts(
         premises=Premises(
             cluster=cluster.name,
@@ -93,7 +93,7 @@ def _cluster_ips(service: Object) -> Iterator[str]:
 
 def _names(users: ObjectShelf) -> frozenset[str]:
     try:
-        document = yaml.safe_load(users.read(USERS_KEY)) or {}
+        document = yaml.safe_load(users.read(secrets.USERS_KEY)) or {}
         return frozenset(str(user["name"]) for user in document.get("users") or [])
     except (yaml.YAMLError, AttributeError, KeyError, TypeError):
         return frozenset()

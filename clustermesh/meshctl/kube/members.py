@@ -1,21 +1,17 @@
 """A cluster as its Kubernetes tells it: name, id, how its etcd and its agents are reached."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import ip_address
 from typing import Final
 
 import msgspec
 
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshfile import Cluster, Mesh, Node
-from clustermesh.pki import MESH_DOMAIN
+from clustermesh.places import secrets, service
 from clustermesh.places.connection import Connection, Object, connection, pod_url
-from clustermesh.places.objects import ObjectShelf
+from clustermesh.places.service import SERVICE
 
-APISERVER: Final = "clustermesh-apiserver"
-"""Name of the Deployment and of the Service, ours and Cilium's."""
 AGENTS: Final = "clustermesh-agent"
-USERS: Final = "clustermesh-remote-users"
 LOOPBACK: Final = ("127.", "localhost", "[::1]")
 
 
@@ -41,7 +37,7 @@ def discover(context: str, kubeconfig: str, namespace: str) -> Cluster:
     if not name or not number.isdecimal():
         raise MeshctlError(
             f"context {context}: namespace {namespace} has neither the ConfigMap cilium-config nor"
-            f" the Deployment {APISERVER}; name their namespace with -n, or install the chart.",
+            f" the Deployment {SERVICE}; name their namespace with -n, or install the chart.",
             Exit.USAGE,
         )
     known = Cluster(
@@ -53,17 +49,17 @@ def discover(context: str, kubeconfig: str, namespace: str) -> Cluster:
 def complete(cluster: Cluster) -> Cluster:
     """What the mesh file leaves open is had from the cluster's Kubernetes."""
     made, space = connection(cluster.context, cluster.kubeconfig), cluster.namespace
-    users = ObjectShelf(made, "ConfigMap", space, USERS)
     endpoints, aliases = cluster.endpoints, cluster.host_aliases
     if not endpoints:
-        endpoints, aliases = _exposed(made, cluster)
+        endpoints, found = service.etcd(made, space, cluster.name)
+        aliases = dict(found)
     ours = _deployment(made, space)
     return msgspec.structs.replace(
         cluster,
         endpoints=endpoints,
         host_aliases=aliases,
         cilium=is_cilium(made, space),
-        shared_user=not users.exists(),
+        shared_user=not secrets.users(made, space).exists(),
         apiserver=cluster.apiserver or _apiserver(made, cluster, ours),
         nodes=cluster.nodes or tuple(_nodes(made, cluster)),
     )
@@ -97,7 +93,7 @@ def size_of(cluster: Cluster) -> int:
 
 
 def _deployment(made: Connection, namespace: str) -> Object:
-    return made.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/{APISERVER}") or {}
+    return made.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/{SERVICE}") or {}
 
 
 def _is_ours(deployment: Object) -> bool:
@@ -118,50 +114,6 @@ def _arguments(workload: Object) -> dict[str, str]:
     return found
 
 
-def _exposed(
-    made: Connection, cluster: Cluster
-) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
-    """Endpoints and addresses by which other clusters reach the etcd; empty when they cannot."""
-    service = made.get(f"/api/v1/namespaces/{cluster.namespace}/services/{APISERVER}")
-    if service is None:
-        return (), {}
-    spec = service["spec"]
-    port: Object = next(iter(spec.get("ports", [])), {})
-    match spec.get("type"):
-        case "LoadBalancer":
-            ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
-            hosts = [entry.get("ip") or entry.get("hostname", "") for entry in ingress]
-            return _endpoints(cluster.name, hosts, port.get("port"))
-        case "NodePort":
-            return _endpoints(cluster.name, list(_node_ips(made)), port.get("nodePort"))
-    return _endpoints(cluster.name, spec.get("externalIPs") or [], port.get("port"))
-
-
-def _endpoints(
-    cluster: str, hosts: Sequence[str], port: object
-) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
-    """Addresses are given to the name that the server's certificate has."""
-    ips = [host for host in hosts if _is_ip(host)]
-    if ips:
-        server = f"{cluster}.{MESH_DOMAIN}"
-        return (f"https://{server}:{port}",), {server: tuple(ips)}
-    return tuple(f"https://{host}:{port}" for host in hosts if host), {}
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _node_ips(made: Connection) -> Iterator[str]:
-    for node in made.items("/api/v1/nodes"):
-        addresses = node.get("status", {}).get("addresses", [])
-        yield from (it["address"] for it in addresses if it["type"] == "InternalIP")
-
-
 def _pods(made: Connection, namespace: str, app: str) -> list[Object]:
     path = f"/api/v1/namespaces/{namespace}/pods?labelSelector=k8s-app%3D{app}"
     return [pod for pod in made.items(path) if pod.get("status", {}).get("phase") == "Running"]
@@ -171,7 +123,7 @@ def _apiserver(made: Connection, cluster: Cluster, deployment: Object) -> str:
     """By way of the API server; Cilium's has no such API."""
     if not _is_ours(deployment):
         return ""
-    for pod in _pods(made, cluster.namespace, APISERVER):
+    for pod in _pods(made, cluster.namespace, SERVICE):
         return _url(made, cluster, pod)
     return ""
 

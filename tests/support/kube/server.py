@@ -95,6 +95,7 @@ class TestApi:
             transport.abort()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        stores.DRY_RUN.set(request.query.get("dryRun") == "All")
         transport = request.transport
         if transport is None:
             raise web.HTTPServiceUnavailable

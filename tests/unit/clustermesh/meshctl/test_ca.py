@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from clustermesh.certificates import CertificateError, certificates_in, common_name
 from clustermesh.errors import MeshError
-from clustermesh.meshctl.ca import app, on_files
+from clustermesh.meshctl.ca import app, known
 from clustermesh.meshctl.errors import MeshctlError
 from clustermesh.meshfile import Cluster
 from clustermesh.pki import Authority
-from clustermesh.places.place import on_files as on_this_machine
+from clustermesh.places.place import on_files
 from clustermesh.trust import issuing, users
 
 
@@ -157,18 +157,18 @@ def test_certificates_are_shown_with_what_is_left(pki: Path):
         meshctl("show", pki / "absent")
 
 
-def test_what_is_not_here_as_files_is_left_to_kubernetes():
+def test_a_cluster_whose_keys_are_nowhere_is_refused():
     member = Cluster(
         name="cluster-b", id=2, endpoints=("https://b.mesh.cilium.io:2379",), ca_cert=Path(),
         ca_key=Path(), config_dir=Path(), users_file=Path(),
     )  # fmt: skip
-    with pytest.raises(MeshctlError, match="works on files of this machine"):
-        on_files(member)
+    with pytest.raises(MeshctlError, match="out of reach here"):
+        known(member)
 
 
 def test_users_are_added_and_removed_once(tmp_path: Path):
     path = tmp_path / "users.yaml"
-    place = on_this_machine(Cluster(name="cluster-b", id=2, users_file=path))
+    place = on_files(Cluster(name="cluster-b", id=2, users_file=path))
     assert users.add(place, "remote-cluster-a")
     assert not users.add(place, "remote-cluster-a")
     assert users.add(place, "remote-cluster-c")

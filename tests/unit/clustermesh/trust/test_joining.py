@@ -16,7 +16,8 @@ from clustermesh.pki import Authority
 from clustermesh.places.place import on_files
 from clustermesh.trust import issuing, messages, users
 from clustermesh.trust import token as tokens
-from clustermesh.trust.host import Books, Host
+from clustermesh.trust.books import on_files as on_disk
+from clustermesh.trust.host import Host
 from clustermesh.trust.ledger import UNKNOWN, State
 from clustermesh.trust.messages import Envelope, Finish, JoinError, Request, Sealed
 from clustermesh.trust.token import TokenError
@@ -171,7 +172,7 @@ def test_an_id_of_a_peer_that_came_another_way_is_refused_by_both(pair: Pair):
     host = Host(
         pair.b,
         on_files(pair.b),
-        Books.on_files(pair.state),
+        on_disk(pair.state),
         max_clusters=255,
         now=pair.clock,
         known=taken,

@@ -10,7 +10,8 @@ import pytest
 from clustermesh.certificates import CertificateError, certificates_in
 from clustermesh.pki import CROSS, Authority, write_private
 from clustermesh.places.shelf import Folder
-from clustermesh.trust.rotation import Keys, Rotation, Step
+from clustermesh.trust.keeping import Keys
+from clustermesh.trust.rotation import Rotation, Step
 from tests.support import handshakes
 
 NAME = "cluster-b"
