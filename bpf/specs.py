@@ -131,6 +131,7 @@ BALANCER_MAPS: Final[tuple[MapSpec, ...]] = (
     MapSpec("tcp6", "cilium_ct6_global", _LRU, 38, 56, "connections", 0),
     MapSpec("other6", "cilium_ct_any6_global", _LRU, 38, 56, "other_connections", 0),
     MapSpec(None, "cm_fragments", _LRU, 12, 4, "fragments", 0),
+    MapSpec(None, "cm_fragments6", _LRU, 40, 4, "fragments", 0),
 )
 
 

@@ -165,7 +165,7 @@ enum { TC_NEXT = -1, TC_SHOT = 2, TC_REDIRECT = 7 };
 
 /* --- packet headers ---------------------------------------------------------------------------- */
 enum { ETH_P_IP = 0x0800, ETH_P_IPV6 = 0x86dd };
-enum { IPPROTO_ICMP = 1, IPPROTO_TCP = 6, IPPROTO_UDP = 17, IPPROTO_ICMPV6 = 58 };
+enum { IPPROTO_ICMP = 1, IPPROTO_TCP = 6, IPPROTO_UDP = 17, IPPROTO_FRAGMENT = 44, IPPROTO_ICMPV6 = 58 };
 enum { ENOMEM = 12, EHOSTUNREACH = 113 };
 
 struct ethhdr {

@@ -52,6 +52,14 @@ struct cm_fragment {
 	__u8 pad;
 };
 
+struct cm_fragment6 {
+	__be32 source[4];
+	__be32 destination[4];
+	__be32 id;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
 struct cm_fragment_ports {
 	__be16 source;
 	__be16 destination;
@@ -62,3 +70,4 @@ LRU(262144, struct ct4_tuple, struct ct_entry) cilium_ct_any4_global SEC(".maps"
 LRU(524288, struct ct6_tuple, struct ct_entry) cilium_ct6_global SEC(".maps");
 LRU(262144, struct ct6_tuple, struct ct_entry) cilium_ct_any6_global SEC(".maps");
 LRU(8192, struct cm_fragment, struct cm_fragment_ports) cm_fragments SEC(".maps");
+LRU(8192, struct cm_fragment6, struct cm_fragment_ports) cm_fragments6 SEC(".maps");

@@ -6,6 +6,7 @@
 
 #define FRAGMENT_OFFSET const_bswap16(0x1fff)
 #define FRAGMENT_MORE const_bswap16(0x2000)
+#define FRAGMENT6_OFFSET const_bswap16(0xfff8)
 
 /* Parts of a datagram: the first has the ports, and leaves them for those behind it. */
 static __always_inline int read_fragment(struct __sk_buff *skb, struct segment *segment)
@@ -37,6 +38,49 @@ static __always_inline int read_fragment(struct __sk_buff *skb, struct segment *
 	return 1;
 }
 
+/* IPv6 says so in a header between its own and the transport's. */
+struct fragment6 {
+	__u8 next_header;
+	__u8 reserved;
+	__be16 offset; /* in bits 3 to 15 */
+	__be32 id;
+};
+
+/* Reads that header, and moves on to the one behind it; whether there was one. */
+static __always_inline int skip_fragment6(struct __sk_buff *skb, struct segment *segment,
+					  struct fragment6 *part)
+{
+	if (segment->at.protocol != IPPROTO_FRAGMENT ||
+	    bpf_skb_load_bytes(skb, segment->at.l4_offset, part, sizeof(*part)) < 0)
+		return 0;
+	segment->at.l4_offset += sizeof(*part);
+	segment->at.protocol = part->next_header;
+	segment->at.unreachable = 0; /* an answer could not quote what the sender looks for */
+	segment->late = (part->offset & FRAGMENT6_OFFSET) != 0;
+	return 1;
+}
+
+/* As for IPv4: the first part leaves its ports for those behind it. */
+static __always_inline int read_fragment6(const struct fragment6 *part, struct segment *segment)
+{
+	struct cm_fragment_ports *ports, first;
+	struct cm_fragment6 at = {.id = part->id, .protocol = part->next_header};
+
+	__builtin_memcpy(at.source, segment->at.source.address, sizeof(at.source));
+	__builtin_memcpy(at.destination, segment->at.destination.address, sizeof(at.destination));
+	if (!segment->late) {
+		first.source = segment->source_port;
+		first.destination = segment->destination_port;
+		return bpf_map_update_elem(&cm_fragments6, &at, &first, BPF_ANY) == 0;
+	}
+	ports = bpf_map_lookup_elem(&cm_fragments6, &at);
+	if (!ports)
+		return 0;
+	segment->source_port = ports->source;
+	segment->destination_port = ports->destination;
+	return 1;
+}
+
 static __always_inline int has_ports(const struct segment *segment)
 {
 	return segment->at.protocol == IPPROTO_TCP || segment->at.protocol == IPPROTO_UDP;
@@ -50,8 +94,10 @@ static __always_inline int read_ports(struct __sk_buff *skb, __u8 family, struct
 {
 	__u8 tcp[TCP_FLAGS_TO_CHECKSUM];
 	__be16 head[UDP_HEADER / 2];
+	struct fragment6 part;
+	int parted = family == FAMILY_IPV6 && skip_fragment6(skb, segment, &part);
 
-	if (has_ports(segment)) {
+	if (has_ports(segment) && !segment->late) {
 		if (bpf_skb_load_bytes(skb, segment->at.l4_offset, head, sizeof(head)) < 0)
 			return 0;
 		segment->source_port = head[0];
@@ -60,7 +106,7 @@ static __always_inline int read_ports(struct __sk_buff *skb, __u8 family, struct
 	}
 	if (family == FAMILY_IPV4 && !read_fragment(skb, segment))
 		return 0;
-	if (!has_ports(segment))
+	if (!has_ports(segment) || (parted && !read_fragment6(&part, segment)))
 		return 0;
 	if (segment->at.protocol != IPPROTO_TCP || segment->late)
 		return 1;

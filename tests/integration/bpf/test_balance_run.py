@@ -66,6 +66,7 @@ INGRESS, EGRESS, AT_SERVICE = 1, 2, 3
 PLAIN, TOLD, STALE, BY_SLOT, FROM_NODE, RELATED, UNKNOWN = 1, 4, 5, 6, 7, 8, 9
 NO_SERVICE = 158
 AGAIN_MARK = 0x2000
+FRAGMENT_HEADER = 44
 KIND = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}
 NODE_PORT = 30080
 
@@ -751,6 +752,44 @@ def test_every_part_of_a_datagram_goes_the_same_way_there_and_back(here: World):
     assert flow_of(here.leaves(back)[1]) == asked.back(VIP[4], 80)
     out = here.leaves(ip(POD[4], CLIENT[4], UDP, bytes(500), fragment=126))[1]
     assert addresses(out) == (packed(VIP[4]), packed(CLIENT[4]))
+
+
+def part6(whole: bytes, *, start: int, end: int | None = None) -> bytes:
+    """A part of an IPv6 packet: what is behind its header, from `start` to `end` or to the last."""
+    payload, more = whole[40:][start:end], end is not None
+    head = pack("!BBHI", protocol_of(whole), 0, start | more, 0x01020304)
+    size = pack("!HB", len(head) + len(payload), FRAGMENT_HEADER)
+    return whole[:4] + size + whole[7:40] + head + payload
+
+
+def test_every_part_of_an_ipv6_datagram_goes_the_same_way_there_and_back(here: World):
+    serve(here, 6, UDP, POD[6])
+    asked = ask(6, UDP)
+    whole = asked.packet(data=bytes(range(250)) * 4)
+    first, later = part6(whole, start=0, end=800), part6(whole, start=800)
+    assert here.arrives(later)[1] == later  # before the first nobody knows its ports
+    translated = asked.to(POD[6], 8080).packet(data=bytes(range(250)) * 4)
+    assert here.arrives(first)[1] == part6(translated, start=0, end=800)
+    assert here.arrives(later)[1] == part6(translated, start=800)
+    back = asked.back(POD[6], 8080).packet(data=bytes(1000))
+    expected = asked.back(VIP[6], 80).packet(data=bytes(1000))
+    for cut in ({"start": 0, "end": 800}, {"start": 800}):
+        assert here.leaves(part6(back, **cut))[1] == part6(expected, **cut)
+
+
+@PROTOCOLS
+def test_a_packet_that_is_its_only_part_is_served_too(here: World, proto):
+    serve(here, 6, proto, POD[6])
+    sent = ask(6, proto).packet()
+    expected = ask(6, proto).to(POD[6], 8080).packet()
+    assert here.arrives(part6(sent, start=0))[1] == part6(expected, start=0)
+    assert here.counts()[0, INGRESS, PLAIN] == 1
+
+
+def test_parts_that_nobody_takes_are_dropped_without_a_word(here: World):
+    serve(here, 6, UDP)
+    assert here.arrives(part6(ask(6, UDP).packet(), start=0))[0] == SHOT
+    assert here.counts() == {(NO_SERVICE, INGRESS, PLAIN): 1}
 
 
 def test_an_ipv4_header_with_options_is_no_obstacle(here: World):

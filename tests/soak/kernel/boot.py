@@ -21,7 +21,8 @@ META_PACKAGE: Final = "linux-image-amd64"
 RELEASE: Final = re.compile(r"linux-image-(6\.1\.\d+-\d+-amd64)\b")
 MODULES: Final = (
     "virtio_pci", "9pnet_virtio", "9p",
-    "veth", "vxlan", "dummy", "bridge", "br_netfilter", "af_packet", "sch_ingress", "cls_bpf", "crc32c_generic",
+    "veth", "vxlan", "dummy", "bridge", "br_netfilter", "af_packet",
+    "sch_ingress", "cls_bpf", "crc32c_generic",
     "nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_ct", "nft_numgen",
 )  # fmt: skip
 TESTS: Final = (
