@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Final
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
@@ -351,6 +352,16 @@ def tables(node: Node) -> int:
 # --- many clusters -----------------------------------------------------------------------------
 
 
+IDLE: Final = 60.0
+
+
+async def beating(store: Store) -> None:
+    """The heartbeat of the cache's etcd, which comes on the connection of every cluster."""
+    while True:
+        await store.commit([PutOp(keys.HEARTBEAT, str(time.time()).encode())])
+        await asyncio.sleep(30)
+
+
 async def many(node: Node, count: int) -> None:
     """Idle, and one change, with so many clusters in one cache."""
     world = clusters(Shape(clusters=count, nodes=2, identities=10, endpoints=40, services=2))
@@ -358,19 +369,21 @@ async def many(node: Node, count: int) -> None:
         for cluster in world:
             node.where.configure(cluster.name, etcd)
         with node.agent() as process:
+            heart = asyncio.create_task(beating(store))
             await node.until(node.ready)
-            await asyncio.sleep(5)
+            await asyncio.sleep(10)
             before = Spent(process.pid)
-            await asyncio.sleep(20)
+            await asyncio.sleep(IDLE)
             after = Spent(process.pid)
             print(
-                f"{count} clusters: idle {(after.cpu - before.cpu) / 20 * 100:.2f} % of a core,"
+                f"{count} clusters: idle {(after.cpu - before.cpu) / IDLE * 100:.2f} % of a core,"
                 f" {after.now:.0f} MB"
             )
             stores = {it.name: store for it in world}
             changes = story(world, ONLY_ADDRESSES, seed=1)
             what = f"{count} clusters, 200/s"
             await events(node, process, stores, changes, what=what, rate=200, layout=Layout.CACHE)
+            heart.cancel()
         for cluster in world:
             (node.where.remotes / cluster.name).unlink()
 
