@@ -8,7 +8,6 @@ refers to it, across both shapes: nodes, addresses, services; removal the other 
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -23,10 +22,9 @@ from agent.known import Known
 from agent.picture import Picture
 from agent.services.plan import BackendEntry
 from agent.services.policies import Policies
-from agent.services.retries import DOUBLINGS
 from agent.services.services import Services
+from agent.turns import Turns
 from bpf.datapath import Maps
-from bpf.errors import BpfError
 from bpf.layout_lb import BackendValue
 from clustermesh.keys import Kind, cluster_of
 from clustermesh.model import Identity
@@ -36,11 +34,6 @@ log = structlog.get_logger()
 
 SERVICE_KINDS: Final = frozenset({LocalKind.SERVICES, Kind.SERVICES, Kind.ENDPOINT_SLICES})
 STRANGE: Final = "its nodes and addresses are not known yet"
-HEAVY: Final = 0.002
-REST: Final = 0.001
-"""Seconds: after a heavy slice others get more than one turn of the loop."""
-BUDGET: Final = 0.004
-"""Seconds of merging between two yields to the loop."""
 
 
 class Settings(Protocol):
@@ -85,7 +78,6 @@ class Dataplane:
         """Called with name and id of a cluster that belongs to the mesh."""
         self._maps = maps
         self._me = me
-        self._retry_after = retry_after
         self._clusters = Clusters(me)
         self._services = Services(
             maps,
@@ -100,12 +92,11 @@ class Dataplane:
         self._exports: Known[None] = Known()
         self._picture = Picture(me, self._services, self._addresses)
         self.explainer = Explainer(me, maps, self._clusters, self._services, self._picture)
-        self._wake = asyncio.Event()
-        self._services.on_landed = self._wake.set
+        self._turns = Turns(self, retry_after=retry_after)
+        self._services.on_landed = self._turns.wake
         self._services.programs.on_buried = self._removed
         self._nodes_changed = False
         self._pruned_services = False
-        self._trouble = ""
 
     # -- Sink -------------------------------------------------------------------------------------
 
@@ -142,7 +133,7 @@ class Dataplane:
             self._remember(cluster, changes)
         else:
             self._count_exports(cluster, changes)
-        self._wake.set()
+        self._turns.told(len(changes))
 
     def _remember(self, cluster: str, changes: Sequence[Change]) -> None:
         for key, fact in changes:
@@ -205,7 +196,7 @@ class Dataplane:
     def unreachable(self, clusters: frozenset[str]) -> None:
         """Clusters whose data plane does not answer: their backends are used last."""
         self._services.unreachable(clusters)
-        self._wake.set()
+        self._turns.wake()
 
     def _removed(self, backends: Sequence[BackendEntry]) -> None:
         self.on_removed(BackendValue.unpack(entry.value) for entry in backends)
@@ -223,7 +214,7 @@ class Dataplane:
         self._strange = {
             cluster: STRANGE for cluster in self._clusters.strange() if cluster not in inherited
         }
-        self._wake.set()
+        self._turns.wake()
 
     # -- the writer -------------------------------------------------------------------------------
 
@@ -231,44 +222,19 @@ class Dataplane:
         """Write until cancelled. What is in the maps stays there."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._services.programs.writer.run(), name="tables")
-            tasks.create_task(self._write_for_ever(), name="writer")
+            tasks.create_task(self._turns.run(), name="writer")
 
-    async def _write_for_ever(self) -> None:
-        loop = asyncio.get_running_loop()
-        delay = self._retry_after
-        while True:
-            self._wake.clear()
-            again = self._services.retry(loop.time())
-            try:
-                await self._write(loop.time)
-                delay, self._trouble = self._retry_after, ""
-            except BpfError as error:
-                self._say(str(error), delay)
-                again = loop.time() + delay
-                delay = min(delay * 2, self._retry_after * 2**DOUBLINGS)
-            await self._woken(again)
+    def retry(self, now: float) -> float | None:
+        """See ``turns.Work``."""
+        return self._services.retry(now)
 
-    async def _write(self, clock: Callable[[], float]) -> None:
-        """Until nothing is left to do; everybody else has a turn after each slice."""
-        began = clock()
-        while self._work(clock):
-            await asyncio.sleep(REST if clock() - began > HEAVY else 0)
-            began = clock()
+    def rested(self) -> None:
+        """See ``turns.Work``."""
         if self.idle:
             self.on_written()
 
-    async def _woken(self, at: float | None) -> None:
-        """Until there is news, or until a moment of the loop's clock."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(at):
-                await self._wake.wait()
-
-    def _say(self, reason: str, delay: float) -> None:
-        self._trouble = f"{reason}; trying again in {delay:.1f} s"
-        log.warning("maps not writable", reason=reason, retry_in=delay)
-
-    def _work(self, clock: Callable[[], float]) -> bool:
-        """One slice of work in the right order; whether there was any."""
+    def work(self, clock: Callable[[], float], budget: float) -> bool:
+        """See ``turns.Work``: everything in the right order, at least one service."""
         addresses, services = self._addresses, self._services
         busy = bool(addresses.puts)
         routes = addresses.puts and addresses.review()
@@ -277,7 +243,7 @@ class Dataplane:
             addresses.write()
         self._tell(routes=routes)
         if services.dirty and self.routed():
-            end = clock() + BUDGET
+            end = clock() + budget
             services.round(clock(), enough=lambda: clock() >= end)
             return True
         if addresses.drops and services.idle:
@@ -299,16 +265,16 @@ class Dataplane:
 
     def wake(self) -> None:
         """Something that was waited for has come: look again."""
-        self._wake.set()
+        self._turns.wake()
 
     def rewrite(self, services: Iterable[str]) -> None:
         """Write these services anew, whatever the maps are thought to hold."""
         self._services.rewrite(services)
-        self._wake.set()
+        self._turns.wake()
 
     def settle(self) -> None:
         """Everything that can be written now, without a loop: for tools and tests."""
-        while self._work(lambda: 0.0) or self._services.programs.writer.busy:
+        while self.work(lambda: 0.0, 0) or self._services.programs.writer.busy:
             self._services.programs.writer.settle()
 
     @property
@@ -416,5 +382,5 @@ class Dataplane:
 
     def trouble(self) -> list[str]:
         """What keeps the maps from being as the facts say, in full sentences."""
-        found = [self._trouble] if self._trouble else []
+        found = [self._turns.trouble] if self._turns.trouble else []
         return [*found, *self._picture.trouble()]

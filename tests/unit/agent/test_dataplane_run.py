@@ -58,6 +58,25 @@ async def test_a_change_is_written_without_being_asked_for() -> None:
     await running(agent, story)
 
 
+async def test_a_little_is_written_before_its_teller_goes_on() -> None:
+    agent = Agent(maps()).expect("cluster-b").synced(OWN, "cluster-b")
+
+    async def story() -> None:
+        written: list[float] = []
+        agent.dataplane.on_written = lambda: written.append(1)
+        await until(lambda: bool(written))
+        await asyncio.sleep(0)
+        agent.pods("cluster-b", pod(B1, "192.168.0.2", 2 << 16 | 7))
+        assert lb.identity(agent.maps, B1) == (2 << 16 | 7, "192.168.0.2")
+        assert len(written) == 2
+        agent.pods("cluster-b", *(pod(f"10.2.1.{n}", "192.168.0.2", 2 << 16) for n in range(99)))
+        assert lb.identity(agent.maps, "10.2.1.1") is None, "much is left to the writer"
+        await until(lambda: agent.dataplane.idle)
+        assert lb.identity(agent.maps, "10.2.1.1") == (2 << 16, "192.168.0.2")
+
+    await running(agent, story)
+
+
 async def test_routes_are_told_when_they_change() -> None:
     agent, told = Agent(maps()), []
     agent.dataplane.on_routes = lambda: told.append(agent.dataplane.routes())
