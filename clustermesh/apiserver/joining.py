@@ -9,14 +9,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from clustermesh import http
+from clustermesh.apiserver.seat import Seat, seat_of
 from clustermesh.apiserver.settings import Settings
-from clustermesh.errors import MeshError
+from clustermesh.errors import MeshError, NoAnswer
 from clustermesh.http import Answer, Query, Refused
 from clustermesh.logs import get_logger
 from clustermesh.process import Fault
@@ -24,7 +24,6 @@ from clustermesh.process import Fault
 if TYPE_CHECKING:
     import socket
 
-    from clustermesh.meshfile import Cluster, Mesh
     from clustermesh.pki import Authority
     from clustermesh.trust.host import Host
     from clustermesh.trust.messages import Envelope
@@ -39,8 +38,13 @@ HOUR = 3600.0
 @contextmanager
 def listening(settings: Settings) -> "Iterator[list[socket.socket]]":
     """The socket of the join listener, bound; none when it is not asked for. Raises ``Fault``."""
-    if settings.join_listen and settings.join_mesh is None:
-        raise Fault("--join-listen needs --join-mesh, a mesh file with this cluster's entry")
+    if settings.join_secrets and settings.join_mesh is not None:
+        raise Fault("give either --join-mesh or --join-secrets")
+    if settings.join_listen and seat_of(settings) is None:
+        raise Fault(
+            "--join-listen needs --join-mesh, a mesh file with this cluster's entry,"
+            " or --join-secrets"
+        )
     with http.listening(socket=None, listen=settings.join_listen) as sockets:
         yield sockets
 
@@ -50,13 +54,14 @@ class Joining:
 
     def __init__(self, settings: Settings, report: Callable[[str | None], None]) -> None:
         self._settings = settings
+        self._seat = seat_of(settings)
         self._report = report
         self._one = ThreadPoolExecutor(max_workers=1, thread_name_prefix="joining")
         """Whoever gives up waiting does not let the next one in before the work is done."""
 
     def actions(self) -> Mapping[str, Answer]:
         """For the unix socket: who may write there is the operator."""
-        if self._settings.join_mesh is None:
+        if self._seat is None:
             return {}
         return {
             "/v1/tokens/create": self._create,
@@ -81,7 +86,7 @@ class Joining:
         while True:
             try:
                 await asyncio.to_thread(listener.refresh)
-            except (ValueError, OSError, Refused) as error:
+            except (MeshError, NoAnswer, ValueError, OSError) as error:
                 self._report(f"nobody can join: {error}")
                 await asyncio.sleep(WAIT)
                 continue
@@ -94,9 +99,10 @@ class Joining:
         hours = query.get("hours", "24")
         if not re.fullmatch(r"\d{1,4}(\.\d{1,4})?", hours):
             raise Refused(400, "hours: expected a number")
-        addresses = self._addresses()
+        seat = self._sure()
 
         def create(host: "Host") -> object:
+            addresses = seat.addresses()
             text, listed = host.invite(
                 query.get("guest", ""), life=float(hours) * HOUR, addresses=addresses
             )
@@ -132,13 +138,20 @@ class Joining:
     # -- the guests' -----------------------------------------------------------------------------
 
     async def _trust(self, _: bytes) -> bytes:
-        return (await asyncio.to_thread(self._authority)).bundle
+        try:
+            return (await asyncio.to_thread(self._authority)).bundle
+        except (MeshError, NoAnswer) as error:
+            raise ValueError(str(error)) from None
 
     async def _join(self, body: bytes) -> bytes:
         from clustermesh.trust.messages import Envelope, decode
 
         envelope = decode(body, Envelope)
-        return msgspec.json.encode(await self._turned(lambda host: _received(host, envelope)))
+        try:
+            done = await self._turned(lambda host: _received(host, envelope))
+        except (MeshError, NoAnswer) as error:
+            raise ValueError(str(error)) from None  # ours to mend, not the guest's to know
+        return msgspec.json.encode(done)
 
     # -- how ---------------------------------------------------------------------------------------
 
@@ -149,63 +162,22 @@ class Joining:
             return await self._turned(work)
         except JoinError as error:
             raise Refused(403, str(error)) from None
-        except (MeshError, ValueError, OSError) as error:
+        except (MeshError, NoAnswer, ValueError, OSError) as error:
             raise Refused(500, str(error)) from None
 
     async def _turned(self, work: "Callable[[Host], T]") -> T:
         return await asyncio.get_running_loop().run_in_executor(self._one, self._work, work)
 
     def _work(self, work: "Callable[[Host], T]") -> T:
-        from clustermesh.places.place import on_files
-        from clustermesh.trust import books
-        from clustermesh.trust.host import Host
-
-        mesh, member = self._mesh()
-        host = Host(
-            member,
-            on_files(member),
-            books.on_files(self._settings.state_dir / "join"),
-            known={one.id: one.name for one in mesh.clusters},
-            max_clusters=self._settings.max_connected_clusters,
-        )
-        return work(host)
-
-    def _member(self) -> "Cluster":
-        return self._mesh()[1]
-
-    def _mesh(self) -> "tuple[Mesh, Cluster]":
-        """The file as it is now, and the own entry. Raises ``ValueError``."""
-        from clustermesh import meshfile
-
-        settings = self._settings
-        path = settings.join_mesh or Path()
-        try:
-            mesh = meshfile.load(path)
-            found = mesh.cluster(settings.cluster_name)
-        except MeshError as error:
-            raise ValueError(str(error)) from None
-        if found.id != settings.cluster_id:
-            raise ValueError(f"{path}: {found.name} has the id {found.id}, not --cluster-id")
-        if settings.cluster_users_config_path != found.users_file:
-            raise ValueError(
-                f"{path}: users-file is {found.users_file}, but this apiserver keeps to"
-                f" --cluster-users-config-path={settings.cluster_users_config_path}"
-            )
-        return mesh, found
+        return work(self._sure().host())
 
     def _authority(self) -> "Authority":
-        from clustermesh.pki import Authority
+        return self._sure().authority()
 
-        member = self._member()
-        return Authority.load(member.ca_cert, member.ca_key)
-
-    def _addresses(self) -> list[str]:
-        """What tokens name: as told, else where we listen, when that is one address."""
-        told = [it.strip() for it in self._settings.join_address.split(",") if it.strip()]
-        listen = self._settings.join_listen
-        if not told and listen.rpartition(":")[0] in ("0.0.0.0", "[::]", "::"):  # noqa: S104  # compared
-            raise Refused(400, "start the apiserver with --join-address: how others reach it")
-        return told or ([listen] if listen else [])
+    def _sure(self) -> Seat:
+        if self._seat is None:
+            raise ValueError("this apiserver was started without --join-mesh and --join-secrets")
+        return self._seat
 
 
 def _received(host: "Host", envelope: "Envelope") -> object:

@@ -93,6 +93,9 @@ class Settings(
     join_mesh: Annotated[
         Path | None, about("mesh file with this cluster's entry: CA, endpoints, where files go")
     ] = None
+    join_secrets: Annotated[
+        bool, about("instead of --join-mesh: CA, tokens and files are Secrets of this namespace")
+    ] = False
     etcd_qps: Annotated[
         float, about("operations per second against etcd after the first sync", ge=1)
     ] = 200.0

@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from clustermesh.errors import MeshError, NoAnswer
 from clustermesh.pki import MESH_DOMAIN, Authority
 from clustermesh.trust.attempts import Attempts
 from clustermesh.trust.messages import LONGEST, JoinError
@@ -86,7 +87,9 @@ class Listener:
         async with server:
             while True:
                 await asyncio.sleep(REFRESH)
-                with suppress(OSError, ValueError):  # meanwhile the old one goes on
+                with suppress(
+                    MeshError, NoAnswer, OSError, ValueError
+                ):  # meanwhile the old one goes on
                     await asyncio.to_thread(self.refresh)
 
     def refresh(self) -> None:

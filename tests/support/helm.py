@@ -45,6 +45,11 @@ CASES: Mapping[str, dict[str, Any]] = {
             "extraIPs": ["192.0.2.9"],
         },
     },
+    "join": {
+        "cluster": {"name": "paris", "id": 7},
+        "apiserver": {"flavour": "core", "replicas": 2},
+        "join": {"enabled": True, "from": ["192.0.2.0/24"]},
+    },
     "core": {
         "cluster": {"name": "paris", "id": 7},
         "apiserver": {

@@ -63,14 +63,15 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True):
         """Of the replica that numbers identities, or does something else that one has to do."""
         return LeaseSettings(
             name=name,
-            namespace=self.namespace or _pod_namespace(),
+            namespace=self.namespace or own_namespace(),
             holder=self.holder,
             duration=self.lease_duration,
             renew=self.lease_duration / 4,
         )
 
 
-def _pod_namespace() -> str:
+def own_namespace() -> str:
+    """The pod's; kube-system outside of one."""
     try:
         return POD_NAMESPACE.read_text().strip() or "kube-system"
     except OSError:

@@ -13,7 +13,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* Name under which the cluster reads the others: of its own where they list their peers. */}}
 {{- define "clustermesh.remoteUser" -}}
-{{- if .Values.peers }}remote-{{ .Values.cluster.name }}{{ else }}remote{{ end }}
+{{- if or .Values.peers .Values.join.enabled }}remote-{{ .Values.cluster.name }}{{ else }}remote{{ end }}
 {{- end }}
 
 {{/* Who the programs are to the etcds, by the middle of the Secret's name. */}}
@@ -74,6 +74,12 @@ remote: {{ include "clustermesh.remoteUser" . }}
 {{- end }}
 {{- if and .Values.kvstoremesh.enabled (not .Values.apiserver.enabled) }}
 {{- fail "kvstoremesh.enabled: it writes into the etcd of the apiserver, which is not enabled" }}
+{{- end }}
+{{- if and .Values.join.enabled (not .Values.apiserver.enabled) }}
+{{- fail "join.enabled: it is the apiserver that lets clusters join, and it is not enabled" }}
+{{- end }}
+{{- if and .Values.join.enabled .Values.tls.issuerRef }}
+{{- fail "join.enabled: it signs with the key in the Secret clustermesh-ca, which cert-manager (tls.issuerRef) keeps to itself" }}
 {{- end }}
 {{- if hasKey .Values.remotes $name }}
 {{- fail (printf "remotes: %s is this cluster itself" $name) }}
