@@ -72,7 +72,7 @@ def measured(folder: Path, shape: Shape | None, rate: float, seconds: float) -> 
             process.until(lambda: whole(where, len(names)), 120)
             wall = time.perf_counter() - began
             ready, idle = settled(process)
-            row = f"| {len(names)} | {wall:.1f} | {ready.cpu:.2f} | {ready.now:.0f} | {idle:.0%} "
+            row = f"| {len(names)} | {wall:.1f} | {ready.cpu:.2f} | {ready.now:.0f} | {idle:.1%} "
             if shape is not None:
                 started, clock = Spent(process.pid), time.perf_counter()
                 more = (f"--rate={rate}", f"--seconds={seconds}", "--filled")

@@ -14,6 +14,10 @@ from kvstore.etcd import open_etcd
 from tests.support.store_contract import everything
 
 
+MORE_OF_3_6 = b"\x5a\x053.6.0" + b"\x60\x80\x80\x80\x80\x08" + b"\x6a\x02\x08\x00"
+"""What an etcd 3.6 adds to its status: storageVersion, dbSizeQuota, downgradeInfo."""
+
+
 class Etcd:
     """Answers as it is told to."""
 
@@ -29,7 +33,9 @@ class Etcd:
     async def get_status(self, _: rpc.StatusRequest, context: grpc.aio.ServicerContext):
         if self.status is not None:
             await context.abort(self.status, "etcdserver: permission denied")
-        return rpc.StatusResponse(header=self.header(), version="3.6.17")
+        reply = rpc.StatusResponse(header=self.header(), version="3.6.17")
+        reply.MergeFromString(MORE_OF_3_6)
+        return reply
 
     async def get_range(self, _: rpc.RangeRequest, context: grpc.aio.ServicerContext):
         if self.range is not None:
@@ -79,6 +85,12 @@ async def test_an_etcd_that_tells_its_status_to_nobody_is_known_by_its_replies()
             assert await store.get("a") is None
             assert store.cluster_id == 7
             assert store.connections == 1
+
+
+async def test_a_release_that_tells_more_of_itself_is_understood() -> None:
+    async with serving() as etcd, open_etcd(config(etcd)) as store:
+        await store.connected(beyond=0)
+        assert "version 3.6.17, ID: 0000000000000007" in store.status_text()
 
 
 async def test_a_reply_of_another_etcd_ends_the_connection() -> None:
