@@ -154,8 +154,8 @@ class AgentProcess:
             assert time.monotonic() < deadline, f"{last}\n{self.words()}"
             time.sleep(0.02)
 
-    def until_ready(self) -> None:
-        self.until(lambda: self.place.ask("/readyz") == "Ready")
+    def until_ready(self, seconds: float = 30) -> None:
+        self.until(lambda: self.place.ask("/readyz") == "Ready", seconds)
 
 
 @contextmanager
@@ -173,11 +173,13 @@ def place(folder: Path) -> Iterator[Place]:
 
 
 @contextmanager
-def agent(where: Place, arguments: Sequence[str]) -> Iterator[AgentProcess]:
-    """The process is gone afterwards, whatever happened."""
+def agent(
+    where: Place, arguments: Sequence[str], *, patience: float = 30
+) -> Iterator[AgentProcess]:
+    """The process, ready within ``patience`` seconds; gone afterwards, whatever happened."""
     process = AgentProcess(where, arguments)
     try:
-        process.until_ready()
+        process.until_ready(patience)
         yield process
     finally:
         process.kill()

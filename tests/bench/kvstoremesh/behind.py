@@ -68,7 +68,8 @@ def measured(folder: Path, shape: Shape | None, rate: float, seconds: float) -> 
         for name in names:
             where.configure(name, own)
         began = time.perf_counter()
-        with agent(where, where.arguments(own, "--map-entries", "524288")) as process:
+        arguments = where.arguments(own, "--map-entries", "524288")
+        with agent(where, arguments, patience=120) as process:
             process.until(lambda: whole(where, len(names)), 120)
             wall = time.perf_counter() - began
             ready, idle = settled(process)
