@@ -13,7 +13,6 @@ from kvstore.config import EtcdConfig
 from kvstore.etcd import open_etcd
 from tests.support.store_contract import everything
 
-
 MORE_OF_3_6 = b"\x5a\x053.6.0" + b"\x60\x80\x80\x80\x80\x08" + b"\x6a\x02\x08\x00"
 """What an etcd 3.6 adds to its status: storageVersion, dbSizeQuota, downgradeInfo."""
 
