@@ -52,7 +52,8 @@ class ConnectionKey:
 class ConnectionValue:
     """`lifetime` and the reports are seconds of the monotonic clock; the agent deletes what has
     outlived it. `named` is the backend's id (service entries) or the address that was named (node
-    ports), 16 bytes."""
+    ports), 16 bytes. In `source_identity` ours have the client's port on the entry's other side, in
+    network order, where it is another one."""
 
     named: bytes
     packets: int

@@ -6,22 +6,7 @@
  * a backend's answer gets the service's address back. Where the answer would not come by here, the packet is
  * marked, and our postrouting chain gives it this node's address: see docs/decisions. */
 #define PROGRAM_FILE FILE_BALANCE
-#include "balance.h"
-#include "events.h"
-#include "rewrite.h"
-#include "unreachable.h"
-
-enum { TRANSLATED = 1000 }; /* a verdict of ours */
-enum { AGAIN_MARK = 0x2000 }; /* on a packet that enters its bridge again, until it does */
-
-static __always_inline int lose(struct __sk_buff *skb, const struct segment *segment,
-				enum reason reason, enum direction direction)
-{
-	if (listener(MONITOR_DROPS))
-		tell_drop(skb, &segment->at, 0, reason, direction);
-	count(reason, direction, FILE_BALANCE, LINE_PLAIN, skb->len);
-	return TC_SHOT;
-}
+#include "related.h"
 
 /* --- from the client ------------------------------------------------------------------------------------- */
 static __always_inline long swap_ethernet(struct __sk_buff *skb)
@@ -37,9 +22,9 @@ static __always_inline long swap_ethernet(struct __sk_buff *skb)
 }
 
 /* The service has nobody: its client is told, by the way it came. With stale facts others may know better. */
-static __always_inline int reject(struct __sk_buff *skb, struct segment *segment, __u8 family,
-				  enum reason reason)
+static __always_inline int reject(struct __sk_buff *skb, __u8 family, struct segment *segment)
 {
+	enum reason reason = DROP_NO_SERVICE;
 	__u64 bytes = skb->len;
 
 	if (facts_are_stale(agent_state())) {
@@ -69,70 +54,6 @@ static __always_inline int may_be_others(const struct segment *segment,
 	       ((state && state->stamp) || service->flags & SERVICE_NODE_PORT);
 }
 
-static __always_inline void egress_tuple(union ct_tuple *tuple, __u8 family,
-					 const struct segment *segment, const struct target *target)
-{
-	struct ct_pair pair = {.daddr = segment->at.source.address,
-			       .saddr = target->address,
-			       .dport = target->port,
-			       .sport = segment->source_port};
-
-	ct_fill(tuple, family, pair, segment->at.protocol, CT_OUT);
-}
-
-/* A client that speaks to a backend itself, from a port that it has used with a service before. */
-static __always_inline void forget_translation(__u8 family, const struct segment *segment)
-{
-	union ct_tuple tuple = {};
-	struct ct_pair pair = {.daddr = segment->at.source.address,
-			       .saddr = segment->at.destination.address,
-			       .dport = segment->destination_port,
-			       .sport = segment->source_port};
-
-	ct_fill(&tuple, family, pair, segment->at.protocol, CT_OUT);
-	if (ct_find(family, segment->at.protocol, &tuple))
-		ct_drop(family, segment->at.protocol, &tuple);
-}
-
-/* Whether the connection goes on with the backend it has. One that is on its way out keeps what it has. */
-static __always_inline int goes_on(__u8 family, struct ct_entry *entry,
-				   const struct lb_service *service, const struct segment *segment,
-				   struct target *target)
-{
-	return entry->rev_nat == service->rev_nat &&
-	       backend_of(family, entry->backend_id, target) &&
-	       !ct_begins_anew(entry, segment) &&
-	       (target->state == BACKEND_ACTIVE || !is_handshake(segment));
-}
-
-/* What the answer is recognised by. */
-static __always_inline long remember(struct __sk_buff *skb, __u8 family,
-				     const struct segment *segment, const struct target *target,
-				     const struct lb_service *service)
-{
-	__u8 protocol = segment->at.protocol;
-	int node_port = service->flags & SERVICE_NODE_PORT;
-	union ct_tuple tuple = {};
-	struct ct_entry *known, entry;
-
-	egress_tuple(&tuple, family, segment, target);
-	known = ct_find(family, protocol, &tuple);
-	if (known && known->rev_nat == service->rev_nat && !ct_begins_anew(known, segment) &&
-	    (!node_port || (family == FAMILY_IPV4 ?
-				    known->frontend[0] == segment->at.destination.address[0] :
-				    equal6(known->frontend, segment->at.destination.address)))) {
-		ct_touch(known, skb, segment, FROM_CLIENT);
-		return 0;
-	}
-	entry = ct_new(skb, segment, service->rev_nat, FROM_CLIENT);
-	if (node_port) {
-		entry.bits |= CT_NODE_PORT;
-		__builtin_memcpy(entry.frontend, segment->at.destination.address,
-				 sizeof(entry.frontend));
-	}
-	return ct_put(family, protocol, &tuple, &entry);
-}
-
 static __always_inline int comes_back(__u8 family, struct segment *segment,
 				      const struct target *target,
 				      const struct lb_service *service, __u16 bits)
@@ -150,9 +71,22 @@ static __always_inline int comes_back(__u8 family, struct segment *segment,
 	       is_here(&segment->at.source);
 }
 
+/* A backend without a port has the service's. */
+static __always_inline void keep_port(struct target *target, const struct segment *segment)
+{
+	if (!target->port)
+		target->port = segment->destination_port;
+}
+
+/* How a connection goes on: bits of its entry, and the client's port as the backend sees it. */
+struct path {
+	__u16 bits;
+	__be16 client_port;
+};
+
 static __always_inline int send_to(struct __sk_buff *skb, __u8 family, struct segment *segment,
 				   const struct target *target, const struct lb_service *service,
-				   __u16 bits)
+				   struct path path)
 {
 	struct exchange how = {.old = segment->at.destination.address,
 			       .new = target->address,
@@ -160,16 +94,54 @@ static __always_inline int send_to(struct __sk_buff *skb, __u8 family, struct se
 			       .new_port = target->port};
 	enum line line = LINE_PLAIN;
 
-	if (!comes_back(family, segment, target, service, bits)) {
+	if (!comes_back(family, segment, target, service, path.bits)) {
 		skb->mark |= FROM_NODE_MARK;
 		line = LINE_FROM_NODE;
 	}
-	if (!segment->late && rewrite_transport(skb, family, segment, DESTINATION, &how) < 0)
+	if (!segment->late && (rewrite_transport(skb, family, segment, DESTINATION, &how) < 0 ||
+			       rewrite_port(skb, segment, SOURCE, segment->source_port,
+					    path.client_port) < 0))
 		return lose(skb, segment, DROP_NOT_WRITTEN, INGRESS);
 	if (rewrite_address(skb, family, ETHERNET, DESTINATION, &how) < 0)
 		return lose(skb, segment, DROP_NOT_WRITTEN, INGRESS);
 	count(FORWARDED, INGRESS, FILE_BALANCE, line, skb->len);
 	return TRANSLATED;
+}
+
+/* A backend for what nobody knows yet; otherwise who shall have it. */
+static __always_inline int find_backend(__u8 family, union frontend *at,
+					const struct lb_service *service,
+					const struct segment *segment, struct target *target)
+{
+	if (segment->late || may_be_others(segment, service)) {
+		count_lb(FORWARDED, LINE_UNKNOWN_CONNECTION);
+		return TC_NEXT;
+	}
+	if (select_backend(family, at, service, segment, target) != FORWARDED)
+		return NOBODY_SERVES;
+	if (left_to_others(target->cluster_id)) {
+		count_lb(FORWARDED, LINE_STALE_LOCAL);
+		return TC_NEXT;
+	}
+	keep_port(target, segment);
+	return TRANSLATED;
+}
+
+/* The service's entry of a new connection. */
+static __always_inline long begin(struct __sk_buff *skb, __u8 family, struct segment *segment,
+				  const struct target *target, const struct lb_service *service,
+				  const union ct_tuple *tuple, struct path *path)
+{
+	struct ct_entry first = ct_new(skb, segment, service->rev_nat, AT_SERVICE);
+
+	first.backend_id = target->id;
+	if (route_to(skb, segment, target->address, family) == ROUTE_BACK)
+		first.bits |= CT_LOOPBACK;
+	path->bits = first.bits;
+	path->client_port = port_for(segment, target, service, family);
+	if (path->client_port != segment->source_port)
+		first.client_port = path->client_port;
+	return ct_put(family, segment->at.protocol, tuple, &first);
 }
 
 static __always_inline int balance(struct __sk_buff *skb, __u8 family, struct segment *segment)
@@ -184,8 +156,8 @@ static __always_inline int balance(struct __sk_buff *skb, __u8 family, struct se
 			       .dport = segment->source_port,
 			       .sport = segment->destination_port};
 	struct ct_entry *entry;
-	enum reason reason;
-	__u16 bits;
+	struct path path = {.client_port = segment->source_port};
+	int verdict;
 
 	if (!service) {
 		if (is_handshake(segment))
@@ -202,89 +174,25 @@ static __always_inline int balance(struct __sk_buff *skb, __u8 family, struct se
 			count_lb(FORWARDED, LINE_STALE_LOCAL);
 			return TC_NEXT;
 		}
+		keep_port(&target, segment);
 		ct_touch(entry, skb, segment, AT_SERVICE);
-		bits = entry->bits;
+		path.bits = entry->bits;
+		if (entry->client_port)
+			path.client_port = entry->client_port;
 	} else {
-		struct ct_entry first;
-
-		if (segment->late || may_be_others(segment, service)) {
-			count_lb(FORWARDED, LINE_UNKNOWN_CONNECTION);
-			return TC_NEXT;
-		}
-		reason = select_backend(family, &at, service, segment, &target);
-		if (reason != FORWARDED)
-			return reject(skb, segment, family, reason);
-		if (left_to_others(target.cluster_id)) {
-			count_lb(FORWARDED, LINE_STALE_LOCAL);
-			return TC_NEXT;
-		}
-		first = ct_new(skb, segment, service->rev_nat, AT_SERVICE);
-		first.backend_id = target.id;
-		if (route_to(skb, segment, target.address, family) == ROUTE_BACK)
-			first.bits |= CT_LOOPBACK;
-		bits = first.bits;
-		if (ct_put(family, protocol, &tuple, &first))
+		verdict = find_backend(family, &at, service, segment, &target);
+		if (verdict != TRANSLATED)
+			return verdict;
+		if (begin(skb, family, segment, &target, service, &tuple, &path))
 			return lose(skb, segment, DROP_NO_ROOM, INGRESS);
 	}
-	if (!target.port)
-		target.port = segment->destination_port;
 	stick(family, service, segment, target.id);
-	if (remember(skb, family, segment, &target, service))
+	if (remember(skb, family, segment, &target, service, path.client_port))
 		return lose(skb, segment, DROP_NO_ROOM, INGRESS);
-	return send_to(skb, family, segment, &target, service, bits);
+	return send_to(skb, family, segment, &target, service, path);
 }
 
 /* --- to the client --------------------------------------------------------------------------------------- */
-/* The service that the entry's backend answers for; 0 when it is gone. */
-static __always_inline int asked_of(__u8 family, const struct ct_entry *entry, __be32 address[4],
-				    __be16 *port)
-{
-	__be16 rev_nat = entry->rev_nat;
-
-	if (!rev_nat)
-		return 0;
-	if (family == FAMILY_IPV4) {
-		struct lb4_reverse_nat *asked =
-			bpf_map_lookup_elem(&cilium_lb4_reverse_nat, &rev_nat);
-
-		if (!asked)
-			return 0;
-		address[0] = entry->bits & CT_NODE_PORT ? entry->frontend[0] : asked->address;
-		*port = asked->port;
-	} else {
-		struct lb6_reverse_nat *asked =
-			bpf_map_lookup_elem(&cilium_lb6_reverse_nat, &rev_nat);
-
-		if (!asked)
-			return 0;
-		if (entry->bits & CT_NODE_PORT)
-			__builtin_memcpy(address, entry->frontend, sizeof(entry->frontend));
-		else
-			__builtin_memcpy(address, asked->address, sizeof(asked->address));
-		*port = asked->port;
-	}
-	return 1;
-}
-
-/* The service's own entry sees the client's packets only: it is told when the backend ends, too. */
-static __always_inline void tell_service(__u8 family, const struct segment *segment,
-					 const struct exchange *how)
-{
-	union ct_tuple tuple = {};
-	struct ct_pair pair = {.daddr = how->new,
-			       .saddr = segment->at.destination.address,
-			       .dport = segment->destination_port,
-			       .sport = how->new_port};
-	struct ct_entry *entry;
-
-	if (segment->at.protocol != IPPROTO_TCP || !(segment->tcp_flags & (TCP_FIN | TCP_RST)))
-		return;
-	ct_fill(&tuple, family, pair, IPPROTO_TCP, CT_SERVICE);
-	entry = ct_find(family, IPPROTO_TCP, &tuple);
-	if (entry)
-		ct_end(entry, segment, TO_CLIENT);
-}
-
 static __always_inline int answer(struct __sk_buff *skb, __u8 family, struct segment *segment)
 {
 	__u8 protocol = segment->at.protocol;
@@ -298,14 +206,19 @@ static __always_inline int answer(struct __sk_buff *skb, __u8 family, struct seg
 			       .new = address,
 			       .old_port = segment->source_port};
 	struct ct_entry *entry;
+	__be16 client_port = segment->destination_port;
 
 	ct_fill(&tuple, family, pair, protocol, CT_OUT);
 	entry = ct_find(family, protocol, &tuple);
 	if (!entry || !asked_of(family, entry, address, &how.new_port))
 		return TC_NEXT;
 	ct_touch(entry, skb, segment, TO_CLIENT);
-	tell_service(family, segment, &how);
-	if (!segment->late && rewrite_transport(skb, family, segment, SOURCE, &how) < 0)
+	if (entry->client_port)
+		client_port = entry->client_port;
+	tell_service(family, segment, &how, client_port);
+	if (!segment->late && (rewrite_transport(skb, family, segment, SOURCE, &how) < 0 ||
+			       rewrite_port(skb, segment, DESTINATION, segment->destination_port,
+					    client_port) < 0))
 		return lose(skb, segment, DROP_NOT_WRITTEN, EGRESS);
 	if (rewrite_address(skb, family, ETHERNET, SOURCE, &how) < 0)
 		return lose(skb, segment, DROP_NOT_WRITTEN, EGRESS);
@@ -313,82 +226,31 @@ static __always_inline int answer(struct __sk_buff *skb, __u8 family, struct seg
 	return TC_NEXT;
 }
 
-/* --- ICMP errors about what was translated ------------------------------------------------------------- */
-/* A router between us and the client speaks of an answer as it left here: the backend must hear of it. */
-static __always_inline int error_from_client(struct __sk_buff *skb, __u8 family,
-					     struct segment *segment)
-{
-	__u32 checksum = segment->at.l4_offset + ICMP_CHECKSUM_AT;
-	struct target target = {};
-	struct quoted quoted = {};
-	union ct_tuple tuple = {};
-	struct ct_pair pair = {.daddr = quoted.source, .saddr = quoted.destination};
-	struct exchange how = {.old = quoted.source, .new = target.address};
-	struct ct_entry *entry;
-
-	if (!read_quoted(skb, family, segment, &quoted))
-		return TC_NEXT;
-	pair.dport = quoted.destination_port;
-	pair.sport = quoted.source_port;
-	ct_fill(&tuple, family, pair, quoted.protocol, CT_SERVICE);
-	entry = ct_find(family, quoted.protocol, &tuple);
-	if (!entry || !backend_of(family, entry->backend_id, &target))
-		return TC_NEXT;
-	how.old_port = quoted.source_port;
-	how.new_port = target.port ? target.port : quoted.source_port;
-	if (rewrite_quoted(skb, family, checksum, &quoted, SOURCE, &how) < 0 ||
-	    rewrite_error(skb, family, checksum, DESTINATION, &how) < 0)
-		return lose(skb, segment, DROP_NOT_WRITTEN, INGRESS);
-	count(FORWARDED, INGRESS, FILE_BALANCE, LINE_RELATED, skb->len);
-	return TRANSLATED;
-}
-
-/* Somebody behind us, or this node, speaks of a client's packet as it was sent on: the client knows only the
- * service. */
-static __always_inline int error_to_client(struct __sk_buff *skb, __u8 family,
-					   struct segment *segment)
-{
-	__u32 checksum = segment->at.l4_offset + ICMP_CHECKSUM_AT;
-	struct quoted quoted = {};
-	union ct_tuple tuple = {};
-	__be32 address[4] = {};
-	struct ct_pair pair = {.daddr = quoted.source, .saddr = quoted.destination};
-	struct exchange how = {.old = quoted.destination, .new = address};
-	struct ct_entry *entry;
-	int by_backend;
-
-	if (!read_quoted(skb, family, segment, &quoted))
-		return TC_NEXT;
-	pair.dport = quoted.destination_port;
-	pair.sport = quoted.source_port;
-	ct_fill(&tuple, family, pair, quoted.protocol, CT_OUT);
-	entry = ct_find(family, quoted.protocol, &tuple);
-	if (!entry || !asked_of(family, entry, address, &how.new_port))
-		return TC_NEXT;
-	how.old_port = quoted.destination_port;
-	by_backend = family == FAMILY_IPV4 ?
-			     segment->at.source.address[0] == quoted.destination[0] :
-			     equal6(segment->at.source.address, quoted.destination);
-	if (rewrite_quoted(skb, family, checksum, &quoted, DESTINATION, &how) < 0 ||
-	    (by_backend && rewrite_error(skb, family, checksum, SOURCE, &how) < 0))
-		return lose(skb, segment, DROP_NOT_WRITTEN, EGRESS);
-	count(FORWARDED, EGRESS, FILE_BALANCE, LINE_RELATED, skb->len);
-	return TC_NEXT;
-}
+ABOUT(reject4, reject, FAMILY_IPV4)
+ABOUT(reject6, reject, FAMILY_IPV6)
+ABOUT(read_ports4, read_ports, FAMILY_IPV4)
+ABOUT(read_ports6, read_ports, FAMILY_IPV6)
+ABOUT(balance4, balance, FAMILY_IPV4)
+ABOUT(balance6, balance, FAMILY_IPV6)
+ABOUT(answer4, answer, FAMILY_IPV4)
+ABOUT(answer6, answer, FAMILY_IPV6)
 
 /* --- the two sides of a device ------------------------------------------------------------------------- */
 static __always_inline int ingress(struct __sk_buff *skb, __u8 family)
 {
 	struct segment segment = {};
+	int verdict;
 
 	if ((family == FAMILY_IPV4 ? parse_ipv4(skb, &segment.at) :
 				     parse_ipv6(skb, &segment.at)) != FORWARDED)
 		return TC_NEXT;
-	if (read_ports(skb, family, &segment))
-		return balance(skb, family, &segment);
+	if (ON(family, read_ports, skb, &segment)) {
+		verdict = ON(family, balance, skb, &segment);
+		return verdict == NOBODY_SERVES ? ON(family, reject, skb, &segment) : verdict;
+	}
 	if (segment.late)
 		return TC_NEXT;
-	return error_from_client(skb, family, &segment);
+	return ON(family, error_from_client, skb, &segment);
 }
 
 static __always_inline int egress(struct __sk_buff *skb, __u8 family)
@@ -398,11 +260,11 @@ static __always_inline int egress(struct __sk_buff *skb, __u8 family)
 	if ((family == FAMILY_IPV4 ? parse_ipv4(skb, &segment.at) :
 				     parse_ipv6(skb, &segment.at)) != FORWARDED)
 		return TC_NEXT;
-	if (read_ports(skb, family, &segment))
-		return answer(skb, family, &segment);
+	if (ON(family, read_ports, skb, &segment))
+		return ON(family, answer, skb, &segment);
 	if (segment.late)
 		return TC_NEXT;
-	return error_to_client(skb, family, &segment);
+	return ON(family, error_to_client, skb, &segment);
 }
 
 /* Out of line, one a family: each has a stack of its own. */

@@ -5,6 +5,7 @@ from struct import pack, unpack_from
 
 ETHERNET = 14
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
+FRAGMENT_HEADER = 44
 
 
 def checksum(data: bytes) -> int:
@@ -108,6 +109,14 @@ def assert_sound(packet: bytes) -> None:
         assert checksum(payload) == 0
     else:
         assert checksum(_pseudo(source, destination, protocol, len(payload)) + payload) == 0
+
+
+def part6(whole: bytes, *, start: int, end: int | None = None) -> bytes:
+    """A part of an IPv6 packet: what is behind its header, from `start` to `end` or to the last."""
+    payload, more = whole[40:][start:end], end is not None
+    head = pack("!BBHI", protocol_of(whole), 0, start | more, 0x01020304)
+    size = pack("!HB", len(head) + len(payload), FRAGMENT_HEADER)
+    return whole[:4] + size + whole[7:40] + head + payload
 
 
 def mss_of(packet: bytes) -> int | None:

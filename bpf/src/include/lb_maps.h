@@ -38,7 +38,10 @@ struct ct_entry {
 	__u16 ifindex;
 	__u8 tx_flags;
 	__u8 rx_flags;
-	__u32 source_identity;
+	union {
+		__u32 source_identity; /* of the contract's programs; ours do not know it */
+		__be16 client_port; /* the client's port on the entry's other side, 0: the same */
+	};
 	__u32 last_tx_report;
 	__u32 last_rx_report;
 };

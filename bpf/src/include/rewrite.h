@@ -49,7 +49,25 @@ static __always_inline long rewrite_address(struct __sk_buff *skb, __u8 family, 
 	return bpf_skb_store_bytes(skb, at, how->new, 4, 0);
 }
 
-/* A port, and the transport's checksum for both. */
+/* A port, and the transport's checksum for it. */
+static __always_inline long rewrite_port(struct __sk_buff *skb, const struct segment *segment,
+					 enum end end, __be16 old, __be16 new)
+{
+	__u32 l4 = segment->at.l4_offset;
+	int is_udp = segment->at.protocol == IPPROTO_UDP;
+	__u32 checksum = l4 + (is_udp ? UDP_CHECKSUM_AT : TCP_CHECKSUM);
+	__u32 port = l4 + (end == SOURCE ? 0 : 2);
+
+	if (old == new)
+		return 0;
+	if (segment->unsummed) /* nothing in it makes up for the port */
+		return bpf_skb_store_bytes(skb, port, &new, 2, BPF_F_RECOMPUTE_CSUM);
+	if (bpf_l4_csum_replace(skb, checksum, old, new, (is_udp ? BPF_F_MARK_MANGLED_0 : 0) | 2) < 0)
+		return -1;
+	return bpf_skb_store_bytes(skb, port, &new, 2, 0);
+}
+
+/* An address's share of the transport's checksum, and the port of that end. */
 static __always_inline long rewrite_transport(struct __sk_buff *skb, __u8 family,
 					      const struct segment *segment, enum end end,
 					      const struct exchange *how)
@@ -58,18 +76,24 @@ static __always_inline long rewrite_transport(struct __sk_buff *skb, __u8 family
 	int is_udp = segment->at.protocol == IPPROTO_UDP;
 	__u64 flags = is_udp ? BPF_F_MARK_MANGLED_0 : 0;
 	__u32 checksum = l4 + (is_udp ? UDP_CHECKSUM_AT : TCP_CHECKSUM);
-	__u32 port = l4 + (end == SOURCE ? 0 : 2);
 
-	if (segment->unsummed) /* nothing in it makes up for the port */
-		return bpf_skb_store_bytes(skb, port, &how->new_port, 2, BPF_F_RECOMPUTE_CSUM);
-	if (bpf_l4_csum_replace(skb, checksum, 0, address_difference(family, how),
-				flags | BPF_F_PSEUDO_HDR) < 0)
+	if (!segment->unsummed && bpf_l4_csum_replace(skb, checksum, 0, address_difference(family, how),
+						      flags | BPF_F_PSEUDO_HDR) < 0)
 		return -1;
-	if (how->old_port == how->new_port)
+	return rewrite_port(skb, segment, end, how->old_port, how->new_port);
+}
+
+static __always_inline long rewrite_quoted_port(struct __sk_buff *skb, __u32 checksum,
+						const struct quoted *quoted, enum end end,
+						__be16 old, __be16 new)
+{
+	__u32 port = quoted->l4 + (end == SOURCE ? 0 : 2);
+
+	if (old == new)
 		return 0;
-	if (bpf_l4_csum_replace(skb, checksum, how->old_port, how->new_port, flags | 2) < 0)
+	if (bpf_l4_csum_replace(skb, checksum, old, new, 2) < 0)
 		return -1;
-	return bpf_skb_store_bytes(skb, port, &how->new_port, 2, 0);
+	return bpf_skb_store_bytes(skb, port, &new, 2, 0);
 }
 
 /* An end of the packet that an ICMP error quotes. Over IPv4 the quoted header's own checksum makes up for the
@@ -78,18 +102,12 @@ static __always_inline long rewrite_quoted(struct __sk_buff *skb, __u8 family, _
 					   const struct quoted *quoted, enum end end,
 					   const struct exchange *how)
 {
-	__u32 port = quoted->l4 + (end == SOURCE ? 0 : 2);
-
 	if (family == FAMILY_IPV6 &&
 	    bpf_l4_csum_replace(skb, checksum, 0, address_difference(family, how), 0) < 0)
 		return -1;
 	if (rewrite_address(skb, family, quoted->ip, end, how) < 0)
 		return -1;
-	if (how->old_port == how->new_port)
-		return 0;
-	if (bpf_l4_csum_replace(skb, checksum, how->old_port, how->new_port, 2) < 0)
-		return -1;
-	return bpf_skb_store_bytes(skb, port, &how->new_port, 2, 0);
+	return rewrite_quoted_port(skb, checksum, quoted, end, how->old_port, how->new_port);
 }
 
 /* An end of the ICMP error itself; over IPv6 its checksum covers the address. */

@@ -31,7 +31,7 @@ from tests.support.bpf_balance import (
     frame,
     world,
 )
-from tests.support.bpf_packets import ETHERNET, TCP, UDP, icmp, ip
+from tests.support.bpf_packets import ETHERNET, TCP, UDP, icmp, ip, part6
 from tests.support.bpf_services import TCP as STREAM
 from tests.support.bpf_services import UDP as DATAGRAM
 
@@ -90,6 +90,8 @@ def seeds(chance: random.Random) -> list[bytes]:
         if family == 4:
             found.append(flow.packet(fragment=0x2000))
             found.append(ip(flow.source, flow.target, flow.proto, bytes(64), fragment=9))
+        else:
+            found += [part6(packet, start=0, end=24), part6(packet, start=24)]
     return [frame(packet) for packet in found]
 
 

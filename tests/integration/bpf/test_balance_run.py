@@ -9,7 +9,7 @@ import pytest
 
 from bpf import syscalls
 from bpf.datapath import load
-from bpf.layout_ct import OUT, SERVICE, ConnectionBits, ConnectionKey
+from bpf.layout_ct import OUT, SERVICE, ConnectionBits, ConnectionKey, ConnectionValue
 from bpf.layout_events import DropEvent
 from bpf.layout_lb import (
     AffinityKey,
@@ -55,6 +55,7 @@ from tests.support.bpf_packets import (
     icmp,
     ip,
     packed,
+    part6,
     protocol_of,
 )
 from tests.support.bpf_selection import chosen, flow_number
@@ -66,7 +67,6 @@ INGRESS, EGRESS, AT_SERVICE = 1, 2, 3
 PLAIN, TOLD, STALE, BY_SLOT, FROM_NODE, RELATED, UNKNOWN = 1, 4, 5, 6, 7, 8, 9
 NO_SERVICE = 158
 AGAIN_MARK = 0x2000
-FRAGMENT_HEADER = 44
 KIND = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}
 NODE_PORT = 30080
 
@@ -254,17 +254,83 @@ def test_a_node_port_is_on_this_nodes_address_and_answers_from_it(here: World, f
     assert here.arrives(elsewhere) == (NEXT, elsewhere, 0)
 
 
+SECOND_NODE = {4: "192.0.2.99", 6: "2001:db8::99"}
+
+
+def frontends_of_one_backend(here: World, family: int, proto: int) -> list[Flow]:
+    """One port of a client, and three ways to ask the same backend."""
+    here.know(SECOND_NODE[family], 1)
+    serve(here, family, proto, POD[family])
+    how = {"vip": EVERY[family], "port": NODE_PORT, "flags": ServiceFlag.NODE_PORT, "rev_nat": 8}
+    serve(here, family, proto, POD[family], **how)
+    asked = ask(family, proto)
+    return [asked, *(asked.to(it[family], NODE_PORT) for it in (NODE, SECOND_NODE))]
+
+
 @FAMILIES
-def test_one_port_of_a_client_may_ask_two_addresses_of_the_node_in_turn(here: World, family):
-    second = {4: "192.0.2.99", 6: "2001:db8::99"}[family]
-    here.know(second, 1)
-    flags = ServiceFlag.NODE_PORT
-    serve(here, family, UDP, POD[family], vip=EVERY[family], port=NODE_PORT, flags=flags)
-    for node in (NODE[family], second):
-        asked = ask(family, UDP).to(node, NODE_PORT)
-        here.arrives(asked.packet())
-        _, out = here.leaves(asked.back(POD[family], 8080).packet())
-        assert flow_of(out).source == node
+@PROTOCOLS
+def test_one_port_of_a_client_may_ask_a_backend_by_several_services_at_once(
+    here: World, family, proto
+):
+    """The backend would take them for one: all but the first get a port of their own."""
+    asked = frontends_of_one_backend(here, family, proto)
+    for flags in (SYN, ACK):  # the second packet of each goes as the first
+        seen = []
+        for flow in asked:
+            _, out, _ = here.arrives(flow.packet(flags=flags))
+            assert_sound(out)
+            seen.append(flow_of(out))
+        assert seen[0].source_port == 40000
+        assert all(it.source_port >= 32768 for it in seen[1:])
+        assert len({it.source_port for it in seen}) == len(asked)
+        for flow, arrived in reversed(list(zip(asked, seen, strict=True))):
+            answer = arrived.back(arrived.target, arrived.target_port)
+            verdict, out = here.leaves(answer.packet(flags=ACK, data=b"answer"))
+            assert verdict == NEXT
+            assert_sound(out)
+            assert flow_of(out) == flow.back(flow.target, flow.target_port)
+
+
+@FAMILIES
+def test_both_sides_end_a_connection_whose_port_was_exchanged(here: World, family):
+    asked = frontends_of_one_backend(here, family, TCP)[:2]
+    seen = [flow_of(here.arrives(it.packet(flags=SYN))[1]) for it in asked]
+    here.arrives(asked[1].packet(flags=FIN | ACK))
+    here.leaves(seen[1].back(seen[1].target, 8080).packet(flags=FIN | ACK))
+    left = [it.lifetime - time.monotonic() for it in here.connections().values()]
+    assert sorted(seconds <= 11 for seconds in left) == [False, False, True, True]
+
+
+@FAMILIES
+def test_a_port_is_free_again_when_its_connection_has_ended(here: World, family):
+    asked = frontends_of_one_backend(here, family, UDP)[:2]
+    here.arrives(asked[0].packet())
+    for table in here.balancer.connections:
+        old = [(key, replace(ConnectionValue.unpack(it), lifetime=1).pack())
+               for key, it in table.items()]  # fmt: skip
+        table.put_many(old)
+    assert flow_of(here.arrives(asked[1].packet())[1]).source_port == 40000
+
+
+@FAMILIES
+@pytest.mark.parametrize("proto", [UDP], ids=["udp"])
+def test_errors_about_an_exchanged_port_find_both_ends(here: World, family, proto):
+    asked = frontends_of_one_backend(here, family, proto)[:2]
+    first, second = (flow_of(here.arrives(it.packet())[1]) for it in asked)
+    assert first.source_port != second.source_port
+    sent = second.packet()
+    told = error(POD[family], CLIENT[family], sent, family=family, kind=ERRORS[family][1][0],
+                 code=ERRORS[family][1][1])  # fmt: skip
+    _, out = here.leaves(told)
+    assert_sound(out)
+    assert flow_of(out[header_size(out) + 8 :]) == asked[1]
+    back = second.back(POD[family], 8080)
+    seen = here.leaves(back.packet())[1]
+    told = error(NODE[family], NODE[family], seen, family=family, kind=ERRORS[family][1][0],
+                 code=ERRORS[family][1][1])  # fmt: skip
+    _, out, _ = here.arrives(told)
+    assert_sound(out)
+    assert flow_of(out[header_size(out) + 8 :]) == back
 
 
 @FAMILIES
@@ -752,14 +818,6 @@ def test_every_part_of_a_datagram_goes_the_same_way_there_and_back(here: World):
     assert flow_of(here.leaves(back)[1]) == asked.back(VIP[4], 80)
     out = here.leaves(ip(POD[4], CLIENT[4], UDP, bytes(500), fragment=126))[1]
     assert addresses(out) == (packed(VIP[4]), packed(CLIENT[4]))
-
-
-def part6(whole: bytes, *, start: int, end: int | None = None) -> bytes:
-    """A part of an IPv6 packet: what is behind its header, from `start` to `end` or to the last."""
-    payload, more = whole[40:][start:end], end is not None
-    head = pack("!BBHI", protocol_of(whole), 0, start | more, 0x01020304)
-    size = pack("!HB", len(head) + len(payload), FRAGMENT_HEADER)
-    return whole[:4] + size + whole[7:40] + head + payload
 
 
 def test_every_part_of_an_ipv6_datagram_goes_the_same_way_there_and_back(here: World):

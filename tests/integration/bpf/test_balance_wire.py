@@ -327,6 +327,36 @@ def begin(address: str) -> None:
             client.connect((address, 80))
 
 
+def ask_from_one_port(kind: socket.SocketKind, targets: list[tuple[str, int]]) -> list[str]:
+    """Who answers each, with all conversations open at once."""
+    with ExitStack() as stack:
+        asking, port = [], 0
+        for target in targets:
+            client = stack.enter_context(socket.socket(family_of(target[0]), kind))
+            client.settimeout(5)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            client.bind(("::" if ":" in target[0] else "0.0.0.0", port))  # noqa: S104  # in a namespace
+            port = client.getsockname()[1]
+            client.connect(target)
+            asking.append(client)
+        for _ in range(2):
+            for client in asking:
+                client.sendall(b"who")
+            answers = [client.recv(100).decode().split()[0] for client in asking]
+        return answers
+
+
+@FAMILIES
+@KINDS
+@pytest.mark.parametrize("where", ["pod", "neighbour", "remote"])
+def test_one_port_asks_two_services_of_one_backend_at_once(scene: Scene, family, kind, where):
+    scene.serve(family, kind, where)
+    targets = [(VIP[family], 80), (NODE[family], NODE_PORT)]
+    found = inside(lambda: ask_from_one_port(kind, targets), namespace=scene.client)
+    assert found == [scene.backends[where, family]] * 2
+
+
 @FAMILIES
 def test_what_nobody_asked_us_for_goes_where_it_went(scene: Scene, family):
     """A port of the node that is no service, and a pod by its own address."""
