@@ -62,10 +62,13 @@ def lb(
     frontends: Annotated[bool, typer.Option(help="Raw entries of the services map.")] = False,  # noqa: FBT002  # typer makes it a flag
     backends: Annotated[bool, typer.Option(help="Backends by id.")] = False,  # noqa: FBT002  # typer makes it a flag
     revnat: Annotated[bool, typer.Option(help="Frontends by reverse-NAT id.")] = False,  # noqa: FBT002  # typer makes it a flag
+    source_ranges: Annotated[bool, typer.Option(help="Clients that frontends serve.")] = False,  # noqa: FBT002  # typer makes it a flag
 ) -> None:
     """Service address to backends."""
-    if frontends + backends + revnat > 1:
-        raise MeshctlError("choose one of --frontends, --backends and --revnat.", Exit.USAGE)
+    if frontends + backends + revnat + source_ranges > 1:
+        raise MeshctlError(
+            "choose one of --frontends, --backends, --revnat and --source-ranges.", Exit.USAGE
+        )
     by_id = ("ID", "BACKEND ADDRESS (REVNAT_ID) (SLOT)")
     if frontends:
         _show(mesh, node, output, ("SERVICE ADDRESS", "BACKEND ID"), read_frontends)
@@ -73,6 +76,8 @@ def lb(
         _show(mesh, node, output, by_id, read_backends)
     elif revnat:
         _show(mesh, node, output, by_id, read_reverse_nat)
+    elif source_ranges:
+        _show(mesh, node, output, ("SOURCE RANGE", "REVNAT_ID"), read_source_ranges)
     else:
         _show(mesh, node, output, ("SERVICE ADDRESS", by_id[1]), read_services)
 
@@ -131,6 +136,14 @@ def read_reverse_nat(root: Path) -> Rows:
         row
         for family in FAMILIES
         for row in maps.reverse_nat(_entries(root, f"cilium_lb{family}_reverse_nat"))
+    ]
+
+
+def read_source_ranges(root: Path) -> Rows:
+    return [
+        row
+        for family in FAMILIES
+        for row in maps.source_ranges(_entries(root, f"cilium_lb{family}_source_range"))
     ]
 
 

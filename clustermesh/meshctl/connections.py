@@ -16,6 +16,7 @@ _KINDS: Final[Mapping[int, str]] = {OUT: "OUT", 1: "IN", SERVICE: "SVC"}
 _WORDS: Final = (
     (ConnectionBits.RX_CLOSING, "RxClosing"),
     (ConnectionBits.TX_CLOSING, "TxClosing"),
+    (ConnectionBits.LOOPBACK, "LBLoopback"),
     (ConnectionBits.SEEN_NON_SYN, "SeenNonSyn"),
     (ConnectionBits.NODE_PORT, "NodePort"),
 )

@@ -16,6 +16,7 @@ from bpf.layout_lb import (
     ServiceFlag,
     ServiceKey,
     ServiceValue,
+    SourceRangeKey,
     unpack_backend_id,
     unpack_rev_nat,
     unpack_table,
@@ -144,6 +145,12 @@ def reverse_nat(entries: Entries) -> Cells:
         value = ReverseNatValue.unpack(raw_value)
         rows.append((str(unpack_rev_nat(raw_key)), endpoint(value.address, value.port)))
     return rows
+
+
+def source_ranges(entries: Entries) -> Cells:
+    """``203.0.113.0/24`` and ``7``: whom a frontend serves, by its reverse-NAT id."""
+    keys = sorted(SourceRangeKey.unpack(raw) for raw, _ in entries)
+    return [(f"{_ip(key.address)}/{key.prefix}", str(key.rev_nat)) for key in keys]
 
 
 def tables(read: Entries, family: int) -> Cells:

@@ -19,12 +19,14 @@ from bpf.datapath import Datapath, Maps
 from bpf.errors import BpfError
 from bpf.kernel_maps import KernelMap
 from bpf.layout import IpcacheKey, IpcacheValue, MetricsKey, TunnelKey, TunnelValue
+from bpf.layout_ct import OUT, SERVICE, ConnectionBits, ConnectionKey, ConnectionValue
 from bpf.layout_lb import (
     BackendValue,
     ReverseNatValue,
     ServiceFlag,
     ServiceKey,
     ServiceValue,
+    SourceRangeKey,
     pack_backend_id,
     pack_rev_nat,
     pack_table,
@@ -131,6 +133,9 @@ def fill(maps: Maps, table_size: int) -> None:
             ]
         )
         revnat.put_many([(pack_rev_nat(300), ReverseNatValue(frontend, 443).pack())])
+        ranges = maps.source_ranges6 if six else maps.source_ranges4
+        clients = packed("2001:db8::" if six else "203.0.113.0")
+        ranges.put_many([(SourceRangeKey(7, clients, 33 if six else 24).pack(), b"\0")])
         tables.swap([pack_rev_nat(7)], pack_table([n % 3 for n in range(table_size)]))
 
 
@@ -238,6 +243,71 @@ def test_reverse_entries_read_the_same(filled: Path, bpffs: Path, family: int):
     }
     assert seen == of(shown.read_reverse_nat(bpffs), family)
     assert len(seen) == 1
+
+
+@FAMILIES
+def test_source_ranges_read_the_same(filled: Path, bpffs: Path, family: int):
+    seen = {
+        (
+            f"{address_of(entry['key']['address'], family)}/{entry['key']['prefixlen'] - 32}",
+            str(wire(entry["key"]["rev_nat"])),
+        )
+        for entry in dumped(filled, f"cilium_lb{family}_source_range")
+    }
+    assert seen == of(shown.read_source_ranges(bpffs), family)
+    assert seen == {("203.0.113.0/24", "7") if family == 4 else ("2001:db8::/33", "7")}
+
+
+CLIENTS = ("203.0.113.9", "2001:db8:f::9")
+
+
+@FAMILIES
+@pytest.mark.parametrize(("protocol", "kind"), [("TCP", ""), ("UDP", "_any")])
+def test_connections_read_the_same(
+    datapath: Datapath, globals_: Path, bpffs: Path, family: int, protocol: str, kind: str
+):
+    """Addresses and ports, which the contract has in an order of its own, and what is counted."""
+    at = CLIENTS, VIPS, PODS
+    client, vip, pod = (it[family == 6] for it in at)
+    number = {"TCP": 6, "UDP": 17}[protocol]
+    value = ConnectionValue(pack("<QQ", 0, 9), 3, 180, 5000, ConnectionBits.LOOPBACK, 300).pack()
+    entries = [
+        (ConnectionKey(packed(vip), packed(client), 40000, 80, number, SERVICE).pack(), value),
+        (ConnectionKey(packed(client), packed(pod), 8080, 40000, number, OUT).pack(), value),
+    ]
+    with datapath.balancer() as balancer:
+        datapath.share_pins(globals_)
+        table = f"cilium_ct{kind}{family}_global"
+        (into,) = (it for it in balancer.connections if it.name == table)
+        into.put_many(entries)
+        seen = {connection_of(entry, family) for entry in dumped(globals_, table)}
+        rows = dict(shown.read_connections(bpffs))
+    told = "expires=5000 Packets=3 Bytes=180"
+    assert seen == {(way, told, "RevNAT=300") for way in rows}
+    assert set(rows) == {
+        f"{protocol} SVC {end(client, 40000)} -> {end(vip, 80)}",
+        f"{protocol} OUT {end(client, 40000)} -> {end(pod, 8080)}",
+    }
+    assert all(told in it and "RevNAT=300" in it and "[ LBLoopback ]" in it for it in rows.values())
+
+
+def end(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def connection_of(entry: Entry, family: int) -> tuple[str, str, str]:
+    """An entry of bpftool's in our words."""
+    key, value = entry["key"], entry["value"]
+    service = key["flags"] == SERVICE
+    ends = [
+        end(address_of(key[address], family), wire(key[port]))
+        for address, port in (("daddr", "sport"), ("saddr", "dport"))
+    ]
+    one, other = reversed(ends) if service else ends
+    kind = "SVC" if service else "OUT"
+    told = f"expires={value['lifetime']} Packets={value['packets']} Bytes={value['bytes']}"
+    way = f"{PROTOCOLS[key['nexthdr']]} {kind} {one} -> {other}"
+    return way, told, f"RevNAT={wire(value['rev_nat'])}"
 
 
 @FAMILIES
