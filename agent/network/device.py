@@ -24,7 +24,7 @@ def ensure(kernel: Kernel, place: Place) -> Link:
         mine = None
     if mine is None:
         kernel.add_vxlan(place.device, port=port, mtu=mtu)
-        mine = next(link for link in kernel.links() if link.name == place.device)
+        mine = _present(kernel, place.device)
     return _mend(kernel, mine, mtu)
 
 
@@ -58,12 +58,12 @@ def free_port(links: Sequence[Link], place: Place) -> int:
 def underlay_mtu(kernel: Kernel, links: Sequence[Link], place: Place) -> int:
     """What the device that holds the node's address leaves for inner packets."""
     index = next((at for address, at in kernel.addresses() if address == place.node_ip), None)
-    if index is None:
+    outer = next((link.mtu for link in links if link.index == index), None)
+    if outer is None:
         raise Unfit(
             f"no device of this node has the address {place.node_ip};"
             " give --node-ip an address that other nodes can reach here"
         )
-    outer = next(link.mtu for link in links if link.index == index)
     return max(min(outer, 65535) - OVERHEAD[family(place.node_ip)], LEAST_MTU)
 
 
@@ -80,4 +80,12 @@ def _mend(kernel: Kernel, link: Link, mtu: int) -> Link:
         kernel.set_link(link.index, arp=False)
     if not link.up:
         kernel.set_link(link.index, state="up")
-    return next(it for it in kernel.links() if it.index == link.index)
+    return _present(kernel, link.name)
+
+
+def _present(kernel: Kernel, name: str) -> Link:
+    """The device that was there a moment ago."""
+    for link in kernel.links():
+        if link.name == name:
+            return link
+    raise Unfit(f"device {name} was removed by somebody; it is made again")

@@ -107,9 +107,12 @@ class Kernel:
     def way_to(self, address: str) -> Way:
         """The route to an address as the kernel chooses it now."""
         try:
-            found = next(iter(self._ipr.route("get", dst=address, flags=RTM_F_LOOKUP_TABLE)))
+            answers = list(self._ipr.route("get", dst=address, flags=RTM_F_LOOKUP_TABLE))
         except NetlinkError as error:
             return Way(error=os.strerror(error.code or 0))
+        if not answers:
+            return Way(error="the kernel does not tell")
+        found = answers[0]
         link = next((it for it in self.links() if it.index == found.get("RTA_OIF")), None)
         return Way(
             device=link.name if link else "",

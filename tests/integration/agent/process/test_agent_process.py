@@ -1,19 +1,24 @@
 """A whole agent on a node of its own: real etcds, real kernel, real sockets."""
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from agent.settings import PINS
 from bpf import syscalls
 from bpf.kernel_maps import KernelMap
 from bpf.layout import SKIP_TUNNEL, IpcacheKey, IpcacheValue
+from bpf.links import tcx_supported
 from bpf.state import State
 from clustermesh import keys, local
 from clustermesh.addresses import packed
@@ -198,6 +203,65 @@ def test_a_node_alone_is_ready_and_keeps_its_network(node: Place, own: Etcd) -> 
         running.until(lambda: "elements = { 10.1.0.0/24 }" in node.run("nft", "list", "ruleset"))
         running.until(lambda: used(node) == {"10.1.0.9:8080"})
         assert node.ask("/v1/status")["num-global-services"] == 2
+
+
+def attached(node: Place) -> list[str]:
+    """Programs on our device and on the node's control group."""
+    index = node.run("ip", "-o", "link", "show", "cm_vxlan").partition(":")[0]
+    found = []
+    for side in ("ingress", "egress"):
+        if not tcx_supported():
+            filters = node.run("tc", "filter", "show", "dev", "cm_vxlan", side)
+            found.append(f"{side}: {'direct-action' in filters}")
+            continue
+        link = syscalls.open_pin(node.bpf / PINS / "links" / f"overlay_{side}")
+        try:
+            found.append(f"{side}: {syscalls.link_info(link).target == int(index)}")
+        finally:
+            syscalls.close(link)
+    sockets = json.loads(node.run("bpftool", "-j", "cgroup", "show", str(node.cgroup)))
+    return found + sorted(f"{it['attach_type']} {it['name']}" for it in sockets)
+
+
+DAMAGES = (
+    "bpftool link detach pinned {links}/overlay_ingress",
+    "bpftool link detach pinned {links}/sock_connect4",
+    "rm {links}/overlay_egress {links}/sock_connect6",
+    "for n in 1 2 3; do ip link del cm_vxlan || true; sleep 0.1; done",
+    "ip link del cm_vxlan; ip link add cm_vxlan type vxlan id 7 dev lo dstport 9",
+    "nft flush ruleset; ip route flush table 8472; ip rule del table 8472",
+)
+
+
+def test_what_somebody_takes_off_a_running_node_comes_back(
+    node: Place, own: Etcd, paris: Etcd
+) -> None:
+    before: list[str] = []
+
+    def whole() -> bool:
+        with suppress(subprocess.CalledProcessError, OSError):  # the device may be on its way
+            return (
+                before in ([], attached(node))
+                and "external" in node.run("ip", "-d", "link", "show", "cm_vxlan")
+                and "lookup 8472" in node.run("ip", "rule")
+                and "10.7.0.0/24" in node.run("ip", "route", "show", "table", "8472")
+                and "10.1.0.0/24" in node.run("nft", "list", "ruleset")
+            )
+        return False
+
+    with agent(node, node.arguments(own, "--network-interval", "0.5")) as running:
+        running.until(lambda: used(node) == BOTH)
+        running.until(whole)
+        before = attached(node)
+        assert len(before) > 4
+        for damage in DAMAGES:
+            os.kill(running.pid, signal.SIGSTOP)
+            node.run("sh", "-ec", damage.format(links=node.bpf / PINS / "links"))
+            assert not whole(), damage
+            os.kill(running.pid, signal.SIGCONT)
+            began = time.monotonic()
+            running.until(whole)
+            print(f"{damage}: whole again after {time.monotonic() - began:.1f} s")
 
 
 def test_pins_for_foreign_tools_come_and_go_with_the_setting(node: Place, own: Etcd) -> None:

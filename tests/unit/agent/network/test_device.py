@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.network.device import Unfit, free_port
+from agent.network.device import Unfit, ensure, free_port
 from agent.network.netlink import Link
 from agent.network.wanted import Place
 
@@ -36,3 +36,18 @@ def test_no_free_port_is_refused_with_the_way_out() -> None:
     links = [vxlan(f"v{port}", port) for port in range(8472, 8572)]
     with pytest.raises(Unfit, match="--device-port"):
         free_port(links, Place())
+
+
+class Vanishing:
+    """A kernel in which somebody removes our device as soon as it is made."""
+
+    def links(self) -> list[Link]:
+        return []
+
+    def add_vxlan(self, name: str, *, port: int, mtu: int) -> None:
+        pass
+
+
+def test_a_device_that_goes_while_it_is_made_is_a_trouble_and_no_crash() -> None:
+    with pytest.raises(Unfit, match="cm_vxlan was removed by somebody"):
+        ensure(Vanishing(), Place(mtu=1400))
