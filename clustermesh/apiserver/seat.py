@@ -111,7 +111,7 @@ class InSecrets:
                 users_name=secrets.USERS_KEY,
                 authority=self.authority,
                 agents=agents if behind else None,
-                agents_file=lambda: secrets.to_own_etcd(space),
+                agents_file=lambda: secrets.to_own_etcd(made, space),
             ),
             books.in_secrets(made, space),
             max_clusters=settings.max_connected_clusters,

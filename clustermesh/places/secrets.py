@@ -16,6 +16,8 @@ FOR_AGENTS: Final = "cilium-clustermesh"
 FOR_KVSTOREMESH: Final = "cilium-kvstoremesh"
 USERS: Final = "clustermesh-remote-users"
 USERS_KEY: Final = "users.yaml"
+AGENT: Final = "clustermesh-agent"
+AGENT_KEY: Final = "etcd.yaml"
 AUTHORITIES: Final = ("clustermesh-ca", "cilium-ca")
 """Secrets with ``ca.crt`` and ``ca.key``: of our chart, of Cilium's."""
 KINDS: Final = ("server", "admin", "local", "agent", "remote")
@@ -62,12 +64,18 @@ def authority(made: Connection, namespace: str) -> Authority:
     return Authority.of(held["ca.crt"], held["ca.key"], names=(certificate, key), crosses=crosses)
 
 
-def to_own_etcd(namespace: str) -> bytes:
-    """What agents read of each remote cluster when a kvstoremesh keeps a copy of it."""
+def to_own_etcd(made: Connection, namespace: str) -> bytes:
+    """What agents read of each remote cluster when a kvstoremesh keeps a copy of it: the way to
+    their own etcd that our chart gives them, else the Service that Cilium's agents use too.
+    """
+    told = ObjectShelf(made, "ConfigMap", namespace, AGENT).pieces().get(AGENT_KEY, b"")
+    document = yaml.safe_load(told) or {}
+    way = {key: document[key] for key in ("endpoints", "cilium-host-aliases") if key in document}
     document = {
         "endpoints": [f"https://clustermesh-apiserver.{namespace}.svc:2379"],
         "trusted-ca-file": f"{MOUNTED}/local-etcd-client-ca.crt",
         "key-file": f"{MOUNTED}/local-etcd-client.key",
         "cert-file": f"{MOUNTED}/local-etcd-client.crt",
+        **way,
     }
     return yaml.safe_dump(document, sort_keys=False).encode()

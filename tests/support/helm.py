@@ -62,6 +62,7 @@ CASES: Mapping[str, dict[str, Any]] = {
         },
         "agent": {
             "kubeProxyReplacement": True,
+            "etcd": {"ips": ["192.0.2.7"], "port": 32379},
             "lbDevices": ["eth0", "vmbr0"],
             "nodeSelector": {"mesh": "yes"},
         },

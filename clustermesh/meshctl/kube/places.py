@@ -25,6 +25,6 @@ def place_of(cluster: Cluster) -> Place:
         users_name=secrets.USERS_KEY,
         authority=lambda: secrets.authority(made, space),
         agents=agents if behind else None,
-        agents_file=lambda: secrets.to_own_etcd(space),
+        agents_file=lambda: secrets.to_own_etcd(made, space),
         shared_user=shared,
     )

@@ -81,7 +81,27 @@ remote: {{ include "clustermesh.remoteUser" . }}
 {{- if and .Values.join.enabled .Values.tls.issuerRef }}
 {{- fail "join.enabled: it signs with the key in the Secret clustermesh-ca, which cert-manager (tls.issuerRef) keeps to itself" }}
 {{- end }}
+{{- if and .Values.agent.enabled .Values.agent.kubeProxyReplacement (not .Values.agent.etcd.ips) }}
+{{- fail "agent.kubeProxyReplacement: agents cannot reach their etcd by a Service that they serve themselves; name addresses that need none in agent.etcd.ips" }}
+{{- end }}
 {{- if hasKey .Values.remotes $name }}
 {{- fail (printf "remotes: %s is this cluster itself" $name) }}
+{{- end }}
+{{- end }}
+
+{{/* Where agents find the etcd of their own cluster, as lines of an etcd client file. */}}
+{{- define "clustermesh.ownEtcd" -}}
+{{- $server := printf "%s.mesh.cilium.io" .Values.cluster.name -}}
+endpoints:
+{{- if .Values.agent.etcd.ips }}
+  - https://{{ $server }}:{{ .Values.agent.etcd.port }}
+cilium-host-aliases:
+  {{ $server }}:
+    ips:
+    {{- range .Values.agent.etcd.ips }}
+      - {{ . | quote }}
+    {{- end }}
+{{- else }}
+  - https://clustermesh-apiserver.{{ .Release.Namespace }}.svc:{{ .Values.apiserver.service.port }}
 {{- end }}
 {{- end }}

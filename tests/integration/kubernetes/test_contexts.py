@@ -173,6 +173,18 @@ def test_behind_a_kvstoremesh_agents_read_the_own_etcd(world: World):
     assert len(cache) == 4
 
 
+def test_agents_take_the_way_to_their_etcd_that_the_chart_gives(world: World):
+    way = "endpoints: ['https://paris.mesh.cilium.io:32379']\ncilium-host-aliases:\n"
+    way += "  paris.mesh.cilium.io: {ips: [192.0.2.7]}\ncert-file: /etc/clustermesh-tls/tls.crt\n"
+    world.paris.put("ConfigMap", "clustermesh-agent", {"data": {"etcd.yaml": way}})
+    world.paris.secret(CACHE)
+    world.connect()
+    found = yaml.safe_load((world.paris.data("Secret", AGENTS) or {})["mine"])
+    assert found["endpoints"] == ["https://paris.mesh.cilium.io:32379"]
+    assert found["cilium-host-aliases"] == {"paris.mesh.cilium.io": {"ips": ["192.0.2.7"]}}
+    assert found["cert-file"] == "/var/lib/cilium/clustermesh/local-etcd-client.crt"
+
+
 def test_a_kvstoremesh_without_secrets_is_known_by_its_container(world: World):
     pod = {"spec": {"containers": [{"name": "apiserver"}, {"name": "kvstoremesh"}]}}
     body = {"spec": {"template": pod}}

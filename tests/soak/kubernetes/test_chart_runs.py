@@ -99,10 +99,22 @@ class Cluster:
                 kubelet.run(pods.bound(found, name=name, node=node, ip=kubelet.ip))
 
     def exposed(self) -> None:
-        """What a cloud does for a Service of type LoadBalancer."""
+        """What a cloud and a controller do for a Service of type LoadBalancer."""
         status = {"status": {"loadBalancer": {"ingress": [{"ip": self.address}]}}}
         path = f"/api/v1/namespaces/{SPACE}/services/clustermesh-apiserver/status"
         self.api.call("PATCH", path, status)
+        self._apply({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": "clustermesh-apiserver-1",
+                "namespace": SPACE,
+                "labels": {"kubernetes.io/service-name": "clustermesh-apiserver"},
+            },
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [self.address], "conditions": {"ready": True}}],
+            "ports": [{"name": "etcd", "protocol": "TCP", "port": ETCD_PORT}],
+        })  # fmt: skip
 
     def populate(self, world: World) -> None:
         """The lab's objects, as Kubernetes' own components would have made them."""
@@ -234,6 +246,7 @@ def chart(
                 "cluster.name": cluster.name,
                 "cluster.id": number,
                 "agent.kubeProxyReplacement": "true",
+                "agent.etcd.ips": f"{{{cluster.address}}}",
                 "agent.listen": "0.0.0.0",  # noqa: S104 - of a network namespace
                 "apiserver.propagationInterval": 1,
                 "kvstoremesh.enabled": str(request.param == "kvstoremesh").lower(),
