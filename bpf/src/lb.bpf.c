@@ -207,15 +207,19 @@ static __always_inline int answer(struct __sk_buff *skb, __u8 family, struct seg
 			       .old_port = segment->source_port};
 	struct ct_entry *entry;
 	__be16 client_port = segment->destination_port;
+	int news;
 
 	ct_fill(&tuple, family, pair, protocol, CT_OUT);
 	entry = ct_find(family, protocol, &tuple);
 	if (!entry || !asked_of(family, entry, address, &how.new_port))
 		return TC_NEXT;
+	news = entry->last_rx_report + CT_REPORT <= now_seconds() ||
+	       segment->tcp_flags & (TCP_FIN | TCP_RST);
 	ct_touch(entry, skb, segment, TO_CLIENT);
 	if (entry->client_port)
 		client_port = entry->client_port;
-	tell_service(family, segment, &how, client_port);
+	if (news)
+		tell_service(family, segment, &how, client_port);
 	if (!segment->late && (rewrite_transport(skb, family, segment, SOURCE, &how) < 0 ||
 			       rewrite_port(skb, segment, DESTINATION, segment->destination_port,
 					    client_port) < 0))

@@ -145,7 +145,8 @@ static __always_inline int asked_of(__u8 family, const struct ct_entry *entry, _
 	return 1;
 }
 
-/* The service's own entry sees the client's packets only: it is told when the backend ends, too. */
+/* The service's own entry sees the client's packets only: it is told of the backend's once in a while, and when
+ * the backend ends. */
 static __always_inline void tell_service(__u8 family, const struct segment *segment,
 					 const struct exchange *how, __be16 client_port)
 {
@@ -156,10 +157,8 @@ static __always_inline void tell_service(__u8 family, const struct segment *segm
 			       .sport = how->new_port};
 	struct ct_entry *entry;
 
-	if (segment->at.protocol != IPPROTO_TCP || !(segment->tcp_flags & (TCP_FIN | TCP_RST)))
-		return;
-	ct_fill(&tuple, family, pair, IPPROTO_TCP, CT_SERVICE);
-	entry = ct_find(family, IPPROTO_TCP, &tuple);
+	ct_fill(&tuple, family, pair, segment->at.protocol, CT_SERVICE);
+	entry = ct_find(family, segment->at.protocol, &tuple);
 	if (entry)
-		ct_end(entry, segment, TO_CLIENT);
+		ct_hear(entry, segment, TO_CLIENT);
 }

@@ -19,7 +19,7 @@ enum {
 	CT_NODE_PORT = 1 << 5,
 	CT_CLOSING = CT_RX_CLOSING | CT_TX_CLOSING,
 };
-enum { CT_TCP = 8000, CT_TCP_SYN = 60, CT_TCP_CLOSE = 10, CT_OTHER = 60 }; /* seconds */
+enum { CT_TCP = 8000, CT_TCP_SYN = 60, CT_TCP_CLOSE = 10, CT_OTHER = 60, CT_REPORT = 5 }; /* seconds */
 enum { TCP_FIN = 0x01, TCP_RST = 0x04, TCP_ACK = 0x10 };
 
 /* Which way a packet goes, seen from the client. */
@@ -157,12 +157,11 @@ static __always_inline void ct_touch(struct ct_entry *entry, struct __sk_buff *s
 	ct_count(entry, skb);
 }
 
-/* The other side's end, at an entry that its packets do not pass. */
-static __always_inline void ct_end(struct ct_entry *entry, const struct segment *segment, enum way way)
+/* A packet of the other side, at an entry that its packets do not pass: the connection lives, or ends. */
+static __always_inline void ct_hear(struct ct_entry *entry, const struct segment *segment, enum way way)
 {
 	entry->bits |= ct_bits(segment, way) & CT_CLOSING;
-	if ((entry->bits & CT_CLOSING) == CT_CLOSING)
-		entry->lifetime = now_seconds() + CT_TCP_CLOSE;
+	entry->lifetime = now_seconds() + ct_lifetime(segment->at.protocol, entry->bits);
 }
 
 /* The first packet of a connection. */

@@ -662,6 +662,23 @@ def test_a_connection_that_one_side_has_ended_goes_on(here: World, family, node_
 
 
 @FAMILIES
+@PROTOCOLS
+def test_a_backend_that_goes_on_speaking_keeps_the_connection(here: World, family, proto):
+    """Also the service's entry, which its packets do not pass: told of them every few seconds."""
+    serve(here, family, proto, POD[family])
+    here.arrives(ask(family, proto).packet())
+    back = ask(family, proto).back(POD[family], 8080).packet(flags=ACK)
+    now = int(time.monotonic())
+    for told, expected in ((now, 5), (now - 6, 60)):
+        for table in here.balancer.connections:
+            entries = [(key, ConnectionValue.unpack(it)) for key, it in table.items()]
+            nearly = {"lifetime": now + 5, "last_rx_report": told}
+            table.put_many([(key, replace(it, **nearly).pack()) for key, it in entries])
+        here.leaves(back)
+        assert abs(lifetimes(here, family)[SERVICE] - expected) < 4
+
+
+@FAMILIES
 @pytest.mark.parametrize("by", ["client", "backend"])
 def test_a_reset_ends_a_connection_at_once(here: World, family, by):
     serve(here, family, TCP, POD[family])

@@ -94,6 +94,8 @@ def test_every_difference_is_told_and_nothing_is_touched(root, settings, datapat
         "cilium_ipcache: room is 4096, configured 64",
         "cilium_lb4_services_v2: room is 4096, configured 128",
         "cilium_lb6_services_v2: room is 4096, configured 128",
+        "cilium_lb4_source_range: room is 4096, configured 128",
+        "cilium_lb6_source_range: room is 4096, configured 128",
         "selection tables: 1021 entries, configured 251",
     )
     assert ids(root) == before

@@ -23,7 +23,8 @@ MODULES: Final = (
     "virtio_pci", "9pnet_virtio", "9p",
     "veth", "vxlan", "dummy", "bridge", "br_netfilter", "af_packet",
     "sch_ingress", "cls_bpf", "crc32c_generic",
-    "nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_ct", "nft_numgen",
+    "nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_ct", "nft_numgen", "nft_objref",
+    "nft_compat", "xt_mark", "xt_MASQUERADE", "xt_nat", "xt_tcpudp",
 )  # fmt: skip
 TESTS: Final = (
     "-q", "-p", "no:cacheprovider", "-o", "timeout=900", "--color=no",
