@@ -167,6 +167,7 @@ static __always_inline int quoted_ipv4(struct __sk_buff *skb, struct quoted *quo
 
 static __always_inline int quoted_ipv6(struct __sk_buff *skb, struct quoted *quoted)
 {
+	struct fragment6 part;
 	struct ipv6hdr ip;
 
 	if (bpf_skb_load_bytes(skb, quoted->ip, &ip, sizeof(ip)) < 0 ||
@@ -176,6 +177,13 @@ static __always_inline int quoted_ipv6(struct __sk_buff *skb, struct quoted *quo
 	__builtin_memcpy(quoted->destination, ip.destination, sizeof(ip.destination));
 	quoted->protocol = ip.next_header;
 	quoted->l4 = quoted->ip + sizeof(ip);
+	if (ip.next_header != IPPROTO_FRAGMENT)
+		return 1;
+	if (bpf_skb_load_bytes(skb, quoted->l4, &part, sizeof(part)) < 0 ||
+	    part.offset & FRAGMENT6_OFFSET)
+		return 0;
+	quoted->protocol = part.next_header;
+	quoted->l4 += sizeof(part);
 	return 1;
 }
 

@@ -776,6 +776,19 @@ def test_an_error_about_what_a_client_sent_speaks_of_the_service(
     assert here.counts()[0, EGRESS, RELATED] == 1
 
 
+@PROTOCOLS
+def test_an_error_about_a_part_of_a_datagram_speaks_of_the_service(here: World, proto):
+    serve(here, 6, proto, POD[6])
+    asked = ask(6, proto)
+    whole = asked.packet(data=bytes(1000))
+    sent = here.arrives(part6(whole, start=0, end=800))[1]
+    told = error(NODE[6], CLIENT[6], sent, family=6, kind=2, code=0)
+    _, out = here.leaves(told)
+    assert_sound(out)
+    quoted, expected = out[48:], part6(whole, start=0, end=800)
+    assert quoted[:52] == expected[:52]  # but for the transport's checksum, which nobody reads
+
+
 @FAMILIES
 @PROTOCOLS
 @pytest.mark.parametrize("which", [0, 1, 2])
