@@ -87,6 +87,18 @@ def kernel(node: Place) -> tuple[str, ...]:
     return (*pins, *shown, *network)
 
 
+def unknown(node: Place, cluster: str) -> bool:
+    """Whether the agent has asked for a cluster in an etcd that does not know it."""
+    told = {it["name"]: it["status"] for it in node.ask("/v1/status")["remotes"]}
+    return f"no {keys.cluster_config(cluster)}" in told.get(cluster, "")
+
+
+def connections(node: Place, pid: int, port: int) -> int:
+    """How many a process has to a port."""
+    told = node.run("ss", "-Htnp", "state", "established", "dport", "=", f":{port}")
+    return sum(f"pid={pid}," in line for line in told.splitlines())
+
+
 def test_a_node_serves_both_clusters(node: Place, own: Etcd, paris: Etcd) -> None:
     with agent(node, node.arguments(own)) as running:
         running.until(lambda: used(node) == BOTH)
@@ -102,6 +114,9 @@ def test_a_node_serves_both_clusters(node: Place, own: Etcd, paris: Etcd) -> Non
         assert 'map_pressure{map="cilium_ipcache"} 0.0' in told
         assert 'program_runs_total{program="cm_connect4"}' in told
         assert 'events_missed_total{why="no room in the ring"} 0.0' in told
+        node.configure("rome", paris)  # the same etcd by another name: as behind a kvstoremesh
+        running.until(lambda: unknown(node, "rome"))
+        assert connections(node, running.pid, paris.port) == 1
         assert running.stop() == 0
 
 
