@@ -1,5 +1,6 @@
 """One lab for the whole run: brought up after an interrupted try, removed at the end."""
 
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -46,8 +47,16 @@ def interrupted(before: dict[str, dict[str, str]]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def lab(before: dict[str, dict[str, str]], interrupted: dict[str, Any]) -> Iterator[World]:
-    """The lab, up, of both families. Connected it is by the tests. Removed, it leaves no trace."""
+def lab(request: pytest.FixtureRequest) -> Iterator[World]:
+    """The lab, up, of both families. Connected it is by the tests. Removed, it leaves no trace.
+
+    With ``E2E_LAB`` it is one that somebody else has made, and removes.
+    """
+    if name := os.environ.get("E2E_LAB"):
+        yield World(name)
+        return
+    before = request.getfixturevalue("before")
+    request.getfixturevalue("interrupted")
     world = World()
     world.lab("up", "--ipv6")
     try:

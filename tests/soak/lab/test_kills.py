@@ -8,6 +8,7 @@ import pytest
 from tests.e2e import host, kills
 from tests.e2e.conftest import NOTHING
 from tests.e2e.world import World
+from tests.soak.lab.list import LIST, REST, holds
 
 NAME = "soak"
 SEEDS = range(1, 21)
@@ -15,10 +16,10 @@ SEEDS = range(1, 21)
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[World]:
-    """A lab of its own, removed at the end."""
+    """A lab of its own, of both families, removed at the end."""
     world = World(NAME)
     world.lab("down", check=False)
-    world.lab("up")
+    world.lab("up", "--ipv6")
     try:
         world.healthy()
         yield world
@@ -32,5 +33,14 @@ def lab() -> Iterator[World]:
 def test_the_mesh_is_right_after_agents_died_at_random_moments(lab: World, seed, capsys):
     began = time.monotonic()
     kills.story(lab, seed, steps=2)
+    right = time.monotonic() - began
+    listed = holds(NAME, LIST)
     with capsys.disabled():
-        print(f"\nseed {seed}: right after {time.monotonic() - began:.0f} s", end="")
+        print(f"\nseed {seed}: right after {right:.0f} s, the list: {listed}", end="")
+
+
+@pytest.mark.timeout(900)
+def test_the_rest_of_the_list_holds_after_all_of_them(lab: World, capsys):
+    listed = holds(NAME, REST)
+    with capsys.disabled():
+        print(f"\nthe rest of the list: {listed}", end="")

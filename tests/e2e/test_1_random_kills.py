@@ -1,4 +1,4 @@
-"""Kill -9 of agents at random moments: two seeds here, twenty in tests/soak/lab."""
+"""Kill -9 of agents at random moments, before the list: two seeds here, twenty in the soak."""
 
 import pytest
 
