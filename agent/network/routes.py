@@ -31,7 +31,10 @@ STATIC, UNICAST = 4, 1  # RTPROT_STATIC, RTN_UNICAST
 SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_NOWHERE = 0, 253, 255
 SOL_NETLINK: Final = 270
 NETLINK_CAP_ACK, NETLINK_GET_STRICT_CHK = 10, 12
-AT_ONCE: Final = 128  # routes in a message: what the kernel may say of them fits its socket buffer
+AT_ONCE: Final = 64
+"""Routes in a message: if all are refused, what the kernel says fits the socket's buffer."""
+ASKED_AT_ONCE: Final = 16
+"""Questions in a message: each answer may take 4 KB of that buffer."""
 ROOM: Final = 1 << 17  # bytes of a datagram; a dump's have at most 32 KB
 
 
@@ -105,8 +108,8 @@ class Table:
         """The device on whose link each address is, 0 when it is behind a router, or nowhere."""
         links = dict.fromkeys(addresses, 0)
         head = RTMSG.pack(AF[which], HOST_BITS[which], 0, 0, 0, 0, 0, 0, 0)
-        for start in range(0, len(addresses), AT_ONCE):
-            some = addresses[start : start + AT_ONCE]
+        for start in range(0, len(addresses), ASKED_AT_ONCE):
+            some = addresses[start : start + ASKED_AT_ONCE]
             asked = [
                 (RTM_GETROUTE, REQUEST | ACK, head + _attribute(RTA_DST, _address(it)))
                 for it in some

@@ -137,8 +137,8 @@ class Agent:
         chosen = Settings(**settings)
         room = replace(DatapathSettings.small(), table_size=chosen.table_size)
         self.maps = maps or maps_in_memory(room)
-        me = Me(OWN, OWN_ID, NODE, NODE_IP)
-        self.dataplane = Dataplane(self.maps, me, chosen, retry_after=0.02)
+        self.me = Me(OWN, OWN_ID, NODE, NODE_IP)
+        self.dataplane = Dataplane(self.maps, self.me, chosen, retry_after=0.02)
         self.dataplane.adopt(names)
 
     def expect(self, *clusters: str) -> "Agent":

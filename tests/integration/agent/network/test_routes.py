@@ -80,6 +80,16 @@ def test_what_is_refused_is_named_and_keeps_nothing_back(node: str) -> None:
     on(node, work)
 
 
+def test_as_many_as_there_are_can_be_refused_and_asked_for(node: str) -> None:
+    def work(table: Table, link: int) -> None:
+        bad = [Route(f"10.{n >> 8}.{n & 255}.0/24", 0, 4242) for n in range(500)]
+        assert len(table.put(4, bad)) == 500
+        addresses = [f"192.0.2.{n}" for n in range(2, 250)]
+        assert set(table.links_to(4, addresses).values()) == {link}
+
+    on(node, work)
+
+
 def test_a_route_of_another_make_is_replaced_and_removed(node: str) -> None:
     ip(node, "route", "add", "blackhole", "10.2.0.0/24", "table", "8472")
 
