@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from agent.addresses.addresses import Addresses
 from agent.facts import Me
+from agent.services.compose import guarded
 from agent.services.merge import Verdict, mismatch
 from agent.services.offers import PROTOCOL_NAMES, Condition, Group, Offer
 from agent.services.program import Place
@@ -58,6 +59,7 @@ class Picture:
             is_global=service.is_global,
             shared=service.shared,
             affinity=service.affinity,
+            source_ranges=service.load_balancer_source_ranges if guarded(service, frontend) else (),
             backends=tuple(backends),
         )
 

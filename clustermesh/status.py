@@ -159,7 +159,10 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """GET /v1/services of an agent: one frontend (``ip:port/PROTO``) of a service."""
+    """GET /v1/services of an agent: one frontend (``ip:port/PROTO``) of a service.
+
+    ``source_ranges``: it serves these clients only, on the node's devices; sockets leave it alone.
+    """
 
     id: int
     namespace: str
@@ -169,6 +172,7 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     is_global: bool = False
     shared: bool = False
     affinity: str = "none"
+    source_ranges: tuple[str, ...] = ()
     backends: tuple[BackendStatus, ...] = ()
 
 

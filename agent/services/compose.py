@@ -141,13 +141,14 @@ def _names(used: Sequence[tuple[Verdict, int]]) -> tuple[bytes, ...]:
     return tuple(backend.address + backend.port.to_bytes(2, "big") for backend in backends)
 
 
-def _guarded(service: LocalService, frontend: Frontend) -> bool:
+def guarded(service: LocalService, frontend: Frontend) -> bool:
+    """Whether the frontend serves clients of the service's source ranges only."""
     return frontend.scope == Scope.LOAD_BALANCER and bool(service.load_balancer_source_ranges)
 
 
 def _ranges(service: LocalService, frontend: Frontend) -> tuple[Range, ...]:
     """Clients of the frontend's family, if not all are welcome. One that has none serves nobody."""
-    if not _guarded(service, frontend):
+    if not guarded(service, frontend):
         return ()
     read = (prefix(text.strip()) for text in service.load_balancer_source_ranges)
     found = {(bits, packed(address)) for address, bits in read if address}
@@ -157,7 +158,7 @@ def _ranges(service: LocalService, frontend: Frontend) -> tuple[Range, ...]:
 
 def _flags(service: LocalService, frontend: Frontend) -> int:
     flags = SCOPE_FLAGS[frontend.scope]
-    if _guarded(service, frontend):
+    if guarded(service, frontend):
         flags |= ServiceFlag.SOURCE_RANGE
     if service.session_affinity_seconds:
         flags |= ServiceFlag.SESSION_AFFINITY

@@ -135,7 +135,7 @@ def _services(name: str, url: str) -> Iterator[Case]:
 
     def told() -> str:
         every = api.fetch(url, "/v1/services", tuple[ServiceStatus, ...], timeout=PATIENCE)
-        found.extend(it for it in every if it.is_global and it.frontend.endswith("/TCP"))
+        found.extend(it for it in every if it.is_global and _is_for_sockets(it))
         return f"{len(found)} addresses of global services"
 
     yield _check(name, "services are told", told)
@@ -152,6 +152,10 @@ def _services(name: str, url: str) -> Iterator[Case]:
                 said="" if told_.error else f"{(told_.seconds or 0) * 1000:.1f} ms",
                 seconds=told_.seconds or 0.0,
             )
+
+
+def _is_for_sockets(service: ServiceStatus) -> bool:
+    return service.frontend.endswith("/TCP") and not service.source_ranges
 
 
 def _spot(frontend: str) -> str:

@@ -90,6 +90,10 @@ def test_source_ranges_are_those_of_the_balancers_address_and_of_its_family():
         (guarded.rev_nat, "198.51.100.7", 32),
     }
     assert ranges(agent, "6") == set()
+    told = {it.frontend: it.source_ranges for it in agent.dataplane.services()}
+    assert told == {
+        **dict.fromkeys(told, ()), f"{BALANCER}:80/TCP": RANGES,
+    }  # fmt: skip
 
 
 def test_source_ranges_follow_the_service():

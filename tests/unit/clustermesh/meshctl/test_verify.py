@@ -35,6 +35,9 @@ SERVICE = ServiceStatus(
         BackendStatus(id=2, address="10.2.1.11:8080", cluster="b", used=False, why="drained"),
     ),
 )
+GUARDED = msgspec.structs.replace(
+    SERVICE, frontend="192.0.2.80:80/TCP", source_ranges=("203.0.113.0/24",)
+)
 AUDIT = AuditReport(
     cluster="a", node="n1", at=0.0, took=0.0, rounds=1, revisions={}, entries={"x": 3}
 )
@@ -48,7 +51,7 @@ def knocked(_: str, body: bytes) -> list[Knocked]:
 GOOD = {
     "/v1/status": STATUS,
     "/v1/probes/now": [ProbeAnswer(address="10.2.1.1", rtt=0.001)],
-    "/v1/services": [SERVICE],
+    "/v1/services": [SERVICE, GUARDED],
     "/v1/knock": knocked,
     "/v1/audit": AUDIT,
 }
@@ -76,6 +79,7 @@ def test_every_node_is_checked_through_its_own_data_path(tmp_path: Path):
     names = [it.name for it in found.checks if it.suite == "a/n1"]
     assert "service 10.101.0.10:80 (d/s) answers" in names
     assert "backend 10.2.1.10:8080 answers" in names
+    assert not any("192.0.2.80" in name for name in names)  # it serves others, elsewhere
     assert not any("10.2.1.11" in name for name in names)  # it is not used
     assert "FAILED" not in render(found.checks)
 
