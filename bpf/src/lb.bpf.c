@@ -319,6 +319,7 @@ int cm_lb_bridge(struct __sk_buff *skb)
 
 	if (skb->mark & AGAIN_MARK) {
 		skb->mark &= ~AGAIN_MARK;
+		bpf_skb_change_type(skb, PACKET_HOST); /* whichever of the bridge's addresses it had */
 		return TC_NEXT;
 	}
 	verdict = receive(skb);

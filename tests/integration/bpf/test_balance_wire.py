@@ -145,7 +145,7 @@ def bridge(one: Node, guests: dict[str, dict[int, str]]) -> None:
     one.run(lambda: looking.parent.is_dir() and looking.write_text("1"))
     here = f"ip -n {one.namespace}"
     shell(
-        f"{here} link add lan type bridge",
+        f"{here} link add lan address 02:00:00:00:02:01 type bridge",
         f"{here} address add {BRIDGE[4]}/24 dev lan",
         f"{here} address add {BRIDGE[6]}/64 dev lan nodad",
         f"{here} link set lan up",
@@ -383,6 +383,26 @@ def test_a_guest_behind_a_bridge_is_served(scene: Scene, family, kind, node_port
         answer = inside(lambda: ask(target[0], kind, port=target[1]), namespace=scene.guest)
         source = own.get(where) or scene.sources[where, family]
         assert answer.split()[:2] == [scene.backends[where, family], source]
+
+
+def test_frames_to_the_address_of_a_bridges_port_are_served_too(scene: Scene):
+    """They are the bridge's, which has another address."""
+    scene.serve(4, TCP, "neighbour")
+    mac = inside(lambda: mac_of("port0"), namespace=scene.node.namespace)
+    assert mac != inside(lambda: mac_of("lan"), namespace=scene.node.namespace)
+    neighbour = ["ip", "-n", scene.guest, "neigh", "replace", BRIDGE[4], "dev", "eth0"]
+    subprocess.run([*neighbour, "lladdr", mac, "nud", "permanent"], check=True)
+    try:
+        answer = inside(lambda: ask(VIP[4], TCP), namespace=scene.guest)
+    finally:
+        subprocess.run([*neighbour, "nud", "stale"], check=True)
+    assert answer.split()[0] == NEIGHBOUR[4]
+
+
+def mac_of(device: str) -> str:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as asking:
+        asking.bind((device, 0))
+        return asking.getsockname()[4].hex(":")
 
 
 @FAMILIES
