@@ -12,15 +12,15 @@
   that a taken address is a ``Fault`` before anything else starts. ``listen`` is ``host:port``, or
   several of them, or empty; ``:port`` is every address of the host. The unix socket is
   readable by its owner only and is removed at the end.
-- ``serve(surface, sockets)`` answers until it is cancelled, then closes within a second. The
-  server is imported when the first connection comes: it costs 0.06 s and 7 MB.
+  FastAPI is imported here, before anything runs that its 0.25 s would hold up.
+- ``serve(surface, sockets)`` answers until it is cancelled, then closes within a second.
 - ``reads`` map a path to a function of the query (name -> last value) that gives a value msgspec
   can encode. It raises ``Refused(status, sentence)`` to refuse. Functions run in the event loop:
   they must be quick. An ``async`` one is awaited. An asynchronous iterator of bytes is streamed, as
   newline-delimited JSON. Paths may have parameters (``/v1/x/{name}``).
 - ``actions`` are the same for POST; the JSON body's members join the query. What changes something
   is answered on the unix socket only: TCP has no login.
-- ``build_app(surface) -> Starlette`` for tests.
+- ``build_app(surface) -> FastAPI`` for tests.
 
 /livez answers 200 ``ok`` while the event loop runs; /readyz 200 ``Ready`` or 500 ``NotReady``
 (contract kvstore 8); PUT /v1/loglevel takes ``{"level": "debug"}``.
@@ -32,7 +32,6 @@ import os
 import socket as sockets_
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -41,18 +40,15 @@ import msgspec
 from clustermesh.health import Board
 from clustermesh.logs import Control
 from clustermesh.process import Fault
+from clustermesh.version import VERSION
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI, Request, Response
     from prometheus_client import CollectorRegistry
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import Response
 
 Query = Mapping[str, str]
 Answer = Callable[[Query], object | Awaitable[object]]
 BODY_LIMIT: Final = 1 << 20  # bytes of a request's body
-PARTS: Final = ("h11", "starlette.applications", "starlette.responses", "uvicorn")
-"""Of the server, each imported in some 20 ms."""
 
 
 class Refused(Exception):
@@ -86,6 +82,8 @@ def listening(
             made.append(_unix(socket))
         addresses = [listen] if isinstance(listen, str) else listen
         made += (_tcp(address) for address in dict.fromkeys(addresses) if address)
+        if made:
+            _import_server()
         yield made
     finally:
         for each in made:
@@ -138,10 +136,6 @@ async def serve(surface: Surface, sockets: list[sockets_.socket]) -> None:
     """Answer on ``sockets`` until cancelled."""
     if not sockets:
         return
-    await _first_connection(sockets)
-    for part in PARTS:  # here, not in a thread: that would wait for a busy loop at every file
-        import_module(part)
-        await asyncio.sleep(0)
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -172,34 +166,28 @@ async def serve(surface: Surface, sockets: list[sockets_.socket]) -> None:
         raise asyncio.CancelledError
 
 
-async def _first_connection(sockets: list[sockets_.socket]) -> None:
-    loop = asyncio.get_running_loop()
-    came = asyncio.Event()
-    for each in sockets:
-        each.setblocking(False)  # noqa: FBT003  # the standard library's signature
-        loop.add_reader(each, came.set)
-    try:
-        await came.wait()
-    finally:
-        for each in sockets:
-            loop.remove_reader(each)
+def _import_server() -> None:
+    import fastapi
+    import uvicorn
+
+    _ = fastapi, uvicorn
 
 
-def build_app(surface: Surface) -> "Starlette":
-    """The application; imports Starlette."""
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import PlainTextResponse
-    from starlette.routing import Route
+def build_app(surface: Surface) -> "FastAPI":
+    """The application; imports FastAPI."""
+    from fastapi import FastAPI
+    from fastapi.responses import PlainTextResponse
 
-    async def livez(_: Request) -> PlainTextResponse:
+    app = FastAPI(title=surface.title, version=VERSION, docs_url=None, redoc_url=None)
+
+    async def livez() -> PlainTextResponse:
         return PlainTextResponse("ok")
 
-    async def readyz(_: Request) -> PlainTextResponse:
+    async def readyz() -> PlainTextResponse:
         ready = surface.board.ready
         return PlainTextResponse("Ready" if ready else "NotReady", 200 if ready else 500)
 
-    async def metrics(_: Request) -> PlainTextResponse:
+    async def metrics() -> PlainTextResponse:
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
         return PlainTextResponse(generate_latest(surface.registry), media_type=CONTENT_TYPE_LATEST)
@@ -211,26 +199,26 @@ def build_app(surface: Surface) -> "Starlette":
             raise Refused(400, str(error)) from None
         return {"level": surface.log.level}
 
+    app.get("/livez", response_class=PlainTextResponse)(livez)
+    app.get("/readyz", response_class=PlainTextResponse)(readyz)
+    app.get("/metrics", response_class=PlainTextResponse)(metrics)
     reads = {
         "/v1/status": lambda _: surface.status(),
         "/v1/loglevel": lambda _: {"level": surface.log.level},
         **surface.reads,
     }
-    routes = [
-        Route("/livez", livez),
-        Route("/readyz", readyz),
-        Route("/metrics", metrics),
-        *(Route(path, _endpoint(answer)) for path, answer in reads.items()),
-        *(Route(it, _endpoint(do), methods=["POST"]) for it, do in surface.actions.items()),
-        Route("/v1/loglevel", _endpoint(loglevel), methods=["PUT"]),
-    ]
-    return Starlette(routes=routes)
+    for path, answer in reads.items():
+        app.add_api_route(path, _endpoint(answer), methods=["GET"])
+    for path, answer in surface.actions.items():
+        app.add_api_route(path, _endpoint(answer), methods=["POST"])
+    app.add_api_route("/v1/loglevel", _endpoint(loglevel), methods=["PUT"])
+    return app
 
 
 def _endpoint(answer: Answer) -> "Callable[[Request], Awaitable[Response]]":
-    """A route that encodes with msgspec."""
-    from starlette.requests import Request
-    from starlette.responses import Response, StreamingResponse
+    """A route that encodes with msgspec, at a tenth of what FastAPI's own encoding costs."""
+    from fastapi import Request, Response
+    from fastapi.responses import StreamingResponse
 
     async def endpoint(request: Request) -> Response:
         try:
