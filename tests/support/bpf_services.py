@@ -46,10 +46,12 @@ class Lab:
     def run(self, work: Callable[[], Result]) -> Result:
         return inside(work, namespace=self.namespace, cgroup=self.cgroup)
 
-    def backend(self, address: str, kind: socket.SocketKind, cluster: int = 0) -> int:
+    def backend(
+        self, address: str, kind: socket.SocketKind, cluster: int = 0, *, port: int = 8080
+    ) -> int:
         number = self.next_id
         self.next_id += 1
-        value = BackendValue(packed(address), 8080, PROTO[kind], BackendState.ACTIVE, cluster)
+        value = BackendValue(packed(address), port, PROTO[kind], BackendState.ACTIVE, cluster)
         maps = self.datapath.maps
         into = maps.backends6 if ":" in address else maps.backends4
         into.put_many([(pack_backend_id(number), value.pack())])

@@ -5,9 +5,11 @@ The client is behind the node's uplink. Backends are a pod of the node, another 
 A bridge of the node is named, too: behind it are a guest that asks and one that serves.
 """
 
+import asyncio
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.balancing import Balancing
 from agent.network import nftables
 from agent.network.wanted import Facts, Place
 from bpf.balancer import Balancer
@@ -455,6 +458,45 @@ def test_large_segments_find_the_way_that_the_overlay_has(scene: Scene, family, 
     sent = 400_000
     got = inside(lambda: send_much(NODE[family], NODE_PORT, sent), namespace=scene.client)
     assert got == sent
+
+
+@FAMILIES
+def test_what_a_server_sends_long_after_the_clients_end_arrives(scene: Scene, family):
+    """The agent's walk comes 1,000 seconds later, where somebody else serves, too: packets of a
+    connection that is not known any more would be theirs, and be reset."""
+    address, port, late = scene.backends["pod", family], 8081, b"late" * 50_000
+    number = scene.lab.backend(address, TCP, port=port)
+    scene.lab.service(VIP[family], TCP, [number])
+    state = scene.node.datapath.state
+    state.configure(cluster_id=1, stale_after=600 * 10**9)
+    state.stamp(time.monotonic_ns())
+    walk = Balancing(scene.balancer, [], interval=1, clock=lambda: time.monotonic() + 1000)
+    with ExitStack() as stack:
+        server = stack.enter_context(scene.node.run_pod(lambda: listen_at(address, port)))
+        client = stack.enter_context(
+            inside(lambda: socket.socket(family_of(address), TCP), namespace=scene.client)
+        )
+        client.settimeout(10)
+        client.connect((VIP[family], 80))
+        accepted = stack.enter_context(server.accept()[0])
+        accepted.settimeout(10)
+        client.shutdown(socket.SHUT_WR)
+        assert accepted.recv(1) == b""
+        assert asyncio.run(walk.collect()) == 0
+        accepted.sendall(late)
+        accepted.close()
+        with client.makefile("rb") as heard:
+            assert heard.read() == late
+    state.configure(cluster_id=1)
+    state.never_stale()
+
+
+def listen_at(address: str, port: int) -> socket.socket:
+    server = socket.socket(family_of(address), TCP)
+    server.settimeout(10)
+    server.bind((address, port))
+    server.listen()
+    return server
 
 
 def exchange_large(target: str, port: int, size: int) -> int:
