@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -37,7 +38,16 @@ def node() -> Iterator[str]:
         ip(made, "link", "set", "far0", "up")
         ip(made, "link", "set", "eth0", "up", "addrgenmode", "none")
         ip(made, "addr", "add", "192.0.2.1/24", "dev", "eth0")
+        settled(made, "eth0", "far0")
         yield made
+
+
+def settled(node: str, *links: str) -> None:
+    """The kernel says a moment later what state a link is in; pictures must not differ in that."""
+    deadline = time.monotonic() + 30
+    while not all("state UP" in ip(node, "link", "show", link) for link in links):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def ip(node: str, *words: str) -> str:
