@@ -12,7 +12,7 @@ from clustermesh.model import ServiceExport
 from clustermesh.remotes.session import Waits
 from clustermesh.sources.port import SourceSink
 from clustermesh.status import ImportStatus, RemoteStatus
-from kvstore.etcd import open_etcd
+from kvstore.shared import Connections
 
 Report = Callable[[str | None], None]
 Unread = Callable[[], Collection[str] | None]
@@ -67,6 +67,7 @@ class ImportSide:
             declared_only=settings.source == "kubernetes",
         )
         self.sink = makes(imports, inner, self.unread, board.reporter("imports"))
+        self._connections = Connections()
         self._remotes = self._listening(settings, board)
 
     def _listening(self, settings: Settings, board: Reports) -> Remotes | None:
@@ -81,7 +82,7 @@ class ImportSide:
             settings.clustermesh_config,
             me=me,
             listener=self.sink,
-            opener=open_etcd,
+            opener=self._connections.open,
             waits=Waits(),
             scan_interval=settings.clustermesh_config_recheck,
             report=board.reporter("clustermesh-config"),
@@ -101,6 +102,7 @@ class ImportSide:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.sink.run(), name="imports")
             if self._remotes is not None:
+                tasks.create_task(self._connections.run(), name="etcds of other clusters")
                 tasks.create_task(self._remotes.run(), name="exports of other clusters")
 
     def statuses(self) -> tuple[ImportStatus, ...]:
