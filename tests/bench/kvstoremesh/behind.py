@@ -47,11 +47,11 @@ def settled(process: AgentProcess) -> tuple[Spent, float]:
     """When it does no more than a second ago, and how much CPU that is a second."""
     before, last = Spent(process.pid), float("inf")
     time.sleep(8.0)  # the kernel's routes are written in rounds
-    for _ in range(20):
+    for _ in range(150):
         time.sleep(1.0)
         after = Spent(process.pid)
         idle = after.cpu - before.cpu
-        if abs(idle - last) < 0.02:
+        if idle < 0.5 and abs(idle - last) < 0.02:
             break
         before, last = after, idle
     return after, idle
