@@ -44,6 +44,7 @@ from clustermesh.http import Surface, serve
 from clustermesh.keys import Kind
 from clustermesh.logs import Control
 from clustermesh.model import IPEntry
+from clustermesh.remotes import way
 from clustermesh.status import AgentStatus, RemoteStatus
 from clustermesh.trust.expiry import InUse
 from clustermesh.version import VERSION
@@ -349,7 +350,7 @@ class Agent:
             },
             actions={
                 "/v1/audit": api.audit(self._auditor.repair),
-                "/v1/reach": self._diagnoser.reach,
+                "/v1/reach": way.reach,
                 **self._passing.actions(),
                 "/v1/knock": knock,
             },

@@ -51,6 +51,7 @@ class Cluster(
     cache_client: Path | None = None
     users_file: Path = NOWHERE
     apiserver: str = ""
+    kvstoremesh: str = ""
     nodes: tuple[Node, ...] = ()
     cilium: bool = False
     shared_user: bool = False

@@ -8,26 +8,24 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from random import Random
 from typing import Final
 
 import msgspec
 from cryptography import x509
 
-from agent.explain import contents, server
+from agent.explain import contents
 from agent.facts import Me
 from clustermesh import keys
-from clustermesh.findings import Diagnosis, Finding, Reach, Result
+from clustermesh.findings import Diagnosis, Finding, Result
 from clustermesh.http import Query, Refused
 from clustermesh.keys import Layout, Origin
 from clustermesh.model import ClusterConfig
-from clustermesh.remotes import directory, handshake
+from clustermesh.remotes import directory, handshake, way
 from clustermesh.remotes.directory import RemoteFile
 from clustermesh.remotes.session import Opener
 from clustermesh.status import RemoteStatus
 from kvstore.client import Denied, Reader, StoreError
 from kvstore.config import ConfigError, EtcdConfig
-from kvstore.dial import addresses
 
 SOON: Final = timedelta(days=30)
 PATIENCE: Final = 5.0
@@ -67,20 +65,6 @@ class Diagnoser:
         chosen = [file for name, file in sorted(files.items()) if wanted in (None, "", name)]
         return [await self._diagnose(file) for file in chosen]
 
-    async def reach(self, query: Query) -> list[Finding]:
-        """POST /v1/reach: name, TCP and TLS of servers that are not configured (yet)."""
-        try:
-            asked = msgspec.json.decode(query.get("reach", ""), type=Reach)
-            aliases = {name: tuple(ips) for name, ips in asked.host_aliases.items()}
-            config = EtcdConfig.of(*asked.endpoints, host_aliases=aliases)
-        except (msgspec.MsgspecError, ConfigError) as error:
-            raise Refused(400, f"reach: {error}") from None
-        return [
-            finding
-            for each in _servers(config, asked.authority)
-            for finding in await asyncio.to_thread(server.walk, each)
-        ]
-
     async def _diagnose(self, file: RemoteFile) -> Diagnosis:
         return Diagnosis(
             cluster=self._me.cluster,
@@ -113,9 +97,11 @@ class Diagnoser:
             seen = f"{config.trusted_ca_file} cannot be read: {error.strerror}"
             where = str(config.trusted_ca_file)
             return [_failed("CA_UNREADABLE", where, seen, "connect again: it is written anew")]
-        ways = [await asyncio.to_thread(server.walk, each) for each in _servers(config, authority)]
-        works = any(way[-1].result is Result.OK for way in ways)
-        found = [finding for way in ways for finding in way]
+        found_ways = [
+            await asyncio.to_thread(way.walk, each) for each in way.servers(config, authority)
+        ]
+        works = any(it[-1].result is Result.OK for it in found_ways)
+        found = [finding for it in found_ways for finding in it]
         return [_milder(finding) for finding in found] if works else found
 
     async def _behind(self, file: RemoteFile) -> AsyncIterator[Finding]:
@@ -225,19 +211,6 @@ def _client_certificate(config: EtcdConfig) -> Iterator[Finding]:
         yield _warning("CLIENT_CERT_EXPIRES", where, told, again)
     else:
         yield _ok("CLIENT_CERT", where, told)
-
-
-def _servers(config: EtcdConfig, authority: str) -> Iterator[server.Server]:
-    for address in sorted(addresses(config, Random(0)), key=lambda each: each.endpoint.text):  # noqa: S311  # an order, no secret
-        end = address.endpoint
-        yield server.Server(
-            host=end.host,
-            port=end.port,
-            name=address.server_name or end.host,
-            authority=authority if end.secure else "",
-            certificate=config.cert_file or "",
-            key=config.key_file or "",
-        )
 
 
 def _authority(config: EtcdConfig) -> str:

@@ -96,6 +96,7 @@ class Kvstoremesh:
             status=self._report.status,
             registry=self._registry,
             reads={"/v1/cluster": lambda _: self._report.clusters()},
+            actions={"/v1/reach": _reach},
         )
 
     async def run(self) -> None:
@@ -190,6 +191,13 @@ def _tell(condition: Condition) -> None:
         log.info("well", what=condition.name)
     else:
         log.warning("not well", what=condition.name, reason=condition.reason)
+
+
+async def _reach(query: http.Query) -> object:
+    """Whether the etcds of a cluster that is not copied yet can be reached from here."""
+    from clustermesh.remotes import way  # brings cryptography along: needed when it is asked
+
+    return await way.reach(query)
 
 
 if __name__ == "__main__":

@@ -159,6 +159,9 @@ class ClusterFiles:
             cache_client=self._client_file("local") if self.topology.kvstoremesh else None,
             users_file=self.paths.users(name),
             apiserver=f"unix:{self.paths.apiserver_socket(name)}",
+            kvstoremesh=f"unix:{self.paths.kvstoremesh_socket(name)}"
+            if self.topology.kvstoremesh
+            else "",
             nodes=tuple(
                 meshfile.Node(
                     name=node,

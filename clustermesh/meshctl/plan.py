@@ -20,7 +20,7 @@ from clustermesh.meshctl.premises import Side
 from clustermesh.meshctl.troubleshoot import rows
 from clustermesh.meshfile import Cluster, Mesh, full_name
 from clustermesh.pki import CertificateError
-from clustermesh.status import ApiserverStatus
+from clustermesh.status import ApiserverStatus, KvstoremeshStatus
 
 if TYPE_CHECKING:
     from clustermesh.meshctl.kube.facts import Facts
@@ -219,11 +219,15 @@ def authority(cluster: Cluster, *, now: datetime | None = None) -> Finding:
 
 
 def _reached(peering: Peering, reader: Side) -> Iterator[Finding]:
-    """The way to the source's etcd, tried by every agent of the reader that answers.
+    """The way to the source's etcd, tried by every agent of the reader that answers; where a
+    kvstoremesh makes the connection, by that.
 
     Where the two are connected already, with the reader's own certificate and to the end.
     """
     connected = not list(making(peering))
+    if peering.reader.kvstoremesh:
+        yield from _copied(peering, connected=connected)
+        return
     for node in peering.reader.nodes:
         name = full_name(peering.reader, node)
         if not isinstance(reader.nodes.get(name), Premises):
@@ -239,6 +243,36 @@ def _reached(peering: Peering, reader: Side) -> Iterator[Finding]:
             continue
         code = "ETCD_AUTHORISED" if connected else "ETCD_REACHED"
         yield from _summary(found, where, code)
+
+
+def _copied(peering: Peering, *, connected: bool) -> Iterator[Finding]:
+    url, source = peering.reader.kvstoremesh, peering.source
+    where = f"kvstoremesh of {peering.reader.name} to {source.name}"
+    try:
+        found = list(_reachable(url, source))
+        if connected and not any(it.result is Result.FAILED for it in found):
+            found.append(_copy(api.fetch(url, "/v1/status", KvstoremeshStatus), source.name))
+    except api.NoAnswer as error:
+        yield Finding(
+            code="REACH_UNKNOWN", result=Result.FAILED, where=where, seen=str(error),
+            fix="run meshctl where the kvstoremesh's unix socket is: only there it is answered",
+        )  # fmt: skip
+        return
+    yield from _summary(found, where, "ETCD_AUTHORISED" if connected else "ETCD_REACHED")
+
+
+def _copy(status: KvstoremeshStatus, source: str) -> Finding:
+    """What the kvstoremesh makes of a cluster that it is to copy."""
+    remote = next((it for it in status.remotes if it.name == source), None)
+    if remote is not None and remote.ready:
+        seen = f"{remote.num_nodes} nodes, {remote.num_endpoints} endpoints are copied"
+        return Finding(code="SYNCED", result=Result.OK, where=source, seen=seen)
+    why = remote and (remote.status or remote.last_failure_reason)
+    return Finding(
+        code="NOT_SYNCED", result=Result.FAILED, where=source,
+        seen=why or f"it copies nothing of {source}: {status.role}",
+        fix="see `kvstoremesh status` there, and its log",
+    )  # fmt: skip
 
 
 def _reachable(agent: str, source: Cluster) -> Sequence[Finding]:

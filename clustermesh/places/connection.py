@@ -60,6 +60,10 @@ class Connection:
         except Missing:
             return None
 
+    def text(self, path: str) -> bytes:
+        """What is no object, such as a log. Raises ``NoAnswer``."""
+        return self._raw("GET", path)
+
     def items(self, path: str) -> list[Object]:
         """A list; empty where the API server does not serve the kind. Raises ``NoAnswer``."""
         found = self.get(path)
@@ -90,6 +94,14 @@ class Connection:
         return Below(access, path, timeout)
 
     def _call(self, method: str, path: str, body: Object | None = None) -> Object:
+        raw = self._raw(method, path, body)
+        try:
+            found: Object = json.loads(raw)
+        except ValueError:
+            raise NoAnswer(f"{self._name}: {self.server} gives what is no JSON") from None
+        return found
+
+    def _raw(self, method: str, path: str, body: Object | None = None) -> bytes:
         opened = self.open("", TIMEOUT)
         if method != "GET" and REHEARSING.get():
             path += "?dryRun=All"
@@ -101,7 +113,6 @@ class Connection:
             raw = response.read()
             if response.status >= http.client.MULTIPLE_CHOICES:
                 raise failure(response.status, raw)
-            found: Object = json.loads(raw)
         except Missing:
             raise
         except Conflict as error:
@@ -113,7 +124,7 @@ class Connection:
             raise NoAnswer(f"{self._name}: {self.server} does not answer ({said})") from None
         finally:
             opened.close()
-        return found
+        return raw
 
 
 @cache

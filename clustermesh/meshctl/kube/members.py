@@ -12,6 +12,7 @@ from clustermesh.places.connection import Connection, Object, connection, pod_ur
 from clustermesh.places.service import SERVICE
 
 AGENTS: Final = "clustermesh-agent"
+KVSTOREMESH: Final = "kvstoremesh"
 LOOPBACK: Final = ("127.", "localhost", "[::1]")
 
 
@@ -61,6 +62,7 @@ def complete(cluster: Cluster) -> Cluster:
         cilium=is_cilium(made, space),
         shared_user=not secrets.users(made, space).exists(),
         apiserver=cluster.apiserver or _apiserver(made, cluster, ours),
+        kvstoremesh=cluster.kvstoremesh or _apiserver(made, cluster, ours, KVSTOREMESH),
         nodes=cluster.nodes or tuple(_nodes(made, cluster)),
     )
 
@@ -79,7 +81,7 @@ def is_cilium(made: Connection, namespace: str) -> bool:
 def has_kvstoremesh(made: Connection, namespace: str) -> bool:
     """Whether agents read copies of remote clusters in the own etcd."""
     spec = _deployment(made, namespace).get("spec", {}).get("template", {}).get("spec", {})
-    return any(it.get("name") == "kvstoremesh" for it in spec.get("containers", []))
+    return any(it.get("name") == KVSTOREMESH for it in spec.get("containers", []))
 
 
 def size_of(cluster: Cluster) -> int:
@@ -119,27 +121,43 @@ def _pods(made: Connection, namespace: str, app: str) -> list[Object]:
     return [pod for pod in made.items(path) if pod.get("status", {}).get("phase") == "Running"]
 
 
-def _apiserver(made: Connection, cluster: Cluster, deployment: Object) -> str:
-    """By way of the API server; Cilium's has no such API."""
+def _apiserver(
+    made: Connection, cluster: Cluster, deployment: Object, container: str = "apiserver"
+) -> str:
+    """Of the first pod, by way of the API server; Cilium's has no such API."""
     if not _is_ours(deployment):
         return ""
     for pod in _pods(made, cluster.namespace, SERVICE):
-        return _url(made, cluster, pod)
+        return _url(made, cluster, pod, container)
     return ""
 
 
 def _nodes(made: Connection, cluster: Cluster) -> Iterator[Node]:
     for pod in sorted(_pods(made, cluster.namespace, AGENTS), key=_node_name):
-        yield Node(name=_node_name(pod), agent=_url(made, cluster, pod))
+        yield Node(name=_node_name(pod), agent=_url(made, cluster, pod, "agent"))
+
+
+def logs(cluster: Cluster) -> Iterator[tuple[str, str, str]]:
+    """Pod, container, and the path of its log, of all that is of the mesh. Raises ``NoAnswer``."""
+    made, space = connection(cluster.context, cluster.kubeconfig), cluster.namespace
+    for app in (SERVICE, AGENTS):
+        for pod in _pods(made, space, app):
+            name = str(pod["metadata"]["name"])
+            for container in pod.get("spec", {}).get("containers", []):
+                path = f"/api/v1/namespaces/{space}/pods/{name}/log?container={container['name']}"
+                yield name, container["name"], path
 
 
 def _node_name(pod: Object) -> str:
     return str(pod["spec"].get("nodeName", ""))
 
 
-def _url(made: Connection, cluster: Cluster, pod: Object) -> str:
-    """Empty where only the node itself can ask."""
-    host, _, port = _arguments(pod).get("api-listen", "").rpartition(":")
+def _url(made: Connection, cluster: Cluster, pod: Object, container: str) -> str:
+    """Empty where only the node itself can ask, or no such container is in the pod."""
+    chosen = [it for it in pod["spec"].get("containers", []) if it.get("name") == container]
+    host, _, port = (
+        _arguments({"spec": {"containers": chosen}}).get("api-listen", "").rpartition(":")
+    )
     if not host or host.startswith(LOOPBACK):
         return ""
     name = pod["metadata"]["name"]

@@ -20,6 +20,7 @@ from clustermesh.version import VERSION
 TIMEOUT: Final = 20.0
 LOG: Final = 2 << 20
 """Bytes of the end of a log."""
+LINES: Final = 20_000
 KEYS: Final = 100_000
 
 Place = tuple[str, ...]
@@ -32,6 +33,7 @@ AGENT: Final = (
     *("network", "troubleshoot", "audit", "loglevel"),
 )
 APISERVER: Final = ("status", "loglevel")
+KVSTOREMESH: Final = ("status", "cluster", "loglevel")
 MAPS: Final[dict[str, bpf.Read]] = {
     "tunnel": bpf.read_tunnel,
     "ipcache": bpf.read_ipcache,
@@ -66,6 +68,8 @@ def _jobs(mesh: Mesh, logs: tuple[Path, ...]) -> Iterator[Job]:
     for cluster in mesh.clusters:
         top = ("clusters", cluster.name)
         yield from _apiserver(top, cluster)
+        yield from _kvstoremesh(top, cluster)
+        yield from _pod_logs(top, cluster)
         yield (*top, "files.txt"), partial(_files, cluster)
         for node in cluster.nodes:
             yield from _agent((*top, "nodes", node.name), node)
@@ -83,6 +87,38 @@ def _apiserver(top: Place, cluster: Cluster) -> Iterator[Job]:
     for tree in ("cilium/", "clustermesh/"):
         name = f"{tree.rstrip('/')}.ndjson"
         yield (*top, "kvstore", name), partial(_keys, cluster, tree)
+
+
+def _kvstoremesh(top: Place, cluster: Cluster) -> Iterator[Job]:
+    if cluster.kvstoremesh:
+        for what in KVSTOREMESH:
+            yield (
+                (*top, "kvstoremesh", f"{what}.json"),
+                partial(_get, cluster.kvstoremesh, f"/v1/{what}"),
+            )
+        yield (*top, "kvstoremesh", "metrics.txt"), partial(_get, cluster.kvstoremesh, "/metrics")
+
+
+def _pod_logs(top: Place, cluster: Cluster) -> Iterator[Job]:
+    """The ends of the logs of every container of the mesh, where Kubernetes keeps them."""
+    if not cluster.context:
+        return
+    from clustermesh.meshctl.kube import members
+    from clustermesh.places.connection import connection
+
+    made = connection(cluster.context, cluster.kubeconfig)
+    try:
+        found = list(members.logs(cluster))
+    except api.NoAnswer as error:
+        yield (*top, "logs", "pods.txt"), partial(_silent, str(error))
+        return
+    for pod, container, path in found:
+        place = (*top, "logs", pod, f"{container}.log")
+        yield place, partial(made.text, f"{path}&tailLines={LINES}&limitBytes={LOG}")
+
+
+def _silent(why: str) -> bytes:
+    raise api.NoAnswer(why)
 
 
 def _agent(top: Place, node: Node) -> Iterator[Job]:

@@ -17,6 +17,7 @@ from clustermesh.meshctl.context import hoisted
 from clustermesh.meshctl.errors import MeshctlError
 from clustermesh.meshctl.kube import members as reading
 from clustermesh.meshctl.peering import peerings
+from clustermesh.meshctl.sysdump import collect
 from clustermesh.meshfile import Mesh
 from clustermesh.pki import Authority
 from clustermesh.status import ApiserverStatus
@@ -345,6 +346,31 @@ def test_a_policy_that_lets_no_remote_pod_in_is_a_warning(world: World):
     assert world.failures()["NETWORK_POLICY"] is Result.WARNING
     world.mine.put("NetworkPolicy", "p", policy("10.2.0.0/16"), version="networking.k8s.io/v1")
     assert "NETWORK_POLICY" not in world.failures()
+
+
+def test_a_sysdump_has_the_logs_that_kubernetes_keeps(world: World):
+    world.mine.kube.api.logs = {"apiserver-0/apiserver": "published\n", "agent-0/agent": "synced\n"}
+    found = {"/".join(place): content for place, content, _ in
+             collect.everything(world.mesh(), ())}  # fmt: skip
+    assert found["clusters/mine/logs/apiserver-0/apiserver.log"] == b"published\n"
+    assert found["clusters/mine/logs/agent-0/agent.log"] == b"synced\n"
+    asked = [it for it in world.mine.kube.api.requests if "/log?" in it]
+    assert all("limitBytes=" in it for it in asked)
+
+
+def test_a_kvstoremesh_is_asked_where_its_container_listens(world: World):
+    containers = [
+        {"name": "apiserver", "args": ["--api-listen=0.0.0.0:9880"]},
+        {"name": "kvstoremesh", "args": ["--api-listen=0.0.0.0:9881"]},
+    ]
+    world.mine.put("Pod", "apiserver-0", {
+        "metadata": {"labels": {"k8s-app": "clustermesh-apiserver"}},
+        "spec": {"nodeName": "n1", "containers": containers},
+        "status": {"phase": "Running"},
+    })  # fmt: skip
+    mine = world.mesh().cluster("mine")
+    assert mine.apiserver.endswith("/apiserver-0/9880")
+    assert mine.kvstoremesh.endswith("/apiserver-0/9881")
 
 
 def test_an_api_server_that_is_silent_is_named(world: World):

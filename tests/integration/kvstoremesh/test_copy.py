@@ -9,6 +9,7 @@ import pytest
 
 from clustermesh import keys, propagation
 from clustermesh.keys import Kind, Layout
+from clustermesh.meshctl import api
 from clustermesh.propagation import Probe
 from kvstore.client import DeleteOp, PutOp
 from kvstore.events import Put
@@ -16,6 +17,14 @@ from tests.support import vectors
 from tests.support.apiserver import contents, recording, until
 from tests.support.etcd import Etcd, free_port, running_etcd
 from tests.support.kvstoremesh import SHOP, Replica, cluster, config, copied, write
+
+
+async def reached(replica: Replica, source: Etcd) -> list[dict[str, str]]:
+    """What it finds on the way to an etcd (POST /v1/reach), step by step."""
+    asked = {"endpoints": [source.url], "authority": ""}
+    question = {"reach": json.dumps(asked)}
+    url = f"unix:{replica.socket}"
+    return await asyncio.to_thread(api.ask, url, "/v1/reach", question, list[dict[str, str]])
 
 
 @pytest.mark.parametrize("layout", [Layout.STATE, Layout.CACHE])
@@ -26,6 +35,7 @@ async def test_a_cluster_is_copied_byte_by_byte_and_followed(
         await write(source, cluster("paris", 7, SHOP, layout=layout))
         replica.configure("paris", source)
         await replica.ready()
+        assert [each["code"] for each in await reached(replica, source)] == ["DNS", "TCP"]
         assert await copied(cache, "paris") == SHOP
         prefix = keys.prefix(Kind.SERVICES, layout, "paris")
         await write(

@@ -16,6 +16,7 @@ from tests.support.kube.kubeserver import ADMIN_TOKEN
 
 SPACE = "kube-system"
 Manifest = dict[str, Any]
+CONTAINER = {"clustermesh-apiserver": "apiserver", "clustermesh-agent": "agent"}
 
 
 class Member:
@@ -86,9 +87,10 @@ class Member:
         self.put("Deployment", "clustermesh-apiserver", body, version="apps/v1")
 
     def pod(self, app: str, name: str, node: str, *arguments: str) -> None:
+        container = {"name": CONTAINER[app], "args": list(arguments)}
         self.put("Pod", name, {
             "metadata": {"labels": {"k8s-app": app}},
-            "spec": {"nodeName": node, "containers": [{"name": "it", "args": list(arguments)}]},
+            "spec": {"nodeName": node, "containers": [container]},
             "status": {"phase": "Running"},
         })  # fmt: skip
 

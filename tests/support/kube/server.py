@@ -63,6 +63,8 @@ class TestApi:
     """Who did what to which resource: user, verb, ``plural.group`` or ``plural.group/part``."""
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What ``pod:port`` answers to GET by way of ``pods/NAME/proxy``, by path."""
+    logs: dict[str, str] = field(default_factory=dict)
+    """By ``pod/container``."""
     port: int = 0
     _runner: web.AppRunner | None = None
     _open: set[asyncio.Transport] = field(default_factory=set)
@@ -126,6 +128,9 @@ class TestApi:
         if not isinstance(target, Target):
             return web.json_response(target)
         self._authorize(user, request, target)
+        if target.part == "log":
+            container = request.query.get("container", "")
+            return web.Response(text=self.logs.get(f"{target.name}/{container}", ""))
         return await self._serve(request, target, fault)
 
     def _proxied(self, pod: str, path: str) -> web.Response:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.explain.server import Server, walk
 from clustermesh.findings import Result
 from clustermesh.pki import Authority
+from clustermesh.remotes.way import Server, walk
 from tests.support.etcd import free_port
 
 NAME = "clustermesh-apiserver.cilium.io"

@@ -3,16 +3,21 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from clustermesh.findings import Diagnosis, Finding, Result
+from clustermesh.meshctl import plan
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import Format
+from clustermesh.meshctl.peering import Peering
 from clustermesh.meshctl.plan import Plan, authority, make, render, show
 from clustermesh.meshctl.troubleshoot import Troubles
 from clustermesh.meshctl.troubleshoot import render as troubles
 from clustermesh.meshfile import Cluster, Mesh
 from clustermesh.pki import Authority
+from clustermesh.status import KvstoremeshStatus, RemoteStatus
+from tests.support.agents import Answers, agent
 
 GOOD = Finding(code="CA", result=Result.OK, where="cluster-a", seen="valid")
 BAD = Finding(
@@ -93,3 +98,31 @@ def test_troubles_are_shown_per_way():
     assert "a/m: its agent does not answer: no socket" in text
     assert found.failures == [(way, BAD)]
     assert "meshctl connect" in "\n".join(troubles(Troubles(diagnoses=())))
+
+
+def test_behind_a_kvstoremesh_the_way_is_tried_by_that(tmp_path: Path):
+    """Agents there meet only the copy in their own etcd."""
+    reached = Finding(code="TLS", result=Result.OK, where="192.0.2.2:2379", seen="as it should be")
+    status = KvstoremeshStatus(
+        cluster="cluster-a", cluster_id=1, version="0", ready=True, started=0.0, replica="x",
+        role="leading", etcd="",
+    )  # fmt: skip
+    answers: Answers = {"/v1/reach": [reached], "/v1/status": status}
+    reader, source = cluster(tmp_path / "a"), cluster(tmp_path / "b", "cluster-b", 2)
+    where = "kvstoremesh of cluster-a to cluster-b"
+    with agent(tmp_path / "kvstoremesh.sock", answers) as url:
+        peering = Peering(msgspec.structs.replace(reader, kvstoremesh=url), source)
+        (found,) = plan._copied(peering, connected=False)
+        assert (found.code, found.result, found.where) == ("ETCD_REACHED", Result.OK, where)
+        (found,) = plan._copied(peering, connected=True)
+        assert (found.code, found.result) == ("NOT_SYNCED", Result.FAILED)
+        remote = RemoteStatus(name="cluster-b", connected=True, ready=True, num_nodes=3)
+        answers["/v1/status"] = msgspec.structs.replace(status, remotes=(remote,))
+        (found,) = plan._copied(peering, connected=True)
+        assert (found.code, found.result) == ("ETCD_AUTHORISED", Result.OK)
+        failed = msgspec.structs.replace(reached, code="TCP_REFUSED", result=Result.FAILED)
+        answers["/v1/reach"] = [failed]
+        (found,) = plan._copied(peering, connected=True)
+        assert (found.code, found.where) == ("TCP_REFUSED", f"{where}, 192.0.2.2:2379")
+    (found,) = plan._copied(peering, connected=False)
+    assert (found.code, found.result) == ("REACH_UNKNOWN", Result.FAILED)

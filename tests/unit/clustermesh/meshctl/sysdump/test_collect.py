@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from clustermesh import meshfile
@@ -37,6 +38,17 @@ def test_a_part_that_cannot_be_had_says_why_and_the_others_come(tmp_path: Path):
     assert found["logs/x.log"] == (b"hello", "")
     assert "logs/link.log" not in found
     assert found["clusters/a/files.txt"][0] == b"FILE   MODE   BYTES\n"
+
+
+def test_a_kvstoremesh_is_asked_for_its_own_word(tmp_path: Path):
+    answers = {"/v1/status": {"role": "leading"}, "/v1/cluster": [], "/metrics": b"up 1\n"}
+    with agent(tmp_path / "api", answers) as url:
+        one = msgspec.structs.replace(cluster("", ""), nodes=(), kvstoremesh=url)
+        found = {"/".join(place): (content, why) for place, content, why in
+                 collect.everything(meshfile.Mesh(clusters=(one,)), ())}  # fmt: skip
+    assert found["clusters/a/kvstoremesh/status.json"][0] == b'{"role":"leading"}'
+    assert found["clusters/a/kvstoremesh/cluster.json"][0] == b"[]"
+    assert found["clusters/a/kvstoremesh/metrics.txt"][0] == b"up 1\n"
 
 
 def test_a_mesh_in_no_file_has_no_logs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -1,20 +1,26 @@
-"""How far one gets towards an etcd server, step by step: name, TCP, TLS. Blocking; for a thread.
+"""How far one gets towards an etcd server, step by step: name, TCP, TLS. ``steps`` block.
 
 The first step that fails is the cause; nothing after it is tried. Codes are for programs and never
 change their meaning.
 """
 
+import asyncio
 import ipaddress
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Final, NamedTuple
 
+import msgspec
 from cryptography import x509
 
-from clustermesh.findings import Finding, Result
+from clustermesh.findings import Finding, Reach, Result
+from clustermesh.http import Query, Refused
+from kvstore.config import ConfigError, EtcdConfig
+from kvstore.dial import addresses
 
 TIMEOUT: Final = 3.0
 ANSWER: Final = 0.5
@@ -66,6 +72,35 @@ def steps(server: Server) -> Iterator[Finding]:
     except Stopped as end:
         yield Finding(
             code=end.code, result=Result.FAILED, where=server.where, seen=end.seen, fix=end.fix
+        )
+
+
+async def reach(query: Query) -> list[Finding]:
+    """POST /v1/reach: name, TCP and TLS of servers that are not configured (yet)."""
+    try:
+        asked = msgspec.json.decode(query.get("reach", ""), type=Reach)
+        aliases = {name: tuple(ips) for name, ips in asked.host_aliases.items()}
+        config = EtcdConfig.of(*asked.endpoints, host_aliases=aliases)
+    except (msgspec.MsgspecError, ConfigError) as error:
+        raise Refused(400, f"reach: {error}") from None
+    return [
+        finding
+        for each in servers(config, asked.authority)
+        for finding in await asyncio.to_thread(walk, each)
+    ]
+
+
+def servers(config: EtcdConfig, authority: str) -> Iterator[Server]:
+    """Of a client file, in a fixed order; ``authority`` is the PEM of whom to trust."""
+    for address in sorted(addresses(config, Random(0)), key=lambda each: each.endpoint.text):  # noqa: S311  # an order, no secret
+        end = address.endpoint
+        yield Server(
+            host=end.host,
+            port=end.port,
+            name=address.server_name or end.host,
+            authority=authority if end.secure else "",
+            certificate=config.cert_file or "",
+            key=config.key_file or "",
         )
 
 
