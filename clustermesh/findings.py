@@ -114,7 +114,11 @@ class Premises(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
 
 class Knocked(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """POST /v1/knock of an agent: one TCP connection; how long it took, or why there was none."""
+    """POST /v1/knock of an agent: one connection or datagram; how long it took, or why not.
+
+    ``target`` is as it was asked. Without ``seconds`` and ``error`` a datagram was sent, and was
+    neither answered nor refused.
+    """
 
     target: str
     seconds: float | None = None

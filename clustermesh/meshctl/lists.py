@@ -1,7 +1,7 @@
 """Lists from an agent's own knowledge: services, nodes and identities of the mesh."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, Generic, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -27,13 +27,13 @@ endpoint_app.command("show")(endpoints.show)
 @service_app.command("list")
 def services(mesh: MeshOption = None, node: NodeOption = "", output: Output = Format.TABLE) -> None:
     """Frontends with their backends, per node."""
-    _list(open_mesh(mesh), node, output, "/v1/services", tuple[ServiceStatus, ...], service_table)
+    _list(SERVICES, open_mesh(mesh), node, output)
 
 
 @node_app.command("list")
 def nodes(mesh: MeshOption = None, node: NodeOption = "", output: Output = Format.TABLE) -> None:
     """Nodes of every cluster, per node that knows them."""
-    _list(open_mesh(mesh), node, output, "/v1/nodes", tuple[NodeStatus, ...], node_table)
+    _list(NODES, open_mesh(mesh), node, output)
 
 
 @identity_app.command("list")
@@ -41,8 +41,7 @@ def identities(
     mesh: MeshOption = None, node: NodeOption = "", output: Output = Format.TABLE
 ) -> None:
     """Security identities and their labels, per node that knows them."""
-    kind = tuple[IdentityStatus, ...]
-    _list(open_mesh(mesh), node, output, "/v1/identities", kind, identity_table)
+    _list(IDENTITIES, open_mesh(mesh), node, output)
 
 
 @service_app.command("show")
@@ -53,12 +52,8 @@ def show_service(
     output: Output = Format.TABLE,
 ) -> None:
     """One service, per node; `meshctl explain service` says why."""
-    namespace, slash, rest = name.partition("/")
-    if not (slash and namespace and rest):
-        raise MeshctlError(f"{name!r} is no service: expected NAMESPACE/NAME.", Exit.USAGE)
-    path = "/v1/services?" + urlencode({"namespace": namespace, "name": rest})
-    kind = tuple[ServiceStatus, ...]
-    _show(open_mesh(mesh), node, output, path, kind, service_table, what=f"service {name}")
+    namespace, rest = _halves(name, "service", "NAMESPACE/NAME")
+    _show(SERVICES, open_mesh(mesh), node, output, name, namespace=namespace, name=rest)
 
 
 @node_app.command("show")
@@ -69,12 +64,8 @@ def show_node(
     output: Output = Format.TABLE,
 ) -> None:
     """One node of the mesh, as each agent knows it."""
-    cluster, slash, rest = name.partition("/")
-    if not (slash and cluster and rest):
-        raise MeshctlError(f"{name!r} is no node: expected CLUSTER/NODE.", Exit.USAGE)
-    path = "/v1/nodes?" + urlencode({"cluster": cluster, "name": rest})
-    kind = tuple[NodeStatus, ...]
-    _show(open_mesh(mesh), node, output, path, kind, node_table, what=f"node {name}")
+    cluster, rest = _halves(name, "node", "CLUSTER/NODE")
+    _show(NODES, open_mesh(mesh), node, output, name, cluster=cluster, name=rest)
 
 
 @identity_app.command("show")
@@ -85,9 +76,7 @@ def show_identity(
     output: Output = Format.TABLE,
 ) -> None:
     """One identity and its labels, as each agent knows it."""
-    path = f"/v1/identities?id={number}"
-    kind = tuple[IdentityStatus, ...]
-    _show(open_mesh(mesh), node, output, path, kind, identity_table, what=f"identity {number}")
+    _show(IDENTITIES, open_mesh(mesh), node, output, str(number), id=str(number))
 
 
 def service_table(found: Sequence[ServiceStatus]) -> str:
@@ -135,44 +124,57 @@ def _backend(order: int, backend: BackendStatus) -> str:
     return f"{order} => {backend.address} ({backend.state}){where}{unused}"
 
 
+class Listed(NamedTuple, Generic[T]):
+    """What agents know of a kind: where to ask, and how it is shown."""
+
+    what: str
+    path: str
+    kind: type[tuple[T, ...]]
+    render: Callable[[Sequence[T]], str]
+
+
+SERVICES: Final = Listed("service", "/v1/services", tuple[ServiceStatus, ...], service_table)
+NODES: Final = Listed("node", "/v1/nodes", tuple[NodeStatus, ...], node_table)
+IDENTITIES: Final = Listed("identity", "/v1/identities", tuple[IdentityStatus, ...], identity_table)
+
+
+def _halves(written: str, what: str, form: str) -> tuple[str, str]:
+    first, slash, rest = written.partition("/")
+    if not (slash and first and rest):
+        raise MeshctlError(f"{written!r} is no {what}: expected {form}.", Exit.USAGE)
+    return first, rest
+
+
 def _show(
-    mesh: Mesh,
-    node: str,
-    output: Format,
-    path: str,
-    kind: type[tuple[T, ...]],
-    render: Callable[[Sequence[T]], str],
-    *,
-    what: str,
+    listed: Listed[T], mesh: Mesh, node: str, output: Format, /, which: str, **query: str
 ) -> None:
     """As ``_list``; and when nobody who answers knows it, that is a failure."""
-    if not any(_list(mesh, node, output, path, kind, render).values()):
-        raise MeshctlError(f"no agent that was asked knows {what}.")
+    if not any(_list(listed, mesh, node, output, **query).values()):
+        raise MeshctlError(f"no agent that was asked knows {listed.what} {which}.")
 
 
 def _list(
-    mesh: Mesh,
-    node: str,
-    output: Format,
-    path: str,
-    kind: type[tuple[T, ...]],
-    render: Callable[[Sequence[T]], str],
+    listed: Listed[T], mesh: Mesh, node: str, output: Format, /, **query: str
 ) -> dict[str, tuple[T, ...]]:
+    """Ask every agent, or one; show what is told, and who is silent."""
+    path = f"{listed.path}?{urlencode(query)}" if query else listed.path
     found: dict[str, tuple[T, ...]] = {}
     silent = []
     for cluster, entry in mesh.nodes(node):
         name = full_name(cluster, entry)
         try:
-            found[name] = api.fetch(entry.agent, path, kind)
+            found[name] = api.fetch(entry.agent, path, listed.kind)
         except api.NoAnswer as error:
             silent.append(f"{name}: {error}")
     if output is Format.JSON:
         one = found.get(node) if node else None
         show_json(msgspec.to_builtins(found if one is None else one))
     else:
-        say("\n\n".join(f"{name}:\n{render(items)}" for name, items in found.items()))
+        say("\n\n".join(f"{name}:\n{listed.render(items)}" for name, items in found.items()))
     if silent:
         for line in silent:
             complain(line)
-        raise MeshctlError(f"{len(silent)} of {len(mesh.nodes(node))} agents", Exit.UNREACHABLE)
+        raise MeshctlError(
+            f"{len(silent)} of {len(mesh.nodes(node))} agents do not answer.", Exit.UNREACHABLE
+        )
     return found

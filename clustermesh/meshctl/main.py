@@ -47,7 +47,7 @@ def _commands() -> None:
     from clustermesh.pki import CertificateError
 
     try:
-        app(args=hoisted(sys.argv[1:]))
+        app(args=hoisted(sys.argv[1:]), prog_name="meshctl")
     except MeshctlError as error:
         _end(str(error), error.code)
     except NoAnswer as error:

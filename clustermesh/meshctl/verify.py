@@ -1,7 +1,7 @@
 """``meshctl verify``: does it work, end to end? Asked of every node, through the data path."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,16 @@ import typer
 
 from clustermesh.audit import AuditReport
 from clustermesh.findings import Knocked, ProbeAnswer
+from clustermesh.lab import knocking
+from clustermesh.lab.errors import LabError
+from clustermesh.lab.paths import Paths
+from clustermesh.lab.state import load
 from clustermesh.meshctl import api, junit
-from clustermesh.meshctl.context import MeshOption, NodeOption, open_mesh
+from clustermesh.meshctl.context import CHOSEN, MeshOption, NodeOption, mesh_path, open_mesh
 from clustermesh.meshctl.errors import MeshctlError
 from clustermesh.meshctl.junit import Case
 from clustermesh.meshctl.output import Format, Output, columns, say, show_json
-from clustermesh.meshfile import Mesh, full_name
+from clustermesh.meshfile import Cluster, Mesh, Node, full_name
 from clustermesh.status import AgentStatus, RemoteStatus, ServiceStatus
 
 PATIENCE: Final = 60.0
@@ -25,6 +29,8 @@ PATIENCE: Final = 60.0
 MOST: Final = 32
 """Frontends, and backends, that one node tries."""
 STALE: Final = 120.0
+KNOWN: Final = ("/TCP", "/UDP")
+"""Protocols that can be tried; of SCTP there are maps only."""
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
@@ -52,9 +58,11 @@ def verify(
 
     Per node: the agent is ready; each remote cluster is synced and its heart beats; its nodes
     answer through the overlay; every global service answers on its address, and each of its
-    backends directly (TCP); the maps are what the etcds say. Exit code 1 when a check fails.
+    backends directly; the maps are what the etcds say. In a lab a pod of each node tries the
+    services, too. A UDP service must not refuse a datagram. Exit code 1 when a check fails.
     """
-    found = run(open_mesh(mesh), node, audit=audit)
+    opened = open_mesh(mesh)
+    found = run(opened, node, audit=audit, lab=_lab(mesh))
     if junit_file is not None:
         junit.write(junit_file, "meshctl verify", found.checks)
     if output is Format.JSON:
@@ -72,11 +80,14 @@ def verify(
         raise MeshctlError("there was nothing to check: the mesh file names no nodes.")
 
 
-def run(mesh: Mesh, node: str = "", *, audit: bool = True) -> Verified:
-    """Every node at the same time; the checks of one node one after the other."""
+def run(mesh: Mesh, node: str = "", *, audit: bool = True, lab: Paths | None = None) -> Verified:
+    """Every node at the same time; the checks of one node one after the other.
+
+    ``lab``: whose pods may be entered; nobody else's can.
+    """
     pairs = mesh.nodes(node)
     with ThreadPoolExecutor(max_workers=8) as pool:
-        parts = pool.map(lambda it: list(_node(full_name(*it), it[1].agent, audit=audit)), pairs)
+        parts = pool.map(lambda it: list(_node(*it, audit=audit, lab=lab)), pairs)
         checks = tuple(case for part in parts for case in part)
     return Verified(ok=bool(checks) and not any(it.failure for it in checks), checks=checks)
 
@@ -90,7 +101,17 @@ def render(checks: Sequence[Case]) -> str:
     return columns(("RESULT", "NODE", "CHECK", "SEEN"), rows)
 
 
-def _node(name: str, url: str, *, audit: bool) -> Iterator[Case]:
+def _lab(given: Path | None) -> Paths | None:
+    """The lab whose mesh file is meant, if it is one's."""
+    if CHOSEN.get().contexts:
+        return None
+    top = mesh_path(given).absolute().parent
+    found = Paths(top.name, top.parent)
+    return found if load(found) is not None else None
+
+
+def _node(cluster: Cluster, node: Node, *, audit: bool, lab: Paths | None) -> Iterator[Case]:
+    name, url = full_name(cluster, node), node.agent
     status: list[AgentStatus] = []
 
     def agent() -> str:
@@ -106,7 +127,7 @@ def _node(name: str, url: str, *, audit: bool) -> Iterator[Case]:
         peer = remote.name
         yield _check(name, f"{peer} is synced", partial(_synced, remote))
         yield _check(name, f"nodes of {peer} answer", partial(_answers, url, peer))
-    yield from _services(name, url)
+    yield from _services(cluster, node, lab)
     if audit:
         yield _check(name, "the maps are what the etcds say", lambda: _audited(url))
 
@@ -129,8 +150,9 @@ def _answers(url: str, cluster: str) -> str:
     return f"{len(told)} through the overlay, {max(it.rtt or 0 for it in told) * 1000:.1f} ms"
 
 
-def _services(name: str, url: str) -> Iterator[Case]:
+def _services(cluster: Cluster, node: Node, lab: Paths | None) -> Iterator[Case]:
     """Frontends of global services with a backend that is used, and those backends."""
+    name, url = full_name(cluster, node), node.agent
     found: list[ServiceStatus] = []
 
     def told() -> str:
@@ -139,27 +161,58 @@ def _services(name: str, url: str) -> Iterator[Case]:
         return f"{len(found)} addresses of global services"
 
     yield _check(name, "services are told", told)
-    fronts = {_spot(it.frontend): it for it in found if any(b.used for b in it.backends)}
-    backs = dict.fromkeys(b.address for it in fronts.values() for b in it.backends if b.used)
+    fronts = {_target(it.frontend): it for it in found if any(b.used for b in it.backends)}
+    backs = dict.fromkeys(
+        _target(f"{b.address}/{it.frontend.rpartition('/')[2]}")
+        for it in fronts.values()
+        for b in it.backends
+        if b.used
+    )
     for what, targets in (("service", list(fronts)), ("backend", list(backs))):
-        for told_ in _knocked(url, targets[:MOST]):
-            service = fronts.get(told_.target)
-            of = f" ({service.namespace}/{service.name})" if service else ""
-            yield Case(
-                suite=name,
-                name=f"{what} {told_.target}{of} answers",
-                failure=told_.error,
-                said="" if told_.error else f"{(told_.seconds or 0) * 1000:.1f} ms",
-                seconds=told_.seconds or 0.0,
-            )
+        for one in _knocked(url, targets[:MOST]):
+            yield _case(name, f"{what} {_named(one.target, fronts)}", one)
+    if lab is not None and fronts:
+        yield from _from_pod(cluster, node, lab, fronts)
 
 
 def _is_for_sockets(service: ServiceStatus) -> bool:
-    return service.frontend.endswith("/TCP") and not service.source_ranges
+    return service.frontend.endswith(KNOWN) and not service.source_ranges
 
 
-def _spot(frontend: str) -> str:
-    return frontend.rpartition("/")[0]
+def _from_pod(
+    cluster: Cluster, node: Node, lab: Paths, fronts: Mapping[str, ServiceStatus]
+) -> Iterator[Case]:
+    """The same services, from a pod's own network namespace."""
+    name = full_name(cluster, node)
+    try:
+        pod = knocking.first_pod(lab, cluster.name, node.name)
+        told = knocking.knock(lab, cluster.name, pod, list(fronts)[:MOST]) if pod else []
+    except LabError as error:
+        yield Case(suite=name, name="a pod tries the services", failure=str(error))
+        return
+    for one in told:
+        yield _case(name, f"from pod {pod}: service {_named(one.target, fronts)}", one)
+
+
+def _named(target: str, fronts: Mapping[str, ServiceStatus]) -> str:
+    service = fronts.get(target)
+    return f"{target} ({service.namespace}/{service.name})" if service else target
+
+
+def _case(suite: str, what: str, told: Knocked) -> Case:
+    said = "not refused" if told.seconds is None else f"{told.seconds * 1000:.1f} ms"
+    return Case(
+        suite=suite,
+        name=f"{what} answers",
+        failure=told.error,
+        said="" if told.error else said,
+        seconds=told.seconds or 0.0,
+    )
+
+
+def _target(frontend: str) -> str:
+    """As an agent is asked to try it; TCP goes without saying."""
+    return frontend.removesuffix("/TCP")
 
 
 def _knocked(url: str, targets: Sequence[str]) -> Sequence[Knocked]:

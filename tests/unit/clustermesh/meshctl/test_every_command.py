@@ -1,15 +1,19 @@
 """What holds for every command: JSON, a mesh to choose, exit codes that are documented."""
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 import typer
 
-from clustermesh.meshctl import cli
+from clustermesh import meshfile
+from clustermesh.meshctl import cli, main
 from clustermesh.meshctl.errors import Exit
+from tests.support.trust import Pki, member
 
 OPERATIONS = Path(__file__).parents[4] / "docs/operations.md"
 NO_JSON = {"lab exec", "lab generate", "lab demo"}
@@ -47,3 +51,168 @@ def test_exit_codes_are_documented_in_one_table():
     assert [int(row) for row in rows] == sorted(Exit)
     for code in Exit:
         assert code is Exit.OK or f"{code.value} " in cli.EPILOG
+
+
+# --- every command, run ------------------------------------------------------------------------
+
+WORDS = {
+    "clusters": ["a", "b"],
+    "cluster": ["a"],
+    "peer": ["b"],
+    "guest": ["c"],
+    "name": ["d/s"],
+    "number": ["7"],
+    "which": ["a/d/p"],
+    "key": ["cilium/"],
+    "prefix": ["cilium/"],
+    "source": ["a/d/p"],
+    "target": ["b/d/p"],
+    "token": ["cmjoin1.x.y"],
+    "request": ["/nonexistent"],
+    "kind": ["admin"],
+}
+"""What to say for an argument that has to be given."""
+BESIDES = {
+    "--timeout": ["0.2"],
+    "--file": ["{folder}/x.tar.gz"],
+    "--cluster": ["a"],
+    "--dir": ["{folder}/pki"],
+    "--seconds": ["0.2"],
+}
+OF_A_MESH = sorted(name for name in EVERY if not name.startswith("lab"))
+
+
+Run = Callable[..., tuple[int, str, str]]
+"""A command line to its exit code, and what it prints on standard output and error."""
+
+
+class Dead(NamedTuple):
+    """A mesh of two clusters where no process runs."""
+
+    folder: Path
+    run: Run
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def ended(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["meshctl", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main.main()
+        told = capsys.readouterr()
+        return int(end.value.code or 0), told.out, told.err
+
+    return ended
+
+
+@pytest.fixture
+def dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Dead:
+    made = []
+    for at, name in enumerate("ab", 1):
+        folder = tmp_path / name
+        entry = member(folder, name, at, Pki(folder / "pki", name), apiserver=f"unix:{folder}/x")
+        node = meshfile.Node(name="n1", agent=f"unix:{folder}/agent", bpf_root=str(folder))
+        made.append(msgspec.structs.replace(entry, nodes=(node,)))
+    meshfile.save(meshfile.Mesh(clusters=tuple(made)), tmp_path / "mesh.yaml")
+    Pki(tmp_path / "pki", "a")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MESHCTL_MESH", str(tmp_path / "mesh.yaml"))
+    return Dead(tmp_path, run)
+
+
+def spoken(name: str, folder: Path) -> list[str]:
+    """A whole command line: what must be given, and what keeps it short."""
+    words = name.split()
+    for parameter in EVERY[name].params:
+        opts = getattr(parameter, "opts", [])
+        if parameter.param_type_name == "argument":
+            needed = parameter.required or parameter.name == "clusters"
+            words += WORDS[parameter.name] if needed else []
+        for option in {*opts} & BESIDES.keys():
+            if option != "--cluster" or parameter.required:
+                words += [option, *(it.format(folder=folder) for it in BESIDES[option])]
+    return words
+
+
+@pytest.mark.parametrize("name", OF_A_MESH)
+def test_every_command_ends_with_json_or_a_sentence_where_nobody_answers(dead: Dead, name: str):
+    code, out, err = dead.run(*spoken(name, dead.folder), "-o", "json", "--no-color")
+    assert code in set(Exit), err
+    assert "this is a bug" not in err
+    assert "Traceback" not in err
+    assert "\x1b[" not in out + err
+    if out:
+        json.loads(out)
+    assert out or err, "it says nothing at all"
+    if code:
+        assert err.strip().splitlines()[-1].startswith(("meshctl: ", "│", "╰")), err
+
+
+@pytest.mark.parametrize("name", sorted(EVERY))
+def test_every_command_tells_how_it_is_used(run: Run, name: str):
+    code, out, _ = run(*name.split(), "--help")
+    assert code == 0
+    assert "Usage:" in out
+
+
+@pytest.mark.parametrize("name", OF_A_MESH)
+def test_every_command_refuses_what_it_does_not_know(run: Run, name: str):
+    code, _, err = run(*name.split(), "--nonsense")
+    assert code == Exit.USAGE
+    assert "--nonsense" in err or "Missing" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("plan", "a", "nowhere"),
+        ("connect", "a", "nowhere"),
+        ("disconnect", "nowhere", "a"),
+        ("troubleshoot", "--cluster", "nowhere"),
+        ("ca", "revoke", "nowhere", "a"),
+        ("ca", "rotate", "nowhere"),
+        ("token", "list", "--cluster", "nowhere"),
+        ("endpoint", "list", "--cluster", "nowhere"),
+        ("kvstore", "list", "--cluster", "nowhere"),
+        ("audit", "--node", "a/nowhere"),
+        ("verify", "--node", "nowhere/n1"),
+        ("service", "list", "--node", "a/nowhere"),
+    ],
+)
+def test_a_name_that_is_not_there_is_named_with_those_that_are(dead: Dead, words: list[str]):
+    code, out, err = dead.run(*words)
+    assert (code, out) == (Exit.USAGE, "")
+    (said,) = err.strip().splitlines()
+    assert "nowhere" in said
+    assert " a" in said
+
+
+def test_a_mesh_file_that_may_not_be_read_or_is_none_is_one_sentence(dead: Dead):
+    path = dead.folder / "mesh.yaml"
+    for content, said in (("clusters: [", "is not YAML"), ("clusters: 7", "mesh.yaml: ")):
+        path.write_text(content)
+        code, _, err = dead.run("plan")
+        assert code == Exit.FAILED
+        assert len(err.strip().splitlines()) == 1
+        assert said in err
+    path.unlink()
+    code, _, err = dead.run("plan")
+    assert code == Exit.FAILED
+    assert "No such file" in err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_can_complete(run: Run, monkeypatch: pytest.MonkeyPatch, shell: str):
+    monkeypatch.setenv("_MESHCTL_COMPLETE", f"source_{shell}")
+    _, out, _ = run()
+    assert f"complete_{shell}" in out
+
+
+def test_a_shell_is_told_the_commands(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("_MESHCTL_COMPLETE", "complete_bash")
+    for words, last, wanted in (("meshctl sta", "1", "status"), ("meshctl ca ro", "2", "rotate")):
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", last)
+        _, out, _ = run()
+        assert out.split() == [wanted]

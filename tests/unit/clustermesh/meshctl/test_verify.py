@@ -84,6 +84,22 @@ def test_every_node_is_checked_through_its_own_data_path(tmp_path: Path):
     assert "FAILED" not in render(found.checks)
 
 
+def test_services_of_udp_are_tried_with_a_datagram(tmp_path: Path):
+    dns = msgspec.structs.replace(SERVICE, frontend="10.101.0.53:53/UDP", name="dns")
+
+    def knocks(_: str, body: bytes) -> list[Knocked]:
+        targets = msgspec.json.decode(body, type=dict[str, str])["targets"].split(",")
+        refused = "Connection refused" if "10.2.1.10:8080/UDP" in targets else ""
+        return [Knocked(target=it, error=refused) for it in targets]
+
+    with mesh(tmp_path, {**GOOD, "/v1/services": [dns], "/v1/knock": knocks}) as one:
+        found = run(one)
+    by = {it.name: it for it in found.checks}
+    service = by["service 10.101.0.53:53/UDP (d/dns) answers"]
+    assert (service.failure, service.said) == ("", "not refused")
+    assert by["backend 10.2.1.10:8080/UDP answers"].failure == "Connection refused"
+
+
 def ill(remote: RemoteStatus = REMOTE, **what: object) -> AgentStatus:
     return msgspec.structs.replace(STATUS, remotes=(remote,), **what)
 
