@@ -29,7 +29,7 @@ class Roster:
         return found
 
     def enter(self, cluster: str, cluster_id: int) -> None:
-        """The cluster has this id. What is there already is not written."""
+        """The cluster has this id and no other. What is there already is not written."""
         entry = self._folder / str(cluster_id)
         with suppress(OSError):
             if str(entry.readlink()) == cluster:
@@ -42,6 +42,9 @@ class Roster:
             new.rename(entry)
         except OSError as error:
             log.warning("name of a cluster not kept", cluster=cluster, reason=error.strerror)
+        for other, name in self.read().items():
+            if name == cluster and other != cluster_id:
+                self.strike(other)
 
     def strike(self, cluster_id: int) -> None:
         """The id is nobody's any more."""

@@ -17,6 +17,13 @@ def test_names_last_until_they_are_struck(tmp_path: Path) -> None:
     assert roster.read() == {7: "paris"}
 
 
+def test_a_cluster_with_a_new_id_has_lost_the_old_one(tmp_path: Path) -> None:
+    roster = Roster(tmp_path)
+    roster.enter("paris", 7)
+    roster.enter("paris", 9)
+    assert roster.read() == {9: "paris"}
+
+
 def test_a_name_that_is_there_is_not_written(tmp_path: Path) -> None:
     roster = Roster(tmp_path)
     roster.enter("paris", 7)
