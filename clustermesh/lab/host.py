@@ -43,7 +43,11 @@ def run(*command: str, text: str | None = None) -> str:
 def ip(netns: str, commands: Sequence[str]) -> None:
     """Run ``ip`` commands inside a namespace, one after the other; the first failure ends it."""
     if commands:
-        run("ip", "-n", netns, "-batch", "-", text="\n".join(commands) + "\n")
+        six = [it for it in commands if it.startswith("rule ") and ":" in it]  # has to be told
+        for family, lines in (((), [it for it in commands if it not in six]), (("-6",), six)):
+            if lines:
+                text = "\n".join(lines) + "\n"
+                run("ip", *family, "-n", netns, "-batch", "-", text=text)
 
 
 def add_netns(name: str) -> None:

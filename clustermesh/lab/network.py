@@ -118,7 +118,7 @@ class Network:
                     yield netns, [("route", self._via(pod, ip)) for ip in pod.ips]
 
     def _around_main(self, pod: Pod, cluster: Cluster) -> list[tuple[str, str]]:
-        """From the pod only its own table counts: the siblings' pods, and nothing else."""
+        """From the pod only its own table counts: the other nodes and their pods, nothing else."""
         table, commands = POD_TABLES + pod.slot, []
         for ip in pod.ips:
             commands += [
@@ -131,6 +131,7 @@ class Network:
                 if other != pod.node:
                     cidr = self._addresses.pod_cidr(pod.cluster, other, family)
                     gateway = self._addresses.node(pod.cluster, other, family)
+                    commands.append(("route", f"{gateway} dev eth0 table {table}"))
                     commands.append(("route", f"{cidr} via {gateway} dev eth0 table {table}"))
         return commands
 
