@@ -71,6 +71,8 @@ class Follower:
         """Interruptions since anything was last heard."""
         self._losses = 0
         """How often history was lost since then."""
+        self._doubted = False
+        """Another server, or the same one restored from a backup, may answer now."""
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -87,6 +89,8 @@ class Follower:
         if served is None:
             await self._none()
             return self._spread(self._settings.refused_wait)
+        if self._doubted and self._version:
+            await self._compare(served)
         if not self._version and not self._streams_lists:
             await self._list(served)
         began = asyncio.get_running_loop().time()
@@ -112,6 +116,7 @@ class Follower:
             case Unreachable():
                 wait = max(wait, failure.retry_after)
                 again = "trying again"
+                self._doubted = True
                 self._breaks += 1
                 if self._breaks == 1 and self._version:
                     return wait
@@ -153,6 +158,15 @@ class Follower:
         self._version = version
         self._pages = True
         self._progress()
+
+    async def _compare(self, served: Served) -> None:
+        """Raises ``Gone`` when the server does not know yet what it told before.
+
+        It would not say so by itself: a watch from a revision to come is silent until then.
+        """
+        body = await self._api.get(served.path, served.query(limit="1"))
+        _later(self._version, wire.read_page(self._resource.kind, body).version)
+        self._doubted = False
 
     async def _list(self, served: Served) -> None:
         """Everything, page by page; in one piece when the pages' snapshot does not last."""

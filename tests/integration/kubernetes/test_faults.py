@@ -96,7 +96,8 @@ async def test_a_watch_cut_in_the_middle_of_an_event_goes_on_where_it_was(tmp_pa
             await kube.services("back")
             await sink.until(lambda: services(sink) == {"front", "back"})
             assert kube.api.faults.struck == 1
-            assert len(kube.asked("/services?limit")) == 1
+            assert len(kube.asked("/services?limit=2")) == 1
+            assert len(kube.asked("/services?limit=1")) == 1, "it was asked how far it is"
             assert sink.sentences == [], "one broken watch is no trouble"
 
 
@@ -146,7 +147,7 @@ async def test_bookmarks_spare_quiet_kinds_a_new_list(tmp_path: Path) -> None:
                 return bool(asked) and _revision(asked[-1]) >= revision
 
             await eventually(goes_on_later, every=0.3)
-            assert not kube.asked("limit="), "nothing was listed again"
+            assert not kube.asked("limit=2"), "nothing was listed again"
 
 
 def _revision(request: str) -> int:
@@ -212,7 +213,6 @@ async def test_an_event_without_end_is_a_broken_stream(tmp_path: Path) -> None:
 
 async def test_a_server_restored_from_a_backup_is_read_again(tmp_path: Path) -> None:
     async with world(tmp_path) as kube:
-        kube.api.options.bookmark_every = 0.05
         await kube.services("kept", "lost")
         async with following(kube.kubeconfig(), LISTING) as sink:
             await sink.until(lambda: sink.complete)

@@ -8,8 +8,9 @@ import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from tests.support.kube import refusals
 from tests.support.kube.catalog import Kind
-from tests.support.kube.store import Manifest, Refused
+from tests.support.kube.store import Manifest
 
 RANGES = ("10.96.0.0/12", "fd00:96::/112")
 """Of cluster addresses; the real server is started with the same."""
@@ -28,6 +29,7 @@ class Admission:
         """The object as it would be stored. Raises ``Refused`` with 422."""
         rules = {
             "services": self._service,
+            "namespaces": _namespace,
             "endpointslices.discovery.k8s.io": _endpoint_slice,
             "pods": _pod,
             "nodes": _node,
@@ -37,16 +39,20 @@ class Admission:
         if rule is None:
             return wanted
         made = copy.deepcopy(wanted)
-        faults = list(rule(made, before))
+        try:
+            faults = list(rule(made, before))
+        except (TypeError, AttributeError, KeyError) as error:
+            raise refusals.bad(f"it cannot be handled as a {kind.name}: {error}") from error
         if faults:
-            name = made["metadata"]["name"]
-            raise Refused(422, "Invalid", f'{kind.name} "{name}" is invalid: {"; ".join(faults)}')
+            raise refusals.invalid(kind, made["metadata"]["name"], faults)
         return made
 
     # --- services ------------------------------------------------------------------------------
 
     def _service(self, made: Manifest, before: Manifest | None) -> Iterator[str]:
         spec: Manifest = made.setdefault("spec", {})
+        if before is None:
+            made["status"] = {"loadBalancer": {}}
         spec.setdefault("type", "ClusterIP")
         spec.setdefault("sessionAffinity", NONE)
         if spec["sessionAffinity"] == "ClientIP":
@@ -109,11 +115,21 @@ def _service_ports(spec: Manifest) -> Iterator[str]:
         port.setdefault("protocol", "TCP")
         port.setdefault("targetPort", port["port"])
         if not 0 < port["port"] <= 0xFFFF:
-            yield f"spec.ports[{index}].port: must be between 1 and 65535, inclusive"
+            yield f"spec.ports[{index}].port: {_port(port['port'])}"
         if port["protocol"] not in PROTOCOLS:
             yield f"spec.ports[{index}].protocol: Unsupported value"
         if len(ports) > 1 and not port.get("name"):
             yield f"spec.ports[{index}].name: Required value"
+
+
+def _namespace(made: Manifest, before: Manifest | None) -> Iterator[str]:
+    made.setdefault("spec", {"finalizers": ["kubernetes"]})
+    made["status"] = {"phase": "Active"}
+    yield from ()
+
+
+def _port(number: int) -> str:
+    return f"Invalid value: {number}: must be between 1 and 65535, inclusive"
 
 
 # --- the others ---------------------------------------------------------------------------------
@@ -121,7 +137,9 @@ def _service_ports(spec: Manifest) -> Iterator[str]:
 
 def _endpoint_slice(made: Manifest, before: Manifest | None) -> Iterator[str]:
     if made.get("addressType") not in {"IPv4", "IPv6", "FQDN"}:
-        yield "addressType: Required value"
+        told = f'Unsupported value: "{made.get("addressType")}"'
+        yield f'addressType: {told}: supported values: "FQDN", "IPv4", "IPv6"'
+        return
     if before and before["addressType"] != made.get("addressType"):
         yield "addressType: field is immutable"
     yield from _target_ports(made.get("ports") or [])
@@ -129,8 +147,9 @@ def _endpoint_slice(made: Manifest, before: Manifest | None) -> Iterator[str]:
         addresses = endpoint.get("addresses") or []
         if not addresses:
             yield f"endpoints[{index}].addresses: Required value"
-        for text in addresses if made.get("addressType") != "FQDN" else ():
-            yield from _endpoint_address(index, text, made.get("addressType", ""))
+        for at, text in enumerate(addresses if made.get("addressType") != "FQDN" else ()):
+            field = f"endpoints[{index}].addresses[{at}]"
+            yield from _endpoint_address(field, text, made.get("addressType", ""))
         for field in (each for each in ("hostname", "nodeName") if endpoint.get(each) == ""):
             yield f"endpoints[{index}].{field}: must not be empty"
 
@@ -145,16 +164,19 @@ def _target_ports(ports: list[Manifest]) -> Iterator[str]:
         yield "ports.name: Duplicate value"
 
 
-def _endpoint_address(index: int, text: str, family: str) -> Iterator[str]:
+def _endpoint_address(field: str, text: str, family: str) -> Iterator[str]:
+    """An IPv4-mapped IPv6 address counts as IPv4."""
+    told = f'{field}: Invalid value: "{text}": '
     try:
         ip = ipaddress.ip_address(text)
     except ValueError:
-        yield f"endpoints[{index}].addresses: Invalid value: {text}"
+        yield f"{told}must be a valid {family} address"
         return
+    ip = getattr(ip, "ipv4_mapped", None) or ip
     if FAMILIES[ip.version] != family:
-        yield f"endpoints[{index}].addresses: Invalid value: {text}: must be {family}"
+        yield f"{told}must be a valid {family} address"
     if ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified:
-        yield f"endpoints[{index}].addresses: Invalid value: {text}: may not be special"
+        yield f"{told}may not be special"  # since 1.21
 
 
 def _pod(made: Manifest, before: Manifest | None) -> Iterator[str]:
@@ -182,13 +204,13 @@ def _node(made: Manifest, before: Manifest | None) -> Iterator[str]:
 def _lease(made: Manifest, _: Manifest | None) -> Iterator[str]:
     spec = made.get("spec", {})
     if spec.get("leaseDurationSeconds", 1) <= 0:
-        yield "spec.leaseDurationSeconds: must be greater than 0"
+        yield "spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0"
     if spec.get("leaseTransitions", 0) < 0:
         yield "spec.leaseTransitions: must be greater than or equal to 0"
     for field in ("renewTime", "acquireTime"):
         text = spec.get(field)
         if text is not None and not _is_micro_time(text):
-            yield f"spec.{field}: cannot be parsed as a MicroTime"
+            raise TypeError(f"spec.{field}: {text} is no MicroTime")
 
 
 def _is_micro_time(text: str) -> bool:

@@ -5,8 +5,10 @@ import json
 
 from aiohttp import web
 
+from tests.support.kube.catalog import Kind
 from tests.support.kube.faults import Fault
-from tests.support.kube.store import Manifest, Refused
+from tests.support.kube.refusals import Refused
+from tests.support.kube.store import Manifest
 
 
 def status_body(refused: Refused) -> Manifest:
@@ -19,6 +21,19 @@ def status_body(refused: Refused) -> Manifest:
         "reason": refused.reason,
         "code": refused.code,
         **({"details": refused.details} if refused.details else {}),
+    }
+
+
+def done(kind: Kind, gone: Manifest) -> Manifest:
+    """What a deletion is answered with."""
+    about = {"name": gone["metadata"]["name"], "group": kind.group, "kind": kind.plural}
+    details = {key: value for key, value in about.items() if value}
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": {**details, "uid": gone["metadata"].get("uid", "")},
     }
 
 

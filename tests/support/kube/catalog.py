@@ -7,7 +7,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Kind:
-    """One resource of an API group; ``has_status``: status is written at its own path only."""
+    """One resource of an API group.
+
+    ``has_status``: status is written at its own path only. ``conditional``: it is replaced only by
+    who knows its version. ``counted``: its generation is.
+    """
 
     group: str
     versions: tuple[str, ...]
@@ -15,6 +19,8 @@ class Kind:
     name: str
     namespaced: bool
     has_status: bool = False
+    conditional: bool = False
+    counted: bool = False
 
     def api_version(self, version: str) -> str:
         return f"{self.group}/{version}" if self.group else version
@@ -37,8 +43,8 @@ BUILT_IN = (
     Kind("", ("v1",), "configmaps", "ConfigMap", True),
     Kind("apps", ("v1",), "deployments", "Deployment", True, True),
     Kind("networking.k8s.io", ("v1",), "networkpolicies", "NetworkPolicy", True),
-    Kind("discovery.k8s.io", ("v1",), "endpointslices", "EndpointSlice", True),
-    Kind("coordination.k8s.io", ("v1",), "leases", "Lease", True),
+    Kind("discovery.k8s.io", ("v1",), "endpointslices", "EndpointSlice", True, counted=True),
+    Kind("coordination.k8s.io", ("v1",), "leases", "Lease", True, conditional=True),
     Kind(RBAC, ("v1",), "clusterroles", "ClusterRole", False),
     Kind(RBAC, ("v1",), "clusterrolebindings", "ClusterRoleBinding", False),
     Kind(RBAC, ("v1",), "roles", "Role", True),
@@ -58,6 +64,8 @@ def of_crd(crd: dict[str, Any]) -> Kind:
         spec["names"]["kind"],
         spec["scope"] == "Namespaced",
         any("status" in each.get("subresources", {}) for each in versions),
+        conditional=True,
+        counted=True,
     )
 
 
@@ -69,6 +77,11 @@ class Catalog:
 
     def __iter__(self) -> Iterator[Kind]:
         return iter(self._kinds)
+
+    @property
+    def namespaces(self) -> Kind:
+        """What namespaced objects are in."""
+        return BUILT_IN[0]
 
     def add(self, kind: Kind) -> None:
         self.remove(kind)

@@ -24,7 +24,10 @@ class DirectApi:
     async def put(self, manifest: Manifest) -> None:
         """Create or replace."""
         kind, name = self.catalog.of(manifest), _name(manifest)
-        if name in self.store.objects.get(kind.title, {}):
+        present = self.store.objects.get(kind.title, {}).get(name)
+        if present is not None:
+            version = {"resourceVersion": present["metadata"]["resourceVersion"]}
+            manifest = {**manifest, "metadata": {**manifest["metadata"], **version}}
             await self.store.replace(kind, name, manifest)
         else:
             await self.store.create(kind, name, manifest)

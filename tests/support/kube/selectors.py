@@ -18,6 +18,11 @@ def fields_match(selector: str, object_: dict[str, Any]) -> bool:
     return all(_field_test(part, object_) for part in _parts(selector))
 
 
+def field_names(selector: str) -> set[str]:
+    """The fields that it names."""
+    return {re.split(r"!=|==|=", part, maxsplit=1)[0] for part in _parts(selector)}
+
+
 def _parts(selector: str) -> list[str]:
     return [part.strip() for part in re.split(r",(?![^(]*\))", selector) if part.strip()]
 

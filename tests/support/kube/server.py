@@ -10,15 +10,19 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from tests.support.kube import refusals
 from tests.support.kube import store as stores
 from tests.support.kube.admission import Admission
-from tests.support.kube.answers import event, open_, send, status, status_body
-from tests.support.kube.catalog import CRDS, Catalog, Kind, of_crd
+from tests.support.kube.answers import done, event, open_, send, status, status_body
+from tests.support.kube.catalog import BUILT_IN, CRDS, Catalog, Kind, of_crd
 from tests.support.kube.faults import Fault, Faults
+from tests.support.kube.questions import body_of, check, page_of, view_of
 from tests.support.kube.rbac import ADMIN, User, allowed
-from tests.support.kube.store import Manifest, Refused, Store, View
+from tests.support.kube.refusals import Refused
+from tests.support.kube.store import Manifest, Store, View
 
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+TYPE = {"kind", "apiVersion"}
 INITIAL_END = "k8s.io/initial-events-end"
 
 
@@ -172,7 +176,7 @@ class TestApi:
             case ["apis", group, version, *rest]:
                 pass
             case _:
-                raise Refused(404, "NotFound", "the server could not find the requested resource")
+                raise refusals.nothing()
         if not rest:
             return self._resources(group, version)
         return self._named(group, version, rest)
@@ -183,7 +187,8 @@ class TestApi:
             namespace, rest = rest[1], rest[2:]
         kind = self.catalog.find(group, version, rest[0])
         if kind is None:
-            raise Refused(404, "NotFound", "the server could not find the requested resource")
+            self._group(group)
+            raise refusals.nothing()
         name, part = [*rest[1:], "", ""][:2]
         return Target(kind, version, namespace, name, part)
 
@@ -194,14 +199,15 @@ class TestApi:
     def _group(self, group: str) -> Manifest:
         versions = [v for kind in self.catalog if kind.group == group for v in kind.versions]
         if not versions:
-            raise Refused(404, "NotFound", "the server could not find the requested resource")
+            raise web.HTTPNotFound(text="404 page not found\n")
         listed = [{"groupVersion": f"{group}/{v}", "version": v} for v in dict.fromkeys(versions)]
         return {"name": group, "versions": listed, "preferredVersion": listed[0]}
 
     def _resources(self, group: str, version: str) -> Manifest:
         kinds = [k for k in self.catalog if k.group == group and version in k.versions]
         if not kinds:
-            raise Refused(404, "NotFound", "the server could not find the requested resource")
+            self._group(group)
+            raise refusals.nothing()
         return {
             "kind": "APIResourceList",
             "groupVersion": kinds[0].api_version(version),
@@ -220,12 +226,7 @@ class TestApi:
             part = f"/{target.part}" if target.part else ""
             self.used.add((user.name, verb, target.kind.title + part))
             return
-        denied = f'cannot {verb} resource "{target.kind.plural}" in API group "{target.kind.group}"'
-        where = (
-            f'in the namespace "{target.namespace}"' if target.namespace else "at the cluster scope"
-        )
-        text = f'{target.kind.title} is forbidden: User "{user.name}" {denied} {where}'
-        raise Refused(403, "Forbidden", text)
+        raise refusals.forbidden(user.name, verb, *what)
 
     async def _serve(
         self, request: web.Request, target: Target, fault: Fault | None
@@ -239,14 +240,16 @@ class TestApi:
             case "GET":
                 return await self._list(request, target, fault)
             case "POST":
-                body = await self._create(target, await request.json())
+                body = await self._create(target, await body_of(request))
             case "PUT":
-                body = await self._replace(target, await request.json())
+                body = await self._replace(target, await body_of(request))
             case "PATCH":
                 body = await self._patch(request, target)
             case "DELETE":
-                asked = await request.json() if request.can_read_body else {}
-                body = await self._delete(target, asked.get("preconditions", {}))
+                asked = await body_of(request)
+                return web.json_response(
+                    await self._delete(target, asked.get("preconditions") or {})
+                )
             case _:
                 raise Refused(405, "MethodNotAllowed", "the server does not allow this method")
         code = 201 if request.method == "POST" else 200
@@ -254,10 +257,9 @@ class TestApi:
 
     async def _create(self, target: Target, manifest: Manifest) -> Manifest:
         kind = target.kind
-        if kind.namespaced and ("", target.namespace) not in self.store.objects.get(
-            "namespaces", {}
-        ):
-            raise Refused(404, "NotFound", f'namespaces "{target.namespace}" not found')
+        if kind.namespaced:
+            self.store.get(self.catalog.namespaces, ("", target.namespace))
+        check(kind, target.version, target.namespace, "", manifest)
         if kind.has_status:
             manifest = {key: value for key, value in manifest.items() if key != "status"}
         name = (target.namespace, manifest["metadata"]["name"])
@@ -274,17 +276,20 @@ class TestApi:
             for name in list(self.store.objects.get(kind.title, {})):
                 await self.store.delete(kind, name, {})
             self.catalog.remove(kind)
-        return gone
+        if target.kind.title in {"pods", CRDS.title}:  # these may take a while to go
+            return _typed(target, gone)
+        return done(target.kind, gone)
 
     async def _patch(self, request: web.Request, target: Target) -> Manifest:
         if "merge-patch" not in request.content_type:
-            raise Refused(415, "UnsupportedMediaType", f"the body is {request.content_type}")
+            raise Refused(415, "UnsupportedMediaType", "415: Unsupported Media Type")
         name = (target.namespace, target.name)
-        patched = stores.merge(self.store.get(target.kind, name), await request.json())
+        patched = stores.merge(self.store.get(target.kind, name), await body_of(request))
         return await self._replace(target, patched)
 
     async def _replace(self, target: Target, manifest: Manifest) -> Manifest:
         name = (target.namespace, target.name)
+        check(target.kind, target.version, *name, manifest)
         if not target.part:
             manifest = self._admission.admit(
                 target.kind, manifest, self.store.get(target.kind, name)
@@ -294,14 +299,16 @@ class TestApi:
     async def _list(
         self, request: web.Request, target: Target, fault: Fault | None
     ) -> web.StreamResponse:
-        query = request.query
-        limit = int(query.get("limit", "0"))
-        items, revision, token, more = self.store.page(
-            _view(request, target), limit, query.get("continue", "")
-        )
+        view = view_of(request, target.kind, target.namespace)
+        limit, after = page_of(request, self.store.revision)
+        items, revision, token, more = self.store.page(view, limit, after)
         meta: dict[str, Any] = {"resourceVersion": str(revision)}
         if token:
-            meta |= {"continue": token, "remainingItemCount": more}
+            meta["continue"] = token
+        if token and not (view.labels or view.fields):
+            meta["remainingItemCount"] = more
+        if target.kind in BUILT_IN:
+            items = [{k: v for k, v in each.items() if k not in TYPE} for each in items]
         body = json.dumps(
             {
                 "kind": f"{target.kind.name}List",
@@ -317,17 +324,19 @@ class TestApi:
     async def _watch(
         self, request: web.Request, target: Target, fault: Fault | None
     ) -> web.StreamResponse:
-        query, view = request.query, _view(request, target)
+        query, view = request.query, view_of(request, target.kind, target.namespace)
         wants_all = query.get("sendInitialEvents") == "true"
         if query.get("resourceVersionMatch") and not (wants_all and self.options.watch_list):
-            raise Refused(422, "Invalid", "sendInitialEvents: Forbidden: is forbidden for watch")
+            raise refusals.no_streams()
         asked = query.get("resourceVersion", "")
         if asked and not asked.isdecimal():
             raise Refused(
                 400, "BadRequest", f'strconv.ParseUint: parsing "{asked}": invalid syntax'
             )
         lost = asked not in {"", "0"} and int(asked) < self.store.oldest
-        expired = Refused(410, "Expired", f"too old resource version: {asked}")
+        expired = Refused(
+            410, "Expired", f"too old resource version: {asked} ({self.store.oldest})"
+        )
         if lost and self.options.gone_as_status:
             raise expired
         response = await open_(request, fault)
@@ -363,7 +372,8 @@ class TestApi:
             steps, revision = self.store.since(view, revision), max(revision, self.store.revision)
             for type_, object_ in steps:
                 await tell(type_, object_)
-            if not await self._more(revision) and query.get("allowWatchBookmarks") == "true":
+            quiet = not await self._more(revision) and self.store.revision >= revision
+            if quiet and query.get("allowWatchBookmarks") == "true":
                 await tell("BOOKMARK", _bookmark(self.store.revision, {}))
 
     async def _more(self, revision: int) -> bool:
@@ -374,16 +384,6 @@ class TestApi:
         except TimeoutError:
             return False
         return True
-
-
-def _view(request: web.Request, target: Target) -> View:
-    query = request.query
-    return View(
-        target.kind,
-        target.namespace,
-        query.get("labelSelector", ""),
-        query.get("fieldSelector", ""),
-    )
 
 
 def _typed(target: Target, body: Manifest) -> Manifest:

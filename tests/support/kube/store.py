@@ -11,23 +11,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from tests.support.kube import refusals
 from tests.support.kube.catalog import Kind
 from tests.support.kube.selectors import fields_match, labels_match
 
 Manifest = dict[str, Any]
 Name = tuple[str, str]
+PAGE = "token-"
 
 
 DRY_RUN: ContextVar[bool] = ContextVar("dry_run", default=False)
 """Whether the request asks for ``dryRun=All``: everything but the write itself."""
-
-
-class Refused(Exception):
-    """An answer other than success, as a metav1.Status has it."""
-
-    def __init__(self, code: int, reason: str, message: str, **details: Any) -> None:
-        super().__init__(message)
-        self.code, self.reason, self.details = code, reason, details
 
 
 @dataclass(frozen=True)
@@ -94,14 +88,16 @@ class Store:
     def page(self, view: View, limit: int, token: str) -> tuple[list[Manifest], int, str, int]:
         """Items, revision, token of the rest, how many remain. Pages are of one snapshot."""
         if token:
+            if not token.startswith(PAGE):
+                raise refusals.bad(f"invalid continue token: continue key is not valid: {token}")
             if token not in self.snapshots:
-                raise Refused(410, "Expired", "The provided continue parameter is too old")
-            revision, rest = self.snapshots.pop(token)
+                raise refusals.expired_page()
+            revision, rest = self.snapshots[token]
         else:
             revision, rest = self.revision, self.all(view)
         if not limit or len(rest) <= limit:
             return rest, revision, "", 0
-        token = f"token-{next(self._tokens)}"
+        token = f"{PAGE}{next(self._tokens)}"
         self.snapshots[token] = (revision, rest[limit:])
         return rest[:limit], revision, token, len(rest) - limit
 
@@ -115,12 +111,11 @@ class Store:
         try:
             return self.objects[kind.title][name]
         except KeyError:
-            raise _not_found(kind, name[1]) from None
+            raise refusals.not_found(kind, name[1]) from None
 
     async def create(self, kind: Kind, name: Name, manifest: Manifest) -> Manifest:
         if name in self.objects.get(kind.title, {}):
-            message = f'{kind.title} "{name[1]}" already exists'
-            raise Refused(409, "AlreadyExists", message)
+            raise refusals.exists(kind, name[1])
         made = copy.deepcopy(manifest)
         meta = made.setdefault("metadata", {})
         meta |= {
@@ -130,6 +125,8 @@ class Store:
         }
         if kind.namespaced:
             meta["namespace"] = name[0]
+        if kind.counted:
+            meta["generation"] = 1
         return await self._write(kind, name, None, made)
 
     async def replace(
@@ -139,22 +136,25 @@ class Store:
         before = self.get(kind, name)
         asked = manifest.get("metadata", {}).get("resourceVersion", "")
         if asked and asked != before["metadata"]["resourceVersion"]:
-            message = f'Operation cannot be fulfilled on {kind.title} "{name[1]}": the object has '
-            raise Refused(409, "Conflict", message + "been modified")
+            raise refusals.modified(kind, name[1])
+        if not asked and kind.conditional:
+            raise refusals.unconditional(kind, name[1])
         made = copy.deepcopy(before if part else manifest)
         if part:
             made[part] = copy.deepcopy(manifest.get(part, {}))
         elif kind.has_status and "status" in before:
             made["status"] = before["status"]
-        kept = ("name", "namespace", "uid", "creationTimestamp")
+        kept = ("name", "namespace", "uid", "creationTimestamp", "generation")
         made["metadata"] |= {k: v for k, v in before["metadata"].items() if k in kept}
+        if kind.counted and _content(made) != _content(before):
+            made["metadata"]["generation"] = before["metadata"].get("generation", 0) + 1
         return await self._write(kind, name, before, made)
 
     async def delete(self, kind: Kind, name: Name, preconditions: dict[str, str]) -> Manifest:
         before = self.get(kind, name)
         for what, wanted in preconditions.items():
-            if before["metadata"].get(what) != wanted:
-                raise Refused(409, "Conflict", f"Precondition failed: {what} in precondition")
+            if (found := before["metadata"].get(what, "")) != wanted:
+                raise refusals.another(kind, name[1], what, wanted, found)
         await self._write(kind, name, before, None)
         return before
 
@@ -162,6 +162,9 @@ class Store:
         self, kind: Kind, name: Name, before: Manifest | None, after: Manifest | None
     ) -> Manifest:
         async with self.changed:
+            for field in ("labels", "annotations"):
+                if after is not None and not after["metadata"].get(field, True):
+                    del after["metadata"][field]
             same = before and after and _bare(before) == _bare(after)
             if same:
                 return before
@@ -186,13 +189,14 @@ class Store:
         self.snapshots.clear()
 
 
+def _content(object_: Manifest) -> Manifest:
+    """What a generation counts the changes of."""
+    return {key: value for key, value in object_.items() if key not in {"metadata", "status"}}
+
+
 def _bare(object_: Manifest) -> Manifest:
     meta = {k: v for k, v in object_["metadata"].items() if k != "resourceVersion"}
     return {**object_, "metadata": meta}
-
-
-def _not_found(kind: Kind, name: str) -> Refused:
-    return Refused(404, "NotFound", f'{kind.title} "{name}" not found')
 
 
 def merge(target: Any, patch: Any) -> Any:
