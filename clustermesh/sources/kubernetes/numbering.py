@@ -9,19 +9,19 @@ from clustermesh.sources.port import ObjectChange, SourceSink
 
 
 class Ordered:
-    """Passes everything on, and knows when the kinds that others build on have been read."""
+    """Passes everything on, and knows which kinds have been read."""
 
-    def __init__(self, sink: SourceSink, first: Collection[ObjectKind]) -> None:
-        """``first``: namespaces, whose labels are part of identities, and recorded numbers."""
+    def __init__(self, sink: SourceSink) -> None:
+        """Nothing has been read."""
         self._sink = sink
-        self._awaited = set(first)
-        self._read = asyncio.Event()
-        if not first:
-            self._read.set()
+        self._known: set[ObjectKind] = set()
+        self._learned = asyncio.Event()
 
-    async def first_read(self) -> None:
-        """Wait until the first kinds have been read in full."""
-        await self._read.wait()
+    async def read(self, kinds: Collection[ObjectKind]) -> None:
+        """Wait until these have been read in full."""
+        while not self._known.issuperset(kinds):
+            self._learned.clear()
+            await self._learned.wait()
 
     def apply(self, kind: ObjectKind, changes: Sequence[ObjectChange]) -> None:
         """As ``SourceSink``."""
@@ -30,9 +30,8 @@ class Ordered:
     def synced(self, kind: ObjectKind) -> None:
         """As ``SourceSink``."""
         self._sink.synced(kind)
-        self._awaited.discard(kind)
-        if not self._awaited:
-            self._read.set()
+        self._known.add(kind)
+        self._learned.set()
 
     def refused(self, what: str, reason: str | None) -> None:
         """As ``SourceSink``."""
@@ -46,9 +45,9 @@ class Ordered:
 class Numbered(Ordered):
     """Pods have been read in full only when each has its number."""
 
-    def __init__(self, sink: SourceSink, first: Collection[ObjectKind], numbers: Numbers) -> None:
+    def __init__(self, sink: SourceSink, numbers: Numbers) -> None:
         """``numbers`` learns from the records that pass."""
-        super().__init__(sink, first)
+        super().__init__(sink)
         self._numbers = numbers
         self._pods_read = asyncio.Event()
         self._in_trouble = False

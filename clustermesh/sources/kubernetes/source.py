@@ -20,6 +20,11 @@ from clustermesh.sources.port import SourceSink
 from kvstore.backoff import Backoff
 
 FIRST = frozenset({ObjectKind.NAMESPACE, ObjectKind.MESH_IDENTITY})
+"""Namespaces, whose labels are part of identities, and recorded numbers."""
+ENDPOINTS = frozenset({ObjectKind.ENDPOINT_SLICE})
+LAST = frozenset({ObjectKind.SERVICE})
+"""Told when their endpoints are known: with some of them missing, peers would drop backends that
+they have from an earlier life of ours."""
 """Others build on these: namespaces' labels are part of pods' identities."""
 
 
@@ -65,17 +70,19 @@ class KubernetesSource:
 
     async def run(self, sink: SourceSink) -> None:
         """Follow every kind until cancelled."""
-        first = FIRST & self.kinds
+        kinds = self.kinds
         async with asyncio.TaskGroup() as tasks:
             if self._numbers and self._lease:
-                ordered: Ordered = (numbered := Numbered(sink, first, self._numbers))
+                ordered: Ordered = (numbered := Numbered(sink, self._numbers))
                 tasks.create_task(self._lease.run(), name="lease")
                 tasks.create_task(numbered.run(), name="numbers")
             else:
-                ordered = Ordered(sink, first)
-            self._follow(tasks, ordered, first)
-            await ordered.first_read()
-            self._follow(tasks, ordered, self.kinds - first)
+                ordered = Ordered(sink)
+            self._follow(tasks, ordered, kinds & FIRST)
+            await ordered.read(kinds & FIRST)
+            self._follow(tasks, ordered, kinds - FIRST - LAST)
+            await ordered.read(kinds & ENDPOINTS)
+            self._follow(tasks, ordered, kinds & LAST)
 
     def _follow(
         self, tasks: asyncio.TaskGroup, sink: SourceSink, kinds: frozenset[ObjectKind]

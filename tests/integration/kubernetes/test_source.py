@@ -145,11 +145,12 @@ ALLOWED = [
 
 async def test_a_kind_that_is_forbidden_says_what_to_grant(opens: Opens, tmp_path: Path) -> None:
     async with running(opens, tmp_path) as kube:
-        await kube.admin.apply(make.service("front"))
+        await kube.admin.apply(make.service("front"), make.pod("front-0", "10.1.0.1"))
         await kube.admin.apply(*make.cluster_role("reader", READER, *ALLOWED))
         async with following(kube.kubeconfig("reader", token=READER_TOKEN)) as sink:
-            await sink.until(lambda: service_names(sink) == {"front"})
+            await sink.until(lambda: sink.names(Kind.POD) == {"front-0"})
             await sink.until(lambda: Kind.ENDPOINT_SLICE in sink.troubles)
+            assert service_names(sink) == set(), "not without their endpoints"
             said = sink.troubles[Kind.ENDPOINT_SLICE]
             assert "may not list and watch endpointslices.discovery.k8s.io" in said
             assert "grant both" in said
@@ -157,6 +158,7 @@ async def test_a_kind_that_is_forbidden_says_what_to_grant(opens: Opens, tmp_pat
             slices = ("discovery.k8s.io", "endpointslices", "list watch")
             await kube.admin.apply(*make.cluster_role("reader", READER, *ALLOWED, slices))
             await sink.until(lambda: sink.complete and not sink.troubles)
+            assert service_names(sink) == {"front"}
 
 
 async def test_the_flavour_is_found_out(opens: Opens, tmp_path: Path) -> None:

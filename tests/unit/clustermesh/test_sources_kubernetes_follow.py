@@ -2,18 +2,20 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from itertools import pairwise
 from random import Random
 
 from clustermesh.sources.kubernetes.follow import Follower
 from clustermesh.sources.kubernetes.resources import RESOURCES, Flavour
 from clustermesh.sources.kubernetes.settings import KubernetesSettings
+from clustermesh.sources.kubernetes.source import KubernetesSource
 from clustermesh.sources.objects import ObjectKind as Kind
 from clustermesh.sources.objects import Ref
 from tests.support.clock import settle, virtual
 from tests.support.kube import manifests as make
 from tests.support.kube.direct import DirectApi
+from tests.support.kube.follow import task_of
 from tests.support.kube.sink import RecordingSink
 
 SETTINGS = KubernetesSettings(watch_list=False)
@@ -127,3 +129,28 @@ async def test_many_objects_come_in_slices() -> None:
         api.up = True
         await sink.until(lambda: not sink.objects)
         assert max(sink.sizes) <= 1000
+
+
+class SlowSlices(DirectApi):
+    """Needs a minute for the list of EndpointSlices."""
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
+        if path.endswith("/endpointslices"):
+            await asyncio.sleep(60)
+        return await super().get(path, query)
+
+
+@virtual
+async def test_services_are_told_when_their_endpoints_are_known() -> None:
+    api = SlowSlices()
+    await api.put(make.service("front"))
+    await api.put(make.endpoint_slice("front-a", "front", "10.1.0.1"))
+    await api.put(make.pod("p", "10.1.0.1"))
+    source = KubernetesSource(api, Flavour.CORE, SETTINGS)  # type: ignore[arg-type]  # reads only
+    sink = RecordingSink()
+    async with task_of(source.run(sink)):
+        await asyncio.sleep(30)
+        assert sink.names(Kind.POD) == {"p"}
+        assert sink.names(Kind.SERVICE) == set()
+        await sink.until(lambda: sink.names(Kind.SERVICE))
+        assert sink.names(Kind.ENDPOINT_SLICE) == {"front-a"}
