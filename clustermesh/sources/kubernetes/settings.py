@@ -47,8 +47,9 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout: float = 10.0
     answer_timeout: float = 60.0
     """Silence within an answer that is not a watch, or before the first initial event."""
-    watch_lifetime: float = 300.0
-    """The server is asked to end a watch after one to two times this."""
+    watch_lifetime: float = 120.0
+    """The server is asked to end a watch after one to two times this. A real one may fall silent
+    to a reader that was slow, without ending the watch: the next one tells the rest."""
     login_timeout: float = 30.0
     """For kubeconfig's plugins."""
     token_reread: float = 60.0

@@ -12,6 +12,7 @@ from tests.support.kube.kubeserver import READER, READER_TOKEN, Opens, running
 from tests.support.kube.proxy import wire_to
 from tests.support.kube.sink import RecordingSink
 
+BRIEF = msgspec.structs.replace(QUICK, watch_lifetime=4.0)
 LISTING = msgspec.structs.replace(QUICK, watch_list=False, page_limit=3)
 
 
@@ -92,6 +93,31 @@ async def test_an_api_server_that_restarts_costs_nothing(opens: Opens, tmp_path:
             assert sink.removed == []
             await kube.admin.apply(make.service("later"))
             await sink.until(lambda: "later" in service_names(sink))
+
+
+async def test_a_reader_that_fell_behind_catches_up(opens: Opens, tmp_path: Path) -> None:
+    """More is told than sockets hold. A real server says nothing more to a reader that is so slow,
+    and does not end the watch either: what is missing comes with the next one.
+    """
+    large = {"metadata": {"annotations": {"large": "x" * 60_000}}}
+    async with running(opens, tmp_path) as kube, wire_to(kube.server.url) as wire:
+        await kube.admin.apply(make.service("busy"), make.service("goes"))
+        async with following(kube.kubeconfig(url=wire.url), BRIEF) as sink:
+            await sink.until(lambda: sink.complete)
+            sink.forget()
+            wire.hold()
+            for number in range(200):
+                large["metadata"]["annotations"]["number"] = str(number)
+                await kube.admin.patch(make.service("busy"), large)
+            await kube.admin.delete(make.service("goes"))
+            await kube.admin.apply(make.service("comes"))
+            wire.release()
+            await sink.until(lambda: service_names(sink) == {"busy", "comes"})
+            last = sink.objects[Ref(Kind.SERVICE, "default", "busy")].metadata.annotations
+            assert last is not None
+            assert last["number"] == "199"
+            assert sink.removed == [Ref(Kind.SERVICE, "default", "goes")]
+            await sink.until(lambda: not sink.troubles)
 
 
 async def test_lost_history_is_read_again(opens: Opens, tmp_path: Path) -> None:

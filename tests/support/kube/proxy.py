@@ -16,6 +16,8 @@ class Wire:
         self._writers: set[asyncio.StreamWriter] = set()
         self._port = 0
         self.connections = 0
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     @property
     def url(self) -> str:
@@ -25,6 +27,14 @@ class Wire:
         """Accept connections, at the same port as before."""
         self._server = await asyncio.start_server(self._carry, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
+
+    def hold(self) -> None:
+        """Carry no answers any more: the server finds that its reader does not read."""
+        self._flows.clear()
+
+    def release(self) -> None:
+        """Carry them again."""
+        self._flows.set()
 
     async def cut(self) -> None:
         """Refuse connections and reset those that are."""
@@ -46,7 +56,7 @@ class Wire:
             self._writers.add(forth)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_copy(reader, forth))
-                tasks.create_task(_copy(back, writer))
+                tasks.create_task(_copy(back, writer, self._flows))
             self._writers.discard(forth)
         except OSError:
             pass  # the server is down: so are we
@@ -55,9 +65,13 @@ class Wire:
             writer.transport.abort()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event | None = None
+) -> None:
     with contextlib.suppress(OSError):
         while chunk := await reader.read(65536):
+            if flows is not None:
+                await flows.wait()
             writer.write(chunk)
             await writer.drain()
     writer.transport.abort()
