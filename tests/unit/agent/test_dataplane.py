@@ -563,3 +563,13 @@ def test_what_the_network_and_the_probes_need_of_nodes() -> None:
     ).settle()
     assert list(agent.dataplane.own_ranges()) == ["10.1.2.0/24"]
     assert agent.dataplane.overlays() == {"cluster-b": ["10.2.1.1"]}
+
+
+def test_nobody_waits_for_the_way_to_a_cluster_that_is_still_being_told() -> None:
+    agent = Agent().expect("cluster-b")
+    agent.nodes(node("cluster-b", "b1", "192.168.0.3", "10.2.1.0/24"))
+    assert agent.dataplane.unused("cluster-b")
+    agent.synced("cluster-b", kinds=[Kind.NODES])
+    assert agent.dataplane.unused("cluster-b")
+    agent.synced("cluster-b", kinds=[Kind.IPS])
+    assert not agent.dataplane.unused("cluster-b")

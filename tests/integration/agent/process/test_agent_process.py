@@ -83,6 +83,7 @@ def kernel(node: Place) -> tuple[str, ...]:
         node.run("ip", "rule"),
         node.run("ip", "route", "show", "table", "all"),
         node.run("nft", "list", "ruleset"),
+        node.run("bpftool", "cgroup", "show", str(node.cgroup)),
     ]
     return (*pins, *shown, *network)
 
