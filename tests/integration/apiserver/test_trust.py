@@ -120,6 +120,7 @@ async def test_an_authority_that_may_have_none_below_it_asks_for_a_restart(world
     await world.etcd.ready()
     await world.apiserver.ready()
     said = await world.meshctl("ca", "rotate", "paris", code=3)
+    assert "CA_REFUSED" in said
     assert "restart the etcd of paris" in said
     await world.is_taken()
     world.etcd.kill()

@@ -289,6 +289,7 @@ def test_an_authority_is_replaced_in_secrets_and_dropped_only_when_it_is_out_of_
         name: (world.mine.data("Secret", name) or {})["tls.key"]
         for name in ("clustermesh-apiserver-server-cert", "clustermesh-apiserver-admin-cert")
     }
+    world.rome.pod("clustermesh-agent", "agent-0", "n1", "--api-listen=127.0.0.1:9885")
     argv = ("ca", "rotate", "mine", *BOTH)
     before = world.mine.everything(), world.rome.everything()
     assert "new authority" in world.meshctl(*argv, "--dry-run")
@@ -296,6 +297,7 @@ def test_an_authority_is_replaced_in_secrets_and_dropped_only_when_it_is_out_of_
 
     said = world.meshctl(*argv, code=3)  # the pods have not got the new certificate yet
     assert "CA_UNTRIED" in said
+    assert "PEER_UNKNOWN" in said, "agents answer on their nodes only"
     assert "SERVER_OLD" in said
     assert "run this again" in said
     both = world.authority(world.mine)

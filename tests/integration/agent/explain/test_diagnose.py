@@ -1,22 +1,28 @@
 """A remote cluster tried stage by stage: each fault is provoked and named by its cause."""
 
+import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from agent.explain import diagnose
 from agent.explain.diagnose import Diagnoser
 from clustermesh import keys
 from clustermesh.findings import Finding, Reach, Result
 from clustermesh.http import Refused
 from clustermesh.keys import Kind, Layout
 from clustermesh.model import Capabilities
+from clustermesh.pki import Authority
 from clustermesh.remotes import way
 from clustermesh.status import RemoteStatus
-from kvstore.client import Denied, Unavailable
+from kvstore.client import Denied, Reader, Unavailable
+from kvstore.config import EtcdConfig
 from tests.support.etcd import free_port
 from tests.support.remote_world import ME, Peer, node, opener
 
@@ -96,6 +102,36 @@ async def test_files_that_are_not_there_are_named(tmp_path: Path, port: int) -> 
         "cert-file: gone.crt\nkey-file: gone.key\n"
     )
     assert await scene.bad() == ["CLIENT_CERT_UNREADABLE", "CA_UNREADABLE"]
+
+
+@pytest.mark.parametrize(
+    ("age", "code"),
+    [(0, "CLIENT_CERT"), (350, "CLIENT_CERT_EXPIRES"), (400, "CLIENT_CERT_EXPIRED")],
+)
+async def test_a_client_certificate_is_judged_by_its_end(
+    tmp_path: Path, port: int, age: int, code: str
+) -> None:
+    scene, pair = Scene(tmp_path, port), (tmp_path / "own.crt", tmp_path / "own.key")
+    issued = datetime.now(UTC) - timedelta(days=age)
+    Authority.create("paris").client("remote-home", now=issued).write(*pair)
+    scene.write(
+        f"endpoints: ['http://127.0.0.1:{port}']\ncert-file: {pair[0]}\nkey-file: {pair[1]}\n"
+    )
+    assert (await scene.found())[1].code == code
+
+
+async def test_an_etcd_that_takes_the_connection_and_says_nothing(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def silent(_: EtcdConfig) -> AsyncIterator[Reader]:
+        await asyncio.Event().wait()
+        yield scene.peer.store
+
+    scene = Scene(tmp_path, port)
+    monkeypatch.setattr(diagnose, "PATIENCE", 0.2)
+    scene.diagnoser._opener = silent
+    assert await scene.bad() == ["ETCD_NO_ANSWER"]
 
 
 @pytest.mark.parametrize(

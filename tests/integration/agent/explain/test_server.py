@@ -13,6 +13,7 @@ import pytest
 
 from clustermesh.findings import Result
 from clustermesh.pki import Authority
+from clustermesh.remotes import way
 from clustermesh.remotes.way import Server, walk
 from tests.support.etcd import free_port
 
@@ -109,6 +110,27 @@ def test_a_port_where_nobody_listens(pki):
 def test_an_address_that_cannot_be_reached(pki):
     _, folder = pki
     assert tried(2379, folder, host="255.255.255.255")[-1][0] == "TCP_UNREACHABLE"
+
+
+def test_an_address_that_says_nothing(pki, monkeypatch: pytest.MonkeyPatch):
+    """As behind a firewall: a full backlog drops what comes."""
+    _, folder = pki
+    monkeypatch.setattr(way, "TIMEOUT", 0.3)
+    with contextlib.ExitStack() as stack:
+        deaf = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        assert tried(deaf.getsockname()[1], folder)[-1][0] == "TCP_TIMEOUT"
+
+
+def test_a_server_from_the_future(pki):
+    authority, folder = pki
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=2)
+    authority.server(now=soon).write(folder / "server.crt", folder / "server.key")
+    with listening(etcd_like(folder)) as port:
+        assert tried(port, folder)[-1][0] == "TLS_NOT_YET_VALID"
 
 
 def test_a_server_of_another_authority(pki, tmp_path: Path):

@@ -45,3 +45,12 @@ def test_every_code_is_in_the_table_once_and_every_row_is_a_code():
     assert source - set(rows) == set(), "describe these codes in docs/checks.md"
     assert set(rows) - source == set(), "no check gives these"
     assert len(source) > 60
+
+
+def test_every_code_is_expected_by_a_test():
+    """Provoked or told by name somewhere: a check that nothing makes fail proves nothing."""
+    folders = (ROOT / "tests").rglob("*.py")
+    named = {
+        word for path in folders for word in re.findall(r"\b[A-Z][A-Z0-9_]+\b", path.read_text())
+    }
+    assert in_source() - named == set()

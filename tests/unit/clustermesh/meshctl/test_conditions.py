@@ -83,6 +83,11 @@ def test_clocks_are_compared(seconds: float, wrong: list[tuple[str, Result]]):
     assert bad(A, side("b", 2), skews=skews) == wrong
 
 
+def test_clocks_that_agree_are_said_to():
+    told = list(found(A, side("b", 2), skews={"cluster-a/node-1": 0.0, "cluster-b/node-1": 0.5}))
+    assert ("CLOCKS", Result.OK) in [(it.code, it.result) for it in told]
+
+
 def test_a_node_whose_answer_has_a_wrong_time_is_named(tmp_path):
     """The reply of one agent is of an hour ago; ours and the other's are right."""
     sides, skews = [], {}
