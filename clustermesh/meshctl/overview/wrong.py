@@ -101,7 +101,10 @@ def _folded(agents: Mapping[str, AgentStatus | None]) -> Iterator[Wrong]:
 
 def _agent(name: str, found: AgentStatus | None) -> Iterator[Found]:
     if found is None:
-        log = f"read the log of clustermesh-agent there; in a lab: meshctl lab restart {name}/agent"
+        log = (
+            "read the log of clustermesh-agent there; where it listens on 127.0.0.1 (the chart's"
+            f" agent.listen) ask on its node; in a lab: meshctl lab restart {name}/agent"
+        )
         yield name, "its agent does not answer", log, Level.PROBLEM
         return
     unready = [it for it in (found.own, *found.remotes) if not it.ready]
