@@ -96,9 +96,8 @@ async def list_beside(endpoint: str, count: int, seconds: float) -> None:
 async def measure(busy: str, large: str, count: int, seconds: float) -> None:
     node = Node()
     command = [sys.executable, watches.__file__, "--write", busy, "1", "200"]
-    writing = await asyncio.create_subprocess_exec(
-        *command, str(seconds * 4 + 2), stdout=subprocess.DEVNULL
-    )
+    longer = str(seconds * 20 + 60)  # than all phases, however busy the machine is: it is killed
+    writing = await asyncio.create_subprocess_exec(*command, longer, stdout=subprocess.DEVNULL)
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(node.watch(busy)), tasks.create_task(node.tick())]
         await asyncio.sleep(2)
