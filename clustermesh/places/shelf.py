@@ -1,5 +1,6 @@
 """Named pieces that are read and replaced one at a time: files of a folder, keys of a Secret."""
 
+import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -57,7 +58,10 @@ class Shelf(Protocol):
         ...
 
     def swap(self, name: str, before: bytes, after: bytes, /) -> None:
-        """The same as ``put``, only while it holds ``before``. Raises ``Taken`` otherwise."""
+        """The same as ``put``, only while it holds ``before``. Raises ``Taken`` otherwise.
+
+        Empty: only while there is none.
+        """
         ...
 
     def where(self, name: str) -> str:
@@ -66,7 +70,7 @@ class Shelf(Protocol):
 
 
 class Folder(NamedTuple):
-    """A directory on this machine, which one process at a time writes to.
+    """A directory on this machine. Of several processes that ``swap`` one waits for the other.
 
     A piece may be named by an absolute path: a key that is kept elsewhere.
     """
@@ -112,12 +116,26 @@ class Folder(NamedTuple):
             self.put(name, content)
 
     def swap(self, name: str, before: bytes, after: bytes) -> None:
-        if self.read(name) != before:
-            raise Taken(f"{self.where(name)} has been changed by somebody else.")
-        self.put(name, after)
+        with self._alone():
+            if self.read(name) != before:
+                raise Taken(f"{self.where(name)} has been changed by somebody else.")
+            self.put(name, after)
 
     def where(self, name: str) -> str:
         return str(self.path / name)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """A lock on the directory, which ends with the process at the latest."""
+        if REHEARSING.get():
+            yield
+            return
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
 
 class Nothing(NamedTuple):

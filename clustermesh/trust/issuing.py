@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from clustermesh.certificates import CertificateError, common_name, extension, parsed
 from clustermesh.pki import SERVER_NAME, Authority, KeyPair, service_name
-from clustermesh.places.shelf import Shelf
+from clustermesh.places.shelf import Shelf, Taken
 from clustermesh.remotes.directory import NAME
 
 MAX_REQUEST = 16 << 10  # bytes of PEM
@@ -118,8 +118,12 @@ def own_key(shelf: Shelf, name: str) -> ec.EllipticCurvePrivateKey:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        shelf.put(name, pem)
-        return fresh
+        try:
+            shelf.swap(name, b"", pem)
+        except Taken:  # another replica has made one: there is but one key of a piece
+            held = shelf.read(name)
+        else:
+            return fresh
     try:
         found = serialization.load_pem_private_key(held, password=None)
     except (ValueError, TypeError) as error:
