@@ -56,6 +56,11 @@ class Waits(msgspec.Struct, frozen=True, kw_only=True):
 LOOKS: Final = 1.0
 """Configs of all clusters that are read again in a second, where there are more than a ``FEW``."""
 FEW: Final = 16
+COPY_LOOKS: Final = 50.0
+"""Seconds at most between two looks at a copy's config. Of a copy whose kvstoremesh has died the
+config vanishes a minute before the facts, and nothing else says that it is dead: its heartbeat is
+that of the etcd it is in (contract kvstore 5.5).
+"""
 
 
 class Role(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +108,7 @@ class Session:
         self._progress.begin(tuple(readers))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._heartbeat.run())
-            tasks.create_task(self._recheck(store, value, gate))
+            tasks.create_task(self._recheck(store, value, gate, copy=config.capabilities.cached))
             for reader in readers.values():
                 tasks.create_task(_follow(reader, store, gate))
             for listener in self._role.listeners(config):
@@ -166,13 +171,14 @@ class Session:
         self._role.accept(config, entry.value)
         return config, entry.value
 
-    async def _recheck(self, store: Reader, value: bytes, gate: Held) -> None:
+    async def _recheck(self, store: Reader, value: bytes, gate: Held, *, copy: bool) -> None:
         """Read the config again and again; the peers' rights allow no watch on it. In a large mesh
         that is what an idle agent does most: then less often."""
         part = phase(self._progress.cluster)
         while True:
             crowd = self._role.crowd()
             least = crowd / LOOKS if crowd > FEW else 0.0
+            least = min(least, COPY_LOOKS) if copy else least
             await asyncio.sleep(part * max(self._waits.config, least))
             part = 1.0
             try:

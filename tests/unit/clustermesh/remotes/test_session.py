@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator
 import pytest
 
 from clustermesh import keys
-from clustermesh.keys import Kind
+from clustermesh.keys import Kind, Layout
+from clustermesh.remotes.gate import Held
 from clustermesh.remotes.handshake import judge
 from clustermesh.remotes.progress import Progress
-from clustermesh.remotes.session import Role, Session
-from kvstore.client import Denied, Entry, Page
+from clustermesh.remotes.session import Role, Session, Waits
+from kvstore.client import DeleteOp, Denied, Entry, Page, PutOp, Reader
+from kvstore.events import Delete
 from kvstore.memory import MemoryStore
-from kvstore.watch import ending
+from kvstore.watch import ending, follow
 from tests.support.clock import virtual
 from tests.support.kvstoremesh import SHOP, cluster
 from tests.support.remote_world import ME, QUICK
@@ -78,3 +80,43 @@ async def test_of_very_many_clusters_one_config_is_read_again_in_a_second() -> N
         assert second - first == pytest.approx(at_least)
         running.cancel()
         await asyncio.wait([running])
+
+
+@virtual
+@pytest.mark.parametrize("crowd", [1, 60, 250, 511])
+async def test_of_a_copy_that_runs_out_nothing_is_believed_gone(crowd: int) -> None:
+    """Its kvstoremesh is dead: the config's lease ends a minute before that of the facts, while the
+    etcd's own heartbeat goes on (contract kvstore 5.5).
+    """
+    store, gone = MemoryStore(), list[Delete]()
+    await store.commit(cluster("paris", 7, SHOP, layout=Layout.CACHE))
+    prefix = keys.prefix(Kind.NODES, Layout.CACHE, "paris")
+
+    async def reader(facts: Reader, gate: Held) -> None:
+        async for events in follow(facts, prefix, gate=gate):
+            gone.extend(event for event in events if isinstance(event, Delete))
+
+    async def beats() -> None:
+        while True:
+            await store.commit([PutOp(keys.HEARTBEAT, str(loop.time()).encode())])
+            await asyncio.sleep(60)
+
+    loop = asyncio.get_running_loop()
+    role = Role(
+        judge=lambda value: judge("paris", value, ME),
+        accept=lambda *_: None,
+        readers=lambda _: {Kind.NODES: reader},
+        crowd=lambda: crowd,
+    )
+    session = Session(role=role, progress=Progress("paris"), waits=Waits())
+    tasks = [asyncio.create_task(it) for it in (session.run(store), beats())]
+    await asyncio.sleep(2000)
+    await store.commit([DeleteOp(keys.cluster_config("paris"))])
+    await asyncio.sleep(60)
+    await store.commit([DeleteOp(prefix + key) for key in SHOP[Kind.NODES]])
+    await asyncio.sleep(2000)
+    assert not gone
+    assert "no cluster-config" in session.held
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
