@@ -27,12 +27,14 @@ ROOM = 1 << 20
 class _Part:
     """What one writer wants written, and what became of it."""
 
-    __slots__ = ("alone", "ops", "outcome", "size")
+    __slots__ = ("alone", "gone", "ops", "outcome", "size")
 
     def __init__(self, ops: Sequence[WriteOp]) -> None:
         self.ops = ops
         self.size = sum(_size(op) for op in ops)
         self.alone = False
+        self.gone = False
+        """Its writer was stopped: nobody waits for an outcome."""
         self.outcome: int | StoreError | None = None
 
 
@@ -61,6 +63,7 @@ class Grouping:
                     if part.outcome is None:
                         await self._write(self._next(part))
         finally:
+            part.gone = True
             if part in self._waiting:
                 self._waiting.remove(part)
         if isinstance(part.outcome, StoreError):
@@ -88,7 +91,7 @@ class Grouping:
             if len(parts) > 1:
                 for part in parts:
                     part.alone = True
-                self._waiting.extendleft(reversed(parts))
+                self._waiting.extendleft(part for part in reversed(parts) if not part.gone)
                 return
             outcome = error
         except StoreError as error:

@@ -82,6 +82,7 @@ class Book:
         self._held: AbstractSet[int] = frozenset()
         """Clusters whose claims are left out of account."""
         self._turn: _Turn | None = None
+        self._then_hold: frozenset[int] | None = None
 
     # -- claims ----------------------------------------------------------------------------------
 
@@ -283,9 +284,12 @@ class Book:
     # -- clusters that are held out ----------------------------------------------------------------
 
     def hold(self, cluster_ids: AbstractSet[int]) -> None:
-        """Claims of exactly these clusters are left out of account, bit by bit (``turn_some``)."""
-        while self.turning:
-            self.turn_some()
+        """Claims of exactly these clusters are left out of account, bit by bit (``turn_some``);
+        what is not done with yet is done first.
+        """
+        if self.turning:
+            self._then_hold = frozenset(cluster_ids)
+            return
         changed = cluster_ids ^ self._held
         whos = {claimant(c, rank=rank) for c in changed for rank in (OF_NODES, PLAIN)}
         self._turn = _Turn(frozenset(cluster_ids), self.keys_of(whos), set())
@@ -303,6 +307,9 @@ class Book:
         keys = next(turn.keys, None)
         if keys is None:
             self._held, self._turn = turn.held, None
+            if (then := self._then_hold) is not None:
+                self._then_hold = None
+                self.hold(then)
             return
         for key in keys:
             if key not in turn.done:

@@ -31,6 +31,8 @@ STATIC, UNICAST = 4, 1  # RTPROT_STATIC, RTN_UNICAST
 SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_NOWHERE = 0, 253, 255
 SOL_NETLINK: Final = 270
 NETLINK_CAP_ACK, NETLINK_GET_STRICT_CHK = 10, 12
+ANSWER_TIMEOUT: Final = 10.0
+"""Seconds; the kernel answers at once, but for an answer that found no room."""
 AT_ONCE: Final = 64
 """Routes in a message: if all are refused, what the kernel says fits the socket's buffer."""
 ASKED_AT_ONCE: Final = 16
@@ -66,6 +68,7 @@ class Table:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        self._socket.settimeout(ANSWER_TIMEOUT)
         self._socket.bind((0, 0))
         self.port: int = self._socket.getsockname()[0]
 

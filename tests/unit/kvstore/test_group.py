@@ -142,3 +142,19 @@ async def test_who_is_stopped_takes_nobody_along_unheard() -> None:
     assert isinstance(tasks[3].exception(), Unavailable)
     assert late.result() == 3
     assert slow.asked == [["c0/0"], ["c1/0", "c2/0", "c3/0"], ["late/0"]]
+
+
+@virtual
+async def test_one_who_was_stopped_is_not_tried_alone() -> None:
+    """Nobody would take its part away again, and nothing goes beside a part that is to go alone."""
+    slow = Slow()
+    group = slow.grouping()
+    tasks = [asyncio.create_task(group.commit(puts(f"c{at}"))) for at in range(3)]
+    await asyncio.sleep(ROUND_TRIP * 1.5)  # c1 is writing for c2
+    slow.failures = [Conflict("no")]
+    tasks[2].cancel()
+    await asyncio.wait(tasks)
+    assert tasks[2].cancelled()
+    await asyncio.gather(*(group.commit(puts(f"d{at}")) for at in range(9)))
+    assert slow.asked[:3] == [["c0/0"], ["c1/0", "c2/0"], ["c1/0"]]
+    assert [len(keys) for keys in slow.asked[3:]] == [1, 8]
