@@ -50,6 +50,13 @@ CASES: Mapping[str, dict[str, Any]] = {
         "apiserver": {"flavour": "core", "replicas": 2},
         "join": {"enabled": True, "from": ["192.0.2.0/24"]},
     },
+    "joined": {
+        "cluster": {"name": "paris", "id": 7},
+        "apiserver": {"flavour": "core"},
+        "kvstoremesh": {"enabled": True},
+        "join": {"enabled": True, "listen": False},
+        "peers": ["rome"],
+    },
     "core": {
         "cluster": {"name": "paris", "id": 7},
         "apiserver": {

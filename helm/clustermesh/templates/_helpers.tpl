@@ -11,6 +11,11 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
+{{/* What other clusters and the apiserver have filled: it stays when the chart does not make it any more. */}}
+{{- define "clustermesh.keep" -}}
+helm.sh/resource-policy: keep
+{{- end }}
+
 {{/* Name under which the cluster reads the others: of its own where they list their peers. */}}
 {{- define "clustermesh.remoteUser" -}}
 {{- if or .Values.peers .Values.join.enabled }}remote-{{ .Values.cluster.name }}{{ else }}remote{{ end }}

@@ -185,6 +185,35 @@ def test_peers_are_users_of_the_etcd() -> None:
     assert users == [User("remote-rome", "remote"), User("remote-oslo", "remote")]
 
 
+@pytest.mark.parametrize(
+    ("case", "more"),
+    [("join", set()), ("joined", {("Secret", "cilium-kvstoremesh")})],
+)
+def test_what_joining_has_filled_is_never_removed_by_helm(
+    case: str, more: set[tuple[str, str]]
+) -> None:
+    """Agents would drain every cluster, were it gone."""
+    policies = {
+        where: each["metadata"].get("annotations", {}).get("helm.sh/resource-policy")
+        for where, each in objects(case).items()
+    }
+    filled = ("cilium-clustermesh", "clustermesh-join-peers", "clustermesh-join-tokens")
+    kept = {("ConfigMap", "clustermesh-remote-users"), *(("Secret", name) for name in filled)}
+    assert {where for where, policy in policies.items() if policy == "keep"} == kept | more
+
+
+def test_a_closed_listener_is_nowhere() -> None:
+    made = objects("joined")
+    assert ("NetworkPolicy", "clustermesh-join") not in made
+    assert [it["name"] for it in made["Service", "clustermesh-apiserver"]["spec"]["ports"]] == [
+        "etcd"
+    ]
+    (apiserver,) = [it for _, it in containers("joined") if it["name"] == "apiserver"]
+    assert "--join-secrets" in apiserver["args"]
+    assert not any(word.startswith("--join-listen") for word in apiserver["args"])
+    assert [port["name"] for port in apiserver["ports"]] == ["api"]
+
+
 def exported(flavour: Flavour, *, mcs_api: bool) -> frozenset[ObjectKind]:
     """The kinds that the apiserver follows."""
     settings = ExportSettings(
