@@ -57,6 +57,12 @@ CASES: Mapping[str, dict[str, Any]] = {
         "join": {"enabled": True, "listen": False},
         "peers": ["rome"],
     },
+    "policy": {
+        "cluster": {"name": "paris", "id": 7},
+        "apiserver": {"flavour": "core"},
+        "agent": {"enabled": False},
+        "join": {"enabled": True, "networkPolicy": False},
+    },
     "core": {
         "cluster": {"name": "paris", "id": 7},
         "apiserver": {

@@ -214,6 +214,14 @@ def test_a_closed_listener_is_nowhere() -> None:
     assert [port["name"] for port in apiserver["ports"]] == ["api"]
 
 
+def test_the_network_policy_may_be_left_to_the_operator() -> None:
+    made = objects("policy")
+    assert not any(kind == "NetworkPolicy" for kind, _ in made)
+    assert "join" in {
+        it["name"] for it in made["Service", "clustermesh-apiserver"]["spec"]["ports"]
+    }
+
+
 def exported(flavour: Flavour, *, mcs_api: bool) -> frozenset[ObjectKind]:
     """The kinds that the apiserver follows."""
     settings = ExportSettings(
