@@ -95,8 +95,9 @@ class InSecrets:
 
         made, space, settings = self._made(), self._space, self._settings
         endpoints, aliases = service.etcd(made, space, settings.cluster_name)
+        agents = secrets.secret(made, space, secrets.FOR_AGENTS)
         cache = secrets.secret(made, space, secrets.FOR_KVSTOREMESH)
-        agents, behind = secrets.secret(made, space, secrets.FOR_AGENTS), cache.exists()
+        behind = settings.join_kvstoremesh
         return Host(
             Cluster(
                 name=settings.cluster_name,

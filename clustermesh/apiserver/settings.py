@@ -96,6 +96,9 @@ class Settings(
     join_secrets: Annotated[
         bool, about("instead of --join-mesh: CA, tokens and files are Secrets of this namespace")
     ] = False
+    join_kvstoremesh: Annotated[
+        bool, about("with --join-secrets: agents read copies that this cluster's kvstoremesh makes")
+    ] = False
     etcd_qps: Annotated[
         float, about("operations per second against etcd after the first sync", ge=1)
     ] = 200.0

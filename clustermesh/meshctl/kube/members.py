@@ -84,6 +84,17 @@ def has_kvstoremesh(made: Connection, namespace: str) -> bool:
     return any(it.get("name") == KVSTOREMESH for it in spec.get("containers", []))
 
 
+def is_behind_kvstoremesh(made: Connection, namespace: str) -> bool:
+    """Whether the remote clusters are those of a kvstoremesh. Our chart's Secret for it may be left
+    from another time; where the control plane is not ours, its being there says so.
+    """
+    if has_kvstoremesh(made, namespace):
+        return True
+    if _is_ours(_deployment(made, namespace)):
+        return False
+    return secrets.secret(made, namespace, secrets.FOR_KVSTOREMESH).exists()
+
+
 def size_of(cluster: Cluster) -> int:
     """How many clusters its mesh may have."""
     made = connection(cluster.context, cluster.kubeconfig)

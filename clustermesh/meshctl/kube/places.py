@@ -1,6 +1,6 @@
 """Where connecting writes in a Kubernetes cluster: the Secrets that agents mount (contract 5.1)."""
 
-from clustermesh.meshctl.kube.members import has_kvstoremesh, is_cilium
+from clustermesh.meshctl.kube.members import is_behind_kvstoremesh, is_cilium
 from clustermesh.meshfile import Cluster
 from clustermesh.places import secrets
 from clustermesh.places.connection import connection
@@ -16,7 +16,7 @@ def place_of(cluster: Cluster) -> Place:
     made, space = connection(cluster.context, cluster.kubeconfig), cluster.namespace
     agents = secrets.secret(made, space, secrets.FOR_AGENTS)
     cache = secrets.secret(made, space, secrets.FOR_KVSTOREMESH)
-    behind = has_kvstoremesh(made, space) or cache.exists()
+    behind = is_behind_kvstoremesh(made, space)
     users = secrets.users(made, space)
     shared = cluster.shared_user or not users.exists()
     return Place(

@@ -91,6 +91,7 @@ def world(servers: tuple[Path, Member], tmp_path: Path) -> Iterator[World]:
 
 
 async def test_a_cluster_joins_and_all_that_is_kept_is_in_secrets(world: World):
+    world.paris.secret(names.FOR_KVSTOREMESH, rome=b"left from another time")
     world.paris.kube.api.used.clear()
     serving = asyncio.create_task(world.joining.serve([world.bound]))
     try:

@@ -214,6 +214,21 @@ def test_a_closed_listener_is_nowhere() -> None:
     assert [port["name"] for port in apiserver["ports"]] == ["api"]
 
 
+@pytest.mark.parametrize(("case", "behind"), [("join", False), ("joined", True)])
+def test_what_joins_is_kept_where_the_kvstoremesh_reads_it(case: str, behind: bool) -> None:
+    """The apiserver is told whether there is one: a Secret may be left from another time."""
+    (apiserver,) = [it for _, it in containers(case) if it["name"] == "apiserver"]
+    rights = {
+        (name, verb)
+        for rule in objects(case)["Role", "clustermesh-join"]["rules"]
+        for name in rule["resourceNames"]
+        for verb in rule["verbs"]
+    }
+    assert ("--join-kvstoremesh" in apiserver["args"]) is behind
+    assert (("cilium-kvstoremesh", "update") in rights) is behind
+    assert (("cilium-kvstoremesh", "get") in rights) is behind
+
+
 def test_the_network_policy_may_be_left_to_the_operator() -> None:
     made = objects("policy")
     assert not any(kind == "NetworkPolicy" for kind, _ in made)
