@@ -37,13 +37,13 @@ async def test_nothing_is_believed_before_its_canary(tmp_path: Path) -> None:
     await peer.describe()
     await peer.publish(service("paris", 7, "cart"))
     async with living(world.remote("paris")) as remote:
-        await until(lambda: remote.progress.config is not None)
+        waiting = "waiting for cilium/synced/paris/"
+        await until(lambda: waiting in remote.status(world.sink.count).status)
         await settle()
         assert world.sink.facts == {}
         status = remote.status(world.sink.count)
         assert status.connected
         assert status.num_failures == 0
-        assert "waiting for cilium/synced/paris/" in status.status
         await peer.canaries()
         await until(lambda: remote.progress.ready)
         assert remote.status(world.sink.count).status == ""
