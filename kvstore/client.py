@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -125,6 +125,17 @@ class Reader(Protocol):
         Raises ``OtherPast`` when ``after`` is a point of another past than the store's.
 
         A store whose watch takes time to stand yields a first, empty batch when it does.
+        """
+        ...
+
+
+@runtime_checkable
+class Looking(Protocol):
+    """A reader who looks for many at once. Raises what a ``Reader`` does."""
+
+    async def look(self, key: str, *, within: float) -> tuple[Entry | None, float]:
+        """The key as it stood at most ``within`` seconds ago, or None; and the seconds that it took
+        to find out, whoever did.
         """
         ...
 

@@ -12,17 +12,54 @@ from random import Random
 
 import msgspec
 
+from kvstore.client import Entry
 from kvstore.config import EtcdConfig
 from kvstore.dial import Connector
 from kvstore.etcd import EtcdStore
+from kvstore.watch import ending
+
+
+class _Folder(msgspec.Struct):
+    """What was found under a prefix, when (of the loop's clock) and over which connection."""
+
+    turn: asyncio.Lock
+    found: dict[str, Entry] = {}
+    read: float = float("-inf")
+    took: float = 0.0
+    connection: int = 0
 
 
 class _Kept(msgspec.Struct):
-    """A connection that is kept up, and how many use it."""
+    """A connection that is kept up, how many use it, and what they look at."""
 
     connector: Connector
     task: asyncio.Task[None]
     users: int = 0
+    folders: dict[str, _Folder] = {}
+
+
+class SharedStore(EtcdStore):
+    """One user's store. Keys of one folder that many users look at are read together."""
+
+    def __init__(self, config: EtcdConfig, kept: _Kept) -> None:
+        super().__init__(config, kept.connector)
+        self._folders = kept.folders
+
+    async def look(self, key: str, *, within: float) -> tuple[Entry | None, float]:
+        """See ``Looking``; it takes the right to read all of the key's folder."""
+        prefix = key[: key.rfind("/") + 1]
+        folder = self._folders.get(prefix)
+        if folder is None:
+            folder = self._folders[prefix] = _Folder(asyncio.Lock())
+        clock = asyncio.get_running_loop().time
+        async with folder.turn:
+            began, connection = clock(), self.connections
+            if began - folder.read <= within and folder.connection == connection:
+                return folder.found.get(key), folder.took
+            async with ending(self.pages(prefix)) as pages:
+                folder.found = {it.key: it async for page in pages for it in page.entries}
+            folder.read, folder.connection, folder.took = began, connection, clock() - began
+            return folder.found.get(key), folder.took
 
 
 class Connections:
@@ -52,12 +89,12 @@ class Connections:
             self._begun.clear()
 
     @asynccontextmanager
-    async def open(self, config: EtcdConfig) -> AsyncIterator[EtcdStore]:
+    async def open(self, config: EtcdConfig) -> AsyncIterator[SharedStore]:
         """A store, until the block is left."""
         kept = await self._of(config)
         kept.users += 1
         try:
-            yield EtcdStore(config, kept.connector)
+            yield SharedStore(config, kept)
         finally:
             kept.users -= 1
             if not kept.users:

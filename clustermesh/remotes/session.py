@@ -4,7 +4,7 @@ import asyncio
 import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, Protocol, runtime_checkable
 
 import msgspec
@@ -17,7 +17,7 @@ from clustermesh.remotes.handshake import Refused
 from clustermesh.remotes.progress import Progress
 from clustermesh.remotes.supervision import ConfigChanged
 from kvstore.backoff import rising
-from kvstore.client import Entry, Reader, Store, StoreError, Unavailable
+from kvstore.client import Denied, Entry, Looking, Reader, Store, StoreError, Unavailable
 from kvstore.config import EtcdConfig
 from kvstore.heartbeat import Heartbeat, HeartbeatSettings
 from kvstore.watch import FollowSettings, connection_of, pause
@@ -61,6 +61,8 @@ COPY_LOOKS: Final = 50.0
 config vanishes a minute before the facts, and nothing else says that it is dead: its heartbeat is
 that of the etcd it is in (contract kvstore 5.5).
 """
+TOGETHER: Final = 1.0
+"""Seconds: how old another copy's look may be. Copies in one etcd are looked at together."""
 
 
 class Role(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,13 +178,10 @@ class Session:
         that is what an idle agent does most: then less often."""
         part = phase(self._progress.cluster)
         while True:
-            crowd = self._role.crowd()
-            least = crowd / LOOKS if crowd > FEW else 0.0
-            least = min(least, COPY_LOOKS) if copy else least
-            await asyncio.sleep(part * max(self._waits.config, least))
+            await asyncio.sleep(part * max(self._waits.config, self._rest(store, copy=copy)))
             part = 1.0
             try:
-                entry = await self._timed(store)
+                entry = await self._look(store, copy=copy)
                 if entry is None:
                     gate.config_gone()
                     continue
@@ -197,11 +196,24 @@ class Session:
             self._progress.note("config", None)
             gate.config_present()
 
-    async def _timed(self, store: Reader) -> Entry | None:
+    def _rest(self, store: Reader, *, copy: bool) -> float:
+        """Seconds at least between two looks at the config, for so many clusters."""
+        crowd = self._role.crowd()
+        if crowd <= FEW or (copy and isinstance(store, Looking)):
+            return 0.0
+        return min(crowd / LOOKS, COPY_LOOKS) if copy else crowd / LOOKS
+
+    async def _look(self, store: Reader, *, copy: bool) -> Entry | None:
         """The config, and how long it took to get it."""
+        key = keys.cluster_config(self._progress.cluster)
+        if copy and isinstance(store, Looking):
+            with suppress(Denied):  # who may not read the others' has to ask for its own
+                entry, took = await store.look(key, within=TOGETHER)
+                self._round_trips.append(took)
+                return entry
         clock = asyncio.get_running_loop().time
         began = clock()
-        entry = await store.get(keys.cluster_config(self._progress.cluster))
+        entry = await store.get(key)
         self._round_trips.append(clock() - began)
         return entry
 

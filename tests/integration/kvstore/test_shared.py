@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
-from kvstore.client import PutOp, Store
+from kvstore.client import DeleteOp, PutOp, Store
 from kvstore.etcd import EtcdStore
 from kvstore.events import Put, Synced
 from kvstore.shared import Connections
@@ -111,3 +111,26 @@ async def test_it_is_opened_only_when_somebody_owns_it(etcd: Etcd) -> None:
 async def _opened(connections: Connections, etcd: Etcd) -> None:
     async with connections.open(etcd.config()) as store:
         await first(store)
+
+
+async def test_what_many_look_at_is_read_for_all(etcd: Etcd) -> None:
+    clock = asyncio.get_running_loop().time
+    async with (
+        running() as connections,
+        connections.open(etcd.config()) as one,
+        connections.open(etcd.config()) as two,
+    ):
+        await first(one)
+        await one.commit([PutOp("signs/a", b"1"), PutOp("signs/b", b"1"), PutOp("signs2", b"1")])
+        found, took = await one.look("signs/a", within=3600)
+        assert (found and found.value, took > 0) == (b"1", True)
+        await one.commit([PutOp("signs/b", b"2"), DeleteOp("signs/a")])
+        began = clock()
+        known = await two.look("signs/b", within=3600)
+        assert (known[0] and known[0].value, known[1]) == (b"1", took), "as it stood then"
+        assert await two.look("signs/none", within=3600) == (None, took)
+        anew, _ = await two.look("signs/b", within=0)
+        assert anew is not None
+        assert anew.value == b"2"
+        assert (await one.look("signs/a", within=clock() - began))[0] is None, "read since then"
+        assert (await one.look("signs2", within=3600))[0] is not None, "another folder"

@@ -82,13 +82,24 @@ async def test_of_very_many_clusters_one_config_is_read_again_in_a_second() -> N
         await asyncio.wait([running])
 
 
+class Together(MemoryStore):
+    """Of the configs it has a look of all at once, like a store that shares a connection."""
+
+    async def look(self, key: str, *, within: float) -> tuple[Entry | None, float]:
+        assert within < 5
+        return await self.get(key), 0.001
+
+
 @virtual
 @pytest.mark.parametrize("crowd", [1, 60, 250, 511])
-async def test_of_a_copy_that_runs_out_nothing_is_believed_gone(crowd: int) -> None:
+@pytest.mark.parametrize("kind", [MemoryStore, Together])
+async def test_of_a_copy_that_runs_out_nothing_is_believed_gone(
+    crowd: int, kind: type[MemoryStore]
+) -> None:
     """Its kvstoremesh is dead: the config's lease ends a minute before that of the facts, while the
     etcd's own heartbeat goes on (contract kvstore 5.5).
     """
-    store, gone = MemoryStore(), list[Delete]()
+    store, gone = kind(), list[Delete]()
     await store.commit(cluster("paris", 7, SHOP, layout=Layout.CACHE))
     prefix = keys.prefix(Kind.NODES, Layout.CACHE, "paris")
 
