@@ -76,8 +76,11 @@ class Joining:
             return
         from clustermesh.trust.listener import Listener
 
+        async def trust(_: bytes) -> bytes:
+            return listener.bundle
+
         handlers = {
-            "GET /v1/trust": self._trust,
+            "GET /v1/trust": trust,
             "POST /v1/join": self._join,
             "POST /v1/join/finish": self._join,
         }
@@ -136,12 +139,6 @@ class Joining:
             raise Refused(403, str(error)) from None
 
     # -- the guests' -----------------------------------------------------------------------------
-
-    async def _trust(self, _: bytes) -> bytes:
-        try:
-            return (await asyncio.to_thread(self._authority)).bundle
-        except (MeshError, NoAnswer) as error:
-            raise ValueError(str(error)) from None
 
     async def _join(self, body: bytes) -> bytes:
         from clustermesh.trust.messages import Envelope, decode

@@ -79,6 +79,8 @@ class Listener:
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._tls.minimum_version = ssl.TLSVersion.TLSv1_3
         self._loaded = b""
+        self.bundle = b""
+        """The authorities at the last ``refresh``, in PEM: anybody may ask for them, and often."""
 
     async def serve(self, bound: socket.socket) -> None:
         """Answer until cancelled. Raises ``CertificateError`` when there is no authority."""
@@ -95,6 +97,7 @@ class Listener:
     def refresh(self) -> None:
         """A new certificate when the authority is a new one. Raises ``CertificateError``."""
         authority = self._authority()
+        self.bundle = authority.bundle
         if authority.certificate == self._loaded:
             return
         pair = authority.server(names=[server_name(self._cluster)])

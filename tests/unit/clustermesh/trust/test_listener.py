@@ -203,6 +203,14 @@ async def test_a_request_that_is_none_is_answered_with_a_status(
         assert b"BEGIN CERTIFICATE" in await talk(world, b"GET /v1/trust HTTP/1.1\r\n\r\n")
 
 
+async def test_who_asks_for_the_authorities_makes_the_host_read_nothing(world: World):
+    async with serving(world):
+        asked = b"GET /v1/trust HTTP/1.1\r\n\r\n"
+        assert b"BEGIN CERTIFICATE" in await talk(world, asked)
+        world.b.ca_key.unlink()
+        assert b"BEGIN CERTIFICATE" in await talk(world, asked)
+
+
 async def test_who_guesses_is_stopped_after_a_few_tries(world: World):
     async with serving(world):
         wrong = b"POST /v1/join HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"
@@ -234,6 +242,7 @@ async def test_a_new_authority_is_used_without_a_restart(world: World):
     current.pop(0)
     listener.refresh()
     assert listener._loaded == current[0].certificate != before
+    assert listener.bundle == current[0].bundle
 
 
 async def test_an_address_where_nobody_is_leads_to_the_next(world: World):
