@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -165,9 +164,13 @@ def revoke(
     if place.users is None:
         raise MeshctlError(f"{unlisted(cluster)}.", Exit.USAGE)
     with rehearsed(dry_run):
-        if not dry_run:
-            _end_tokens(member, peer)
+        alive = "" if dry_run else _end_tokens(member, peer)
         changed = users.remove(place, user)
+    if alive:
+        raise MeshctlError(
+            f"{user} is removed, but {alive}: join tokens that {peer} may have are as they were,"
+            " and with one it could let itself in again; revoke it again when that is mended."
+        )
     if timeout > 0 and not dry_run:
         _until_gone(member, user, timeout)
     word = "would be" if dry_run and changed else "is" if changed else "was"
@@ -181,12 +184,18 @@ def revoke(
         )
 
 
-def _end_tokens(member: Cluster, peer: str) -> None:
-    """With a token that lives a guest could let itself in again. Without join listener: none."""
-    with suppress(api.NoAnswer):
+def _end_tokens(member: Cluster, peer: str) -> str:
+    """With a token that lives a guest could let itself in again. Without join listener: none.
+
+    Why they could not be ended, when somebody must have them; empty: they are.
+    """
+    try:
         desk = desk_of(member)
         for one in usable(desk, peer):
             desk.revoke(one.id)
+    except api.NoAnswer as error:
+        return str(error) if member.context else ""
+    return ""
 
 
 def _until_gone(member: Cluster, user: str, timeout: float) -> None:

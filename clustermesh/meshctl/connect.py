@@ -30,7 +30,7 @@ from clustermesh.meshctl.performing import (
     perform,
     planned,
 )
-from clustermesh.meshfile import Mesh
+from clustermesh.meshfile import Cluster, Mesh
 
 Clusters = Annotated[list[str], typer.Argument(help="Two or more clusters.", show_default=False)]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait for the nodes; 0: do not wait.")]
@@ -105,16 +105,27 @@ def disconnect(
         result = Result(changes=tuple(changes), nodes=())
         _print(DISCONNECT, result, output, title="would change:")
         return
-    silent = [it for it in map(opened.cluster, clusters) if unasked(it)]
+    members = [opened.cluster(name) for name in clusters]
+    before = [unasked(it) for it in members]
     with Progress() as progress:
         waiting = timeout if wait else 0.0
         result = perform(DISCONNECT, opened, clusters, timeout=waiting, report=progress)
-    for one in silent:
-        complain(
-            f"the apiserver of {one.name} does not answer: join tokens that it may have given to"
-            " the others are as they were; see `meshctl token list` when it runs"
-        )
+    for one, why in zip(members, before, strict=True):
+        if why or (one.context and (why := unasked(one))):
+            complain(_as_it_was(one, why))
     _end(DISCONNECT, result, output, asked=waiting > 0)
+
+
+def _as_it_was(cluster: Cluster, why: str) -> str:
+    if not cluster.context:
+        return (
+            f"the apiserver of {cluster.name} does not answer: join tokens that it may have given"
+            " to the others are as they were; see `meshctl token list` when it runs"
+        )
+    return (
+        f"{cluster.name}: {why}: the others may be in its list of users, and have join tokens that"
+        " are good; disconnect again when that is mended"
+    )
 
 
 def _print_secrets(wanted: Sequence[Peering], output: Format) -> None:

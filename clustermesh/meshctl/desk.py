@@ -12,6 +12,7 @@ from clustermesh.meshctl import api
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.places import place_of
 from clustermesh.meshfile import Cluster, Mesh
+from clustermesh.trust import users
 from clustermesh.trust.ledger import Listed
 from clustermesh.trust.messages import Envelope, JoinError, Sealed
 
@@ -57,14 +58,19 @@ def usable(desk: Desk, guest: str) -> list[Listed]:
     return [one for one in desk.listed() if one.guest == guest and one.state not in ended]
 
 
-def unasked(cluster: Cluster) -> bool:
-    """Whether it is not known what tokens there are: who has the record does not answer."""
+def unasked(cluster: Cluster) -> str:
+    """Why it is not known who is let in and what tokens there are; empty: it is known, or there
+    is nobody to ask.
+    """
     try:
-        if not cluster.context:
+        if cluster.context:
+            users.read(place_of(cluster))
+            desk_of(cluster).listed()
+        else:
             api.get(cluster.apiserver, "/livez")
-    except api.NoAnswer:
-        return bool(cluster.apiserver)
-    return False
+    except api.NoAnswer as error:
+        return str(error) if cluster.context or cluster.apiserver else ""
+    return ""
 
 
 class _Apiserver:

@@ -257,6 +257,42 @@ def test_a_peer_is_let_in_no_more(world: World):
     assert world.told(*argv)["changed"] is False
 
 
+def unreadable(world: World, what: str) -> None:
+    world.mine.kube.api.faults.add(
+        Fault(where=f"GET /api/v1/namespaces/{SPACE}/{what}", status=403, times=99)
+    )
+
+
+def test_tokens_that_cannot_be_read_are_told_of_when_a_peer_is_revoked(world: World):
+    """Its user is removed all the same."""
+    world.told("token", "create", "rome", "--context", "here")
+    listed = {"data": {"users.yaml": "users:\n- {name: remote-rome, role: remote}\n"}}
+    world.mine.put("ConfigMap", USERS, listed)
+    unreadable(world, f"secrets/{names.TOKENS}")
+    argv = ("ca", "revoke", "mine", "rome", "--context", "here", "--timeout", "0")
+    said = world.meshctl(*argv, code=1)
+    assert "join tokens that rome may have are as they were" in said
+    assert (world.mine.data("ConfigMap", USERS) or {})["users.yaml"] == b"users: []\n"
+    world.mine.kube.api.faults.waiting.clear()
+    assert world.told(*argv)["changed"] is False
+    (token,) = world.told("token", "list", "--context", "here")
+    assert token["state"] == "revoked"
+
+
+def test_tokens_that_cannot_be_read_are_told_of_when_clusters_part(world: World):
+    world.told("token", "create", "rome", "--context", "here")
+    world.meshctl("connect", "mine", "rome", "--no-wait", "--force", *BOTH)
+    argv = ("disconnect", "mine", "rome", "--no-wait", *BOTH)
+    unreadable(world, f"secrets/{names.TOKENS}")
+    said = world.meshctl(*argv)
+    assert "disconnect again when that is mended" in said
+    world.mine.kube.api.faults.waiting.clear()
+    assert "disconnect again" not in world.meshctl(*argv)
+    (token,) = world.told("token", "list", "--context", "here")
+    assert token["state"] == "revoked"
+    assert (world.mine.data("ConfigMap", USERS) or {})["users.yaml"] == b"users: []\n"
+
+
 def test_a_cluster_that_lists_no_users_cannot_be_joined(world: World):
     del world.mine.kube.api.store.objects["configmaps"][SPACE, USERS]
     said = world.meshctl("token", "create", "rome", "--context", "here", code=1)
