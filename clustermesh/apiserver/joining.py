@@ -72,6 +72,8 @@ class Joining:
 
     async def serve(self, sockets: "list[socket.socket]") -> None:
         """Let guests in, for ever; waits for the mesh file when it is not there yet."""
+        if self._seat is not None:
+            await self._insist(self._seat.begin, "who may read this etcd is not listed yet")
         if not sockets:
             return
         from clustermesh.trust.listener import Listener
@@ -87,14 +89,20 @@ class Joining:
         name = self._settings.cluster_name
         listener = Listener(name, handlers, authority=self._authority, told=_refused)
         while True:
+            await self._insist(listener.refresh, "nobody can join")
+            await listener.serve(sockets[0])
+
+    async def _insist(self, work: Callable[[], object], without: str) -> None:
+        """Until it is done once."""
+        while True:
             try:
-                await asyncio.to_thread(listener.refresh)
+                await asyncio.get_running_loop().run_in_executor(self._one, work)
             except (MeshError, NoAnswer, ValueError, OSError) as error:
-                self._report(f"nobody can join: {error}")
+                self._report(f"{without}: {error}")
                 await asyncio.sleep(WAIT)
                 continue
             self._report(None)
-            await listener.serve(sockets[0])
+            return
 
     # -- the operator's --------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from clustermesh.meshfile import Cluster, Mesh
     from clustermesh.pki import Authority
     from clustermesh.places.connection import Connection
+    from clustermesh.places.place import Place
     from clustermesh.trust.host import Host
 
 
@@ -17,6 +18,10 @@ class Seat(Protocol):
     """Read anew for every request. All raise ``MeshError``, ``NoAnswer``, ``ValueError`` and
     ``OSError``.
     """
+
+    def begin(self) -> None:
+        """What has to be there before anybody joins. May be repeated."""
+        ...
 
     def host(self) -> "Host": ...
 
@@ -40,6 +45,9 @@ class OnFiles:
     def __init__(self, settings: Settings, mesh: Path) -> None:
         self._settings = settings
         self._path = mesh
+
+    def begin(self) -> None:
+        """The operator makes the files."""
 
     def host(self) -> "Host":
         from clustermesh.places.place import on_files
@@ -87,17 +95,21 @@ class InSecrets:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
+    def begin(self) -> None:
+        """The chart leaves the list of users to us: what Helm renders it would also take back."""
+        from clustermesh.trust import issuing, users
+
+        names = [it.strip() for it in self._settings.join_peers.split(",") if it.strip()]
+        users.begin(self._place(), [f"remote-{issuing.cluster_name(it)}" for it in names])
+
     def host(self) -> "Host":
         from clustermesh.meshfile import Cluster
-        from clustermesh.places import place, secrets, service
+        from clustermesh.places import service
         from clustermesh.trust import books
         from clustermesh.trust.host import Host
 
         made, space, settings = self._made(), self._space, self._settings
         endpoints, aliases = service.etcd(made, space, settings.cluster_name)
-        agents = secrets.secret(made, space, secrets.FOR_AGENTS)
-        cache = secrets.secret(made, space, secrets.FOR_KVSTOREMESH)
-        behind = settings.join_kvstoremesh
         return Host(
             Cluster(
                 name=settings.cluster_name,
@@ -106,14 +118,7 @@ class InSecrets:
                 host_aliases=dict(aliases),
                 namespace=space,
             ),
-            place.Place(
-                remotes=cache if behind else agents,
-                users=secrets.users(made, space),
-                users_name=secrets.USERS_KEY,
-                authority=self.authority,
-                agents=agents if behind else None,
-                agents_file=lambda: secrets.to_own_etcd(made, space),
-            ),
+            self._place(),
             books.in_secrets(made, space),
             max_clusters=settings.max_connected_clusters,
         )
@@ -127,6 +132,21 @@ class InSecrets:
         from clustermesh.places import service
 
         return told(self._settings) or service.join(self._made(), self._space)
+
+    def _place(self) -> "Place":
+        from clustermesh.places import place, secrets
+
+        made, space, behind = self._made(), self._space, self._settings.join_kvstoremesh
+        agents = secrets.secret(made, space, secrets.FOR_AGENTS)
+        cache = secrets.secret(made, space, secrets.FOR_KVSTOREMESH)
+        return place.Place(
+            remotes=cache if behind else agents,
+            users=secrets.users(made, space),
+            users_name=secrets.USERS_KEY,
+            authority=self.authority,
+            agents=agents if behind else None,
+            agents_file=lambda: secrets.to_own_etcd(made, space),
+        )
 
     @property
     def _space(self) -> str:

@@ -96,6 +96,10 @@ class Settings(
     join_secrets: Annotated[
         bool, about("instead of --join-mesh: CA, tokens and files are Secrets of this namespace")
     ] = False
+    join_peers: Annotated[
+        str,
+        about("with --join-secrets: clusters to let in without a token, with commas, each once"),
+    ] = ""
     join_kvstoremesh: Annotated[
         bool, about("with --join-secrets: agents read copies that this cluster's kvstoremesh makes")
     ] = False

@@ -1,6 +1,6 @@
 """Who may read a cluster's etcd, as its file or ConfigMap of users says (contract kvstore 7)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
@@ -15,6 +15,8 @@ from kvstore.users import PEER_ROLE, User, parse_users
 
 TRIES: Final = 10
 """Changes that meet somebody else's, each made to what is there by then."""
+NOTED: Final = "named-by-the-chart"
+"""Piece beside the list: whom the chart has named, a line each."""
 
 Users = tuple[User, ...]
 
@@ -44,12 +46,34 @@ def remove(place: Place, name: str) -> bool:
     return _change(place, lambda found: tuple(user for user in found if user.name != name))
 
 
+def begin(place: Place, names: Iterable[str]) -> None:
+    """Make the list when there is none, and let in whom the chart names: each once, so that who is
+    revoked stays out until the chart has named it anew. Raises ``MeshError``.
+    """
+    if place.users is None:
+        return
+    noted = place.users.read(NOTED)
+    wanted = tuple(dict.fromkeys(names))
+    fresh = [User(name, PEER_ROLE) for name in wanted if name not in noted.decode().split()]
+
+    def begun(found: Users) -> Users:
+        known = {user.name for user in found}
+        return (*found, *(user for user in fresh if user.name not in known))
+
+    _change(place, begun, even_if_empty=True)
+    note = "".join(f"{name}\n" for name in wanted).encode()
+    if note != noted:
+        place.users.swap(NOTED, noted, note)
+
+
 def where(place: Place) -> str:
     """How to tell an operator of them."""
     return place.users.where(place.users_name) if place.users else "users that are not ours"
 
 
-def _change(place: Place, changed: Callable[[Users], Users]) -> bool:
+def _change(
+    place: Place, changed: Callable[[Users], Users], *, even_if_empty: bool = False
+) -> bool:
     """Written only on top of the list that was read, so that nobody's change is undone by another's
     who read before it. Raises ``Taken`` when others never cease.
     """
@@ -58,7 +82,7 @@ def _change(place: Place, changed: Callable[[Users], Users]) -> bool:
     for _ in range(TRIES):
         held = place.users.read(place.users_name)
         wanted = changed(found := _parsed(place, held))
-        if wanted == found:
+        if wanted == found and (held or not even_if_empty):
             return False
         with suppress(Taken):
             place.users.swap(place.users_name, held, _document(wanted))

@@ -64,7 +64,7 @@ class World:
             ]
             if it["name"] == "apiserver"
         )
-        more = ("--kubeconfig", str(kubeconfig), "--kube-namespace", SPACE)
+        more = ("--kubeconfig", str(kubeconfig), "--kube-namespace", SPACE, "--join-peers=rome")
         settings = load(Settings, [*arguments, *more], program="x", summary="", env={})
         self.joining = Joining(settings, lambda _: None)
 
@@ -113,7 +113,7 @@ async def test_a_cluster_joins_and_all_that_is_kept_is_in_secrets(world: World):
         "cluster-a.etcd-client.key",
     ]  # fmt: skip
     users = yaml.safe_load((world.paris.data("ConfigMap", names.USERS) or {})["users.yaml"])
-    assert users == {"users": [{"name": "remote-cluster-a", "role": "remote"}]}
+    assert [one["name"] for one in users["users"]] == ["remote-rome", "remote-cluster-a"]
     assert len(world.paris.data("Secret", names.TOKENS) or {}) == 2
     assert (world.guests.a.config_dir / "paris").exists()
     role = RENDERED["Role", "clustermesh-join"]

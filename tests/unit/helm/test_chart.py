@@ -202,6 +202,14 @@ def test_what_joining_has_filled_is_never_removed_by_helm(
     assert {where for where, policy in policies.items() if policy == "keep"} == kept | more
 
 
+@pytest.mark.parametrize("case", ["join", "joined", "policy"])
+def test_who_has_joined_is_not_rewound_by_rendering(case: str) -> None:
+    assert "data" not in objects(case)["ConfigMap", "clustermesh-remote-users"]
+    (apiserver,) = [it for _, it in containers(case) if it["name"] == "apiserver"]
+    named = [word for word in apiserver["args"] if word.startswith("--join-peers")]
+    assert named == ["--join-peers=rome"] * (case == "joined")
+
+
 def test_a_closed_listener_is_nowhere() -> None:
     made = objects("joined")
     assert ("NetworkPolicy", "clustermesh-join") not in made

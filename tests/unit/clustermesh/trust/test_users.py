@@ -124,6 +124,20 @@ def test_who_never_gets_a_turn_says_so(shelf: Shelf, theirs: Place):
     assert len(names(theirs)) == users.TRIES
 
 
+def test_whom_the_chart_names_is_let_in_once(shelf: Shelf, theirs: Place):
+    users.begin(theirs, ())
+    assert shelf.read(NAME) == b"users: []\n", "an empty list is a list"
+    users.add(theirs, "remote-joined")
+    users.begin(theirs, ("remote-a", "remote-b"))
+    assert names(theirs) == {"remote-joined", "remote-a", "remote-b"}
+    users.remove(theirs, "remote-a")
+    users.begin(theirs, ("remote-a", "remote-b"))
+    assert names(theirs) == {"remote-joined", "remote-b"}, "revoked, so it stays out"
+    users.begin(theirs, ("remote-b",))
+    users.begin(theirs, ("remote-a", "remote-b"))
+    assert names(theirs) == {"remote-joined", "remote-a", "remote-b"}, "named anew"
+
+
 def test_many_threads_on_files(tmp_path: Path):
     wanted = {f"remote-{n}" for n in range(4)}
     with ThreadPoolExecutor(len(wanted)) as pool:
