@@ -39,8 +39,9 @@ def test_no_name_leads_outside(tmp_path: Path):
         assert ".." not in name.split("/")
         assert not name.startswith("/")
     out = tmp_path / "out"
+    careful = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Debian 12 has 3.11.2
     with tarfile.open(tmp_path / "dump.tar.gz") as tar:
-        tar.extractall(out, filter="data")  # refuses what leads outside
+        tar.extractall(out, **careful)  # noqa: S202 - of names that were looked at above
     assert not (tmp_path / "etc").exists()
 
 
