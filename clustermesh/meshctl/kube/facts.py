@@ -6,7 +6,7 @@ from typing import NamedTuple
 import yaml
 
 from clustermesh.findings import Premises, Underlay
-from clustermesh.meshctl.kube.members import cilium_config, size_of
+from clustermesh.meshctl.kube.members import cilium_config, lists_users, size_of
 from clustermesh.meshfile import Cluster
 from clustermesh.places import secrets
 from clustermesh.places.connection import Object, connection
@@ -57,7 +57,7 @@ def read(cluster: Cluster) -> Facts:
         keys=dict(_keys(theirs)),
         services=services,
         policies=made.items("/apis/networking.k8s.io/v1/networkpolicies"),
-        users=_names(users) if users.exists() else None,
+        users=_names(users) if lists_users(made, cluster.namespace) else None,
     )
 
 

@@ -60,7 +60,7 @@ def complete(cluster: Cluster) -> Cluster:
         endpoints=endpoints,
         host_aliases=aliases,
         cilium=is_cilium(made, space),
-        shared_user=not secrets.users(made, space).exists(),
+        shared_user=not lists_users(made, space),
         apiserver=cluster.apiserver or _apiserver(made, cluster, ours),
         kvstoremesh=cluster.kvstoremesh or _apiserver(made, cluster, ours, KVSTOREMESH),
         nodes=cluster.nodes or tuple(_nodes(made, cluster)),
@@ -93,6 +93,16 @@ def is_behind_kvstoremesh(made: Connection, namespace: str) -> bool:
     if _is_ours(_deployment(made, namespace)):
         return False
     return secrets.secret(made, namespace, secrets.FOR_KVSTOREMESH).exists()
+
+
+def lists_users(made: Connection, namespace: str) -> bool:
+    """Whether the etcd's readers are those of the ConfigMap. Helm keeps it when joining is switched
+    off: our apiserver says whether it reads it.
+    """
+    arguments = _arguments(_deployment(made, namespace))
+    if "source" in arguments and "cluster-users-config-path" not in arguments:
+        return False
+    return secrets.users(made, namespace).exists()
 
 
 def size_of(cluster: Cluster) -> int:

@@ -1,6 +1,6 @@
 """Where connecting writes in a Kubernetes cluster: the Secrets that agents mount (contract 5.1)."""
 
-from clustermesh.meshctl.kube.members import is_behind_kvstoremesh, is_cilium
+from clustermesh.meshctl.kube.members import is_behind_kvstoremesh, is_cilium, lists_users
 from clustermesh.meshfile import Cluster
 from clustermesh.places import secrets
 from clustermesh.places.connection import connection
@@ -18,7 +18,7 @@ def place_of(cluster: Cluster) -> Place:
     cache = secrets.secret(made, space, secrets.FOR_KVSTOREMESH)
     behind = is_behind_kvstoremesh(made, space)
     users = secrets.users(made, space)
-    shared = cluster.shared_user or not users.exists()
+    shared = cluster.shared_user or not lists_users(made, space)
     return Place(
         remotes=cache if behind else agents,
         users=None if shared or cluster.cilium or is_cilium(made, space) else users,

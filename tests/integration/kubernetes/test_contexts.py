@@ -78,7 +78,7 @@ def world(servers: World) -> World:
         member.node(ip.replace("192.0.2", "198.51.100"), cidr)
     mine.ca("clustermesh-ca", servers.folder)
     paris.ca("cilium-ca", servers.folder)
-    mine.deployment("--cluster-name=mine", "--cluster-id=1", "--source=kubernetes")
+    mine.control_plane("mine", 1)
     mine.put(
         "ConfigMap", USERS, {"data": {"users.yaml": "users:\n- {name: remote-x, role: remote}\n"}}
     )

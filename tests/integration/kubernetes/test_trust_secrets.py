@@ -93,7 +93,7 @@ def world(bare: World) -> World:
         status = {"loadBalancer": {"ingress": [{"ip": ip}]}}
         service = {"spec": {"type": "LoadBalancer", "ports": ports}, "status": status}
         member.put("Service", "clustermesh-apiserver", service)
-        member.deployment(f"--cluster-name={name}", f"--cluster-id={at}", "--source=kubernetes")
+        member.control_plane(name, at)
         member.put("ConfigMap", USERS, NOBODY)
         member.pod("clustermesh-apiserver", "apiserver-0", "n1", "--api-listen=0.0.0.0:9880")
         pair = Authority.create(name).pair()
@@ -293,8 +293,12 @@ def test_tokens_that_cannot_be_read_are_told_of_when_clusters_part(world: World)
     assert (world.mine.data("ConfigMap", USERS) or {})["users.yaml"] == b"users: []\n"
 
 
-def test_a_cluster_that_lists_no_users_cannot_be_joined(world: World):
-    del world.mine.kube.api.store.objects["configmaps"][SPACE, USERS]
+@pytest.mark.parametrize("left", [False, True])
+def test_a_cluster_that_lists_no_users_cannot_be_joined(world: World, left: bool):
+    if left:  # Helm keeps the list when joining is switched off; nobody reads it then
+        world.mine.deployment("--cluster-name=mine", "--cluster-id=1", "--source=kubernetes")
+    else:
+        del world.mine.kube.api.store.objects["configmaps"][SPACE, USERS]
     said = world.meshctl("token", "create", "rome", "--context", "here", code=1)
     assert "join.enabled" in said
     assert "join.enabled" in world.meshctl(

@@ -81,6 +81,12 @@ class Member:
         body = {"spec": {"podCIDRs": [cidr]}, "status": {"addresses": addresses}}
         self.put("Node", f"node-{ip}", body)
 
+    def control_plane(self, name: str, number: int, *more: str) -> None:
+        """As our chart has it."""
+        users = "--cluster-users-config-path=/var/lib/cilium/etcd-config/users.yaml"
+        source = "--source=kubernetes"
+        self.deployment(f"--cluster-name={name}", f"--cluster-id={number}", source, users, *more)
+
     def deployment(self, *arguments: str) -> None:
         pod = {"spec": {"containers": [{"name": "apiserver", "args": list(arguments)}]}}
         body = {"spec": {"template": pod}}
