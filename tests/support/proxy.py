@@ -32,18 +32,21 @@ class Proxy:
         if self._cut:
             writer.transport.abort()
             return
-        with suppress(OSError):
+        ends = {writer}
+        self._open |= ends
+        try:
             back, forth = await asyncio.open_connection("127.0.0.1", self._target)
-            ends = {writer, forth}
+            ends |= {forth}
             self._open |= ends
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(_pump(reader, forth))
-                    tasks.create_task(_pump(back, writer))
-            finally:
-                self._open -= ends
-                for end in ends:
-                    end.close()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_pump(reader, forth))
+                tasks.create_task(_pump(back, writer))
+        except OSError:
+            pass  # nobody listens there: the connection ends
+        finally:
+            self._open -= ends
+            for end in ends:
+                end.transport.abort()
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

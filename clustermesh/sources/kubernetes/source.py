@@ -20,12 +20,11 @@ from clustermesh.sources.port import SourceSink
 from kvstore.backoff import Backoff
 
 FIRST = frozenset({ObjectKind.NAMESPACE, ObjectKind.MESH_IDENTITY})
-"""Namespaces, whose labels are part of identities, and recorded numbers."""
+"""Others build on these: namespaces' labels are part of pods' identities, and recorded numbers."""
 ENDPOINTS = frozenset({ObjectKind.ENDPOINT_SLICE})
 LAST = frozenset({ObjectKind.SERVICE})
 """Told when their endpoints are known: with some of them missing, peers would drop backends that
 they have from an earlier life of ours."""
-"""Others build on these: namespaces' labels are part of pods' identities."""
 
 
 class KubernetesSource:

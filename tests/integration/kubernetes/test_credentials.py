@@ -1,5 +1,6 @@
 """Ways to be known to an API server, and what is said when there is none."""
 
+import asyncio
 import json
 import sys
 from pathlib import Path
@@ -212,7 +213,16 @@ async def test_a_plugin_that_hangs_is_ended(tmp_path: Path) -> None:
         await log_in(settings)
     started = tmp_path / "pid"
     if started.exists():
-        assert not _runs(int(started.read_text()))
+        await _ended(int(started.read_text()))
+
+
+async def _ended(pid: int) -> None:
+    """Soon it runs no more."""
+    for _ in range(400):
+        if not _runs(pid):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{pid} still runs")
 
 
 def _runs(pid: int) -> bool:

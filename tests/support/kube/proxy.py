@@ -50,19 +50,21 @@ class Wire:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        self._writers.add(writer)
+        ends = {writer}
+        self._writers |= ends
         try:
             back, forth = await asyncio.open_connection(*self._target)
-            self._writers.add(forth)
+            ends |= {forth}
+            self._writers |= ends
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_copy(reader, forth))
                 tasks.create_task(_copy(back, writer, self._flows))
-            self._writers.discard(forth)
         except OSError:
             pass  # the server is down: so are we
         finally:
-            self._writers.discard(writer)
-            writer.transport.abort()
+            self._writers -= ends
+            for end in ends:
+                end.transport.abort()
 
 
 async def _copy(
