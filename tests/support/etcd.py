@@ -1,6 +1,8 @@
 """Real etcd processes on free loopback ports, and the accidents that befall them."""
 
 import asyncio
+import itertools
+import os
 import secrets
 import shutil
 import signal
@@ -38,13 +40,25 @@ def free_port() -> int:
     """A port on loopback that nobody listens on, and that the kernel gives to nobody who dials.
 
     Ports from the ephemeral range come back while a server is down: to another test, or to the very
-    client that dials the dead server and then talks to itself.
+    client that dials the dead server and then talks to itself. For the same reason no port is given
+    out twice, and workers that run tests side by side have ports of their own.
     """
     while True:
-        port = secrets.choice(PORTS)
+        port = next(_PORTS)
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
                 return port
+
+
+def _ports() -> Iterator[int]:
+    """This worker's, in an order of its own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    mine = list(PORTS[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))])
+    secrets.SystemRandom().shuffle(mine)
+    return itertools.cycle(mine)
+
+
+_PORTS = _ports()
 
 
 class Etcd:
