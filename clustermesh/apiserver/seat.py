@@ -169,6 +169,6 @@ def told(settings: Settings) -> list[str]:
 def listened(settings: Settings) -> list[str]:
     """Where we listen, when that is one address."""
     listen = settings.join_listen
-    if listen.rpartition(":")[0] in ("0.0.0.0", "[::]", "::"):  # noqa: S104  # compared
+    if listen and listen.rpartition(":")[0] in ("", "0.0.0.0", "[::]", "::"):  # noqa: S104  # compared
         raise Refused(400, "start the apiserver with --join-address: how others reach it")
     return [listen] if listen else []
