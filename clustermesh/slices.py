@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 LARGEST = 16 << 20
 """Bytes of a message that a reader will hold."""
 
-VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+VARINT, FIXED64, LENGTH, GROUP, END_GROUP, FIXED32 = 0, 1, 2, 3, 4, 5
+FIXED = {FIXED64: 8, FIXED32: 4}
 Field = tuple[int, int | bytes]
 
 
@@ -27,13 +28,12 @@ def decode(value: bytes) -> EndpointSlice:
     import zstandard
 
     try:
-        # A frame may leave its size out, so the bound is on what is read, not on what it claims.
-        with _decompressor().stream_reader(value) as stream:
-            data = stream.read(LARGEST + 1)
+        size = zstandard.frame_content_size(value)  # -1: the frame leaves it out
+        if size > LARGEST:
+            raise BadFact(f"value: larger than {LARGEST} bytes when decompressed")
+        data = _decompressor().decompress(value, max_output_size=0 if size >= 0 else LARGEST)
     except zstandard.ZstdError as error:
-        raise BadFact(f"value: not a zstd frame ({error})") from None
-    if len(data) > LARGEST:
-        raise BadFact(f"value: larger than {LARGEST} bytes when decompressed")
+        raise BadFact(f"value: not a zstd frame of at most {LARGEST} bytes ({error})") from None
     return read(data)
 
 
@@ -223,28 +223,38 @@ def _int(value: int | bytes) -> int:
 
 
 def _fields(data: int | bytes) -> Iterator[Field]:
-    """Number and value of each field, in order; fixed-width ones are skipped."""
+    """Number and value of each field, in order; fixed-width ones and groups are skipped."""
     if isinstance(data, int):
         raise BadFact("value: a number where the message has a message")
-    at = 0
+    at, depth = 0, 0
     while at < len(data):
         tag, at = _read_varint(data, at)
-        match tag & 7:
-            case 0:
-                value, at = _read_varint(data, at)
-                yield tag >> 3, value
-            case 2:
-                size, at = _read_varint(data, at)
-                if at + size > len(data):
-                    raise BadFact("value: the message ends inside a field")
-                yield tag >> 3, data[at : at + size]
-                at += size
-            case 1:
-                at += 8
-            case 5:
-                at += 4
-            case wire:
-                raise BadFact(f"value: wire type {wire} is not known")
+        wire = tag & 7
+        value, at = _read_value(data, at, wire)
+        depth += (wire == GROUP) - (wire == END_GROUP)
+        if depth < 0:
+            raise BadFact("value: the end of a group that did not begin")
+        if value is not None and not depth:
+            yield tag >> 3, value
+    if depth:
+        raise BadFact("value: the message ends inside a group")
+
+
+def _read_value(data: bytes, at: int, wire: int) -> tuple[int | bytes | None, int]:
+    """The value of one field, None for what nobody reads, and where the next one begins."""
+    if wire == VARINT:
+        return _read_varint(data, at)
+    if wire in (GROUP, END_GROUP):
+        return None, at
+    if wire == LENGTH:
+        size, at = _read_varint(data, at)
+    elif wire in FIXED:
+        size = FIXED[wire]
+    else:
+        raise BadFact(f"value: wire type {wire} is not known")
+    if at + size > len(data):
+        raise BadFact("value: the message ends inside a field")
+    return data[at : at + size] if wire == LENGTH else None, at + size
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:

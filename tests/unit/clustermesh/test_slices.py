@@ -137,10 +137,37 @@ def test_unknown_fields_of_every_wire_type_are_skipped() -> None:
     assert slices.read(slices.message(fact) + unknown) == fact
 
 
+def test_unknown_groups_are_skipped_with_all_that_is_in_them() -> None:
+    fact = EndpointSlice("c", 7, "n", "s")
+    group = b"\xa3\x06" + slices.message(replace(fact, name="other")) + b"\xab\x06\xac\x06\xa4\x06"
+    data = slices.message(fact) + group
+    assert slices.read(data) == fact
+    assert SCHEMA.FromString(data).name == "s"
+    for bad in (group[:-2], b"\xa4\x06"):
+        with pytest.raises(BadFact, match="group"):
+            slices.read(slices.message(fact) + bad)
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_a_frame_cut_short_is_refused(sized: bool) -> None:
+    """Without the check a slice of the first endpoints only would be taken for the whole."""
+    many = tuple(
+        SliceEndpoint((f"10.0.{n >> 8}.{n & 255}",), hostname=f"h{n:x}") for n in range(600)
+    )
+    fact = EndpointSlice("paris", 7, "shop", "cart-a", endpoints=many)
+    writer = zstandard.ZstdCompressor(write_content_size=sized)
+    value = writer.compress(slices.message(fact))
+    assert slices.decode(value) == fact
+    for cut in (*range(24), len(value) // 2, len(value) - 1):
+        with pytest.raises(BadFact, match="zstd"):
+            slices.decode(value[:cut])
+
+
 def test_a_bomb_is_refused_before_it_fills_the_memory() -> None:
-    bomb = zstandard.ZstdCompressor().compress(bytes(64 << 20))
-    with pytest.raises(BadFact, match="larger than"):
-        slices.decode(bomb)
+    for sized, reason in ((True, "larger than"), (False, "at most")):
+        bomb = zstandard.ZstdCompressor(write_content_size=sized).compress(bytes(64 << 20))
+        with pytest.raises(BadFact, match=reason):
+            slices.decode(bomb)
 
 
 @pytest.mark.parametrize(
