@@ -113,7 +113,7 @@ class Offer(NamedTuple):
 
     def order(self) -> tuple[object, ...]:
         """Of two that offer the same address and port the first one counts."""
-        return self.cluster_id, self.ports, CONDITIONS.index(self.condition), self.here
+        return self.cluster_id, CONDITIONS.index(self.condition), self.ports, self.here
 
 
 def frontends(
@@ -259,12 +259,14 @@ def _offered(remotes: Iterable[Told]) -> dict[str, list[Offer]]:
 
 
 def _of_slice(slice_: EndpointSlice, told: Told) -> Iterator[Offer]:
-    """Ready or serving (contract kvstore 2.5); unknown counts as ready."""
-    ports = _ports((it.name, it.protocol, it.port or 0) for it in slice_.ports)
+    """Ready, or serving until they end; unknown counts as ready (contract kvstore 2.7)."""
+    ports = _ports((it.name, it.protocol, (it.port or 0) % 65536) for it in slice_.ports)
     for endpoint in slice_.endpoints:
         if endpoint.ready is not False or endpoint.serving:
+            leaving = endpoint.ready is False and endpoint.terminating
+            condition = TERMINATING if leaving else ACTIVE
             for address in endpoint.addresses:
-                yield Offer(told.cluster_id, ports, ACTIVE, packed(address), told.cluster)
+                yield Offer(told.cluster_id, ports, condition, packed(address), told.cluster)
 
 
 def _ports(named: Iterable[tuple[str, str, int]]) -> tuple[Named, ...]:

@@ -61,12 +61,17 @@ _Shape = tuple[tuple[OfferedPort, ...], Condition, bool]
 
 
 def _offer(cluster: str, cluster_id: int, endpoints: Iterable[tuple[_Shape, bytes]]) -> Offer:
-    """Groups in a fixed order: equal endpoints make equal offers."""
+    """Groups in a fixed order: equal endpoints make equal offers. Of an address and port that is
+    in several, the copy in the better condition comes first."""
     shapes: dict[_Shape, set[bytes]] = {}
     for shape, address in endpoints:
         shapes.setdefault(shape, set()).add(address)
     groups = (Group(*shape, tuple(sorted(members))) for shape, members in shapes.items())
-    return Offer(cluster, cluster_id, tuple(sorted(groups)))
+    return Offer(cluster, cluster_id, tuple(sorted(groups, key=_best_first)))
+
+
+def _best_first(group: Group) -> tuple[Condition, Group]:
+    return group.condition, group
 
 
 def of_local(service: LocalService, *, cluster: str, node: str) -> Offer:
@@ -92,7 +97,8 @@ def _condition(*, ready: bool, serving: bool, terminating: bool) -> Condition:
 
 
 def of_remote(service: ClusterService) -> Offer | None:
-    """A remote cluster's endpoints, all active (contract kvstore 6.3). None when not shared."""
+    """A remote cluster's endpoints, all active: this format has no other state (contract kvstore
+    2.5). None when not shared."""
     if not service.shared:
         return None
     endpoints = (
@@ -103,7 +109,8 @@ def of_remote(service: ClusterService) -> Offer | None:
 
 
 def of_slices(slices: Sequence[EndpointSlice]) -> Offer | None:
-    """The endpoints of a service that comes as slices of one cluster (contract kvstore 2.7)."""
+    """The endpoints of a service that comes as slices of one cluster, in the conditions that they
+    tell, which count like those of local endpoints (contract kvstore 2.7)."""
     if not slices:
         return None
     first = slices[0]
@@ -112,18 +119,21 @@ def of_slices(slices: Sequence[EndpointSlice]) -> Offer | None:
 
 
 def _slice_endpoints(slice_: EndpointSlice) -> Iterator[tuple[_Shape, bytes]]:
-    named = ((p.name, p.protocol, p.port) for p in slice_.ports if p.port is not None)
-    ports = _ports(named)
+    named = ((p.name, p.protocol, p.port & 0xFFFF) for p in slice_.ports if p.port is not None)
+    ports = _ports(named)  # of a number that is none the peer takes the last 16 bits, too
     for endpoint in slice_.endpoints:
-        if _usable(endpoint):
+        condition = _told_condition(endpoint)
+        if condition is not Condition.NOT_READY:
             for address in endpoint.addresses:
-                yield (ports, Condition.ACTIVE, False), packed(address)
+                yield (ports, condition, False), packed(address)
 
 
-def _usable(endpoint: SliceEndpoint) -> bool:
-    """Ready or serving, as a producer of the other format selects (contract kvstore 2.5)."""
+def _told_condition(endpoint: SliceEndpoint) -> Condition:
+    """What is not known of an endpoint counts as Kubernetes defines it: it is ready, serves if it
+    is ready, and does not terminate."""
     ready = endpoint.ready is not False
-    return ready or bool(endpoint.serving)
+    serving = ready if endpoint.serving is None else endpoint.serving
+    return _condition(ready=ready, serving=serving, terminating=bool(endpoint.terminating))
 
 
 def service_of(slice_: EndpointSlice) -> str:

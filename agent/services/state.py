@@ -125,7 +125,10 @@ class ServiceFacts:
             return touched
         if kind is Kind.ENDPOINT_SLICES:
             touched = self.apply_slices(cluster, gone)
-            return touched | {name for name, _ in gone if self._reassemble(cluster, name)}
+            # What was offered in the other format goes, too; a slice may have a service's name.
+            return touched | {
+                it for it in list(self._names(cluster)) if self._reassemble(cluster, it)
+            }
         for name in list(self._slices.get(cluster, ())):
             self._drop_slice(cluster, name)
         return self.apply_services(cluster, gone)

@@ -183,6 +183,30 @@ def test_backends_of_slices_count_like_others() -> None:
     assert lb.where(agent.maps, *WEB) == at(A1, B2)
 
 
+def test_terminating_backends_of_slices_drain_like_local_ones() -> None:
+    agent = Agent().expect("cluster-b").local(service(A1)).synced(OWN)
+    leaving = SliceEndpoint((B1,), ready=False, serving=True, terminating=True)
+    told = {"shop/web-1": slice_of("cluster-b", "web-1", leaving)}
+    agent.tell("cluster-b", Kind.ENDPOINT_SLICES, told)
+    agent.synced("cluster-b", kinds=[Kind.NODES, Kind.IPS, Kind.ENDPOINT_SLICES]).settle()
+    assert lb.where(agent.maps, *WEB) == at(A1)
+    assert lb.slots(agent.maps, *WEB) == (at(A1), at(B1))
+    agent.local(service()).settle()
+    assert lb.where(agent.maps, *WEB) == at(B1)
+
+
+def test_a_cluster_that_tells_slices_now_loses_what_it_told_before() -> None:
+    """Also where a slice of one service has the name of another."""
+    agent = Agent().expect("cluster-b").local(service(A1)).synced(OWN)
+    agent.remote(offer("cluster-b", B1)).synced("cluster-b").settle()
+    assert lb.where(agent.maps, *WEB) == at(A1, B1)
+    agent.dataplane.unconfirmed("cluster-b")
+    told = {"shop/web": slice_of("cluster-b", "web", SliceEndpoint((B2,)), of="api")}
+    agent.tell("cluster-b", Kind.ENDPOINT_SLICES, told)
+    agent.synced("cluster-b", kinds=[Kind.ENDPOINT_SLICES]).settle()
+    assert lb.where(agent.maps, *WEB) == at(A1)
+
+
 def test_a_dual_stack_service_uses_each_family_for_itself() -> None:
     both = (Frontend(VIP, 80, "http", "TCP"), Frontend("fd00::80", 80, "http", "TCP"))
     agent = mesh().local(service(A1, "fd01::1", frontends=both)).settle()
