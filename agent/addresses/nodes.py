@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from agent.addresses.book import OF_NODES, Book, claimant
 from agent.addresses.entries import IPCACHE, NodeInfo, Place, node_entries
-from agent.addresses.overlaps import Claim, overlaps
+from agent.addresses.overlaps import Claim, Hosts, overlaps
 from agent.clusters import Clusters
 from agent.facts import Change, Me
 from agent.known import Known
@@ -34,6 +34,8 @@ class Nodes:
         self._clusters = clusters
         self._claims: dict[str, Claim] = {}
         """By cluster: its ranges, as long as they have not changed."""
+        self._hosts = Hosts()
+        """Where tunnels to other clusters end."""
         self._early: set[str] = set()
         """Clusters that announce ranges in a first list, which is judged as a whole."""
         self._on_address = on_address
@@ -56,6 +58,9 @@ class Nodes:
             self.known.put(cluster, name, node)
         if before == node:
             return
+        if cluster != self._me.cluster:
+            self._hosts.discard(before.underlay4 if before is not None else "")
+            self._hosts.add(node.underlay4 if node is not None else "")
         if _ranges(before) != _ranges(node):
             self._claims.pop(cluster, None)
             if self._clusters.awaits_nodes(cluster):
@@ -97,20 +102,24 @@ class Nodes:
         """The cluster has no nodes any more; their entries are the books' to drain."""
         self._early.discard(cluster)
         self._claims.pop(cluster, None)
-        self.ranges_changed |= bool(self.known.drain(cluster))
+        gone = self.known.drain(cluster)
+        for node in gone.values():
+            self._hosts.discard(node.underlay4)
+        self.ranges_changed |= bool(gone)
         self._owners.pop(cluster, None)
 
     def held(self) -> Mapping[str, str]:
-        """Clusters whose ranges overlap those of one that goes before, and the reason."""
+        """Clusters whose ranges overlap those of one that goes before, or cover a node, and why."""
         own = Claim(self._me.cluster, self._me.cluster_id, self._own_ranges())
         remotes = (it for it in self.known.clusters() if it != self._me.cluster)
         claims = (self._claims.get(it) or self._claim(it) for it in remotes)
-        return overlaps(own, (claim for claim in claims if claim.cidrs))
+        return overlaps(own, (claim for claim in claims if claim.cidrs), self._hosts)
 
     def _claim(self, cluster: str) -> Claim:
         nodes = self.known.of(cluster).values()
         number = next((node.cluster_id for node in nodes), 0)
-        claim = Claim(cluster, number, [cidr for node in nodes for cidr in node.cidrs])
+        cidrs = [cidr for node in nodes for cidr in node.cidrs]
+        claim = Claim(cluster, number, cidrs, native=cluster in self._me.native)
         self._claims[cluster] = claim
         return claim
 

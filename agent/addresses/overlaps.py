@@ -1,17 +1,21 @@
 """Which clusters announce pod ranges that others have: they are held out until that ends.
 
 An address can be in one place only. The own cluster goes first, then lower ids; a cluster that
-overlaps one before it is left out as a whole, because nothing of it can be told apart safely.
+overlaps one before it is left out as a whole, because nothing of it can be told apart safely. So is
+one whose ranges cover a node: what is sent to that node, all its tunnels included, would be routed
+into the tunnel.
 """
 
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from agent.addresses.entries import range_of
+from clustermesh.addresses import packed, spelled
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,49 @@ class Claim:
     cluster: str
     cluster_id: int
     cidrs: Sequence[str]
+    native: bool = False
+    """Whether packets go there without the tunnel."""
 
     @cached_property
     def spans(self) -> "Sequence[_Span]":
         """As numbers; most claims are compared more often than they change."""
         return _spans(self)
+
+
+class Hosts:
+    """Underlay addresses of remote nodes (IPv4, like the underlay); several may have the same."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+        self._sorted: list[int] = []
+
+    def add(self, address: str) -> None:
+        """One more node has it; an empty text is none."""
+        if not address:
+            return
+        number = int.from_bytes(packed(address), "big")
+        if not self._counts[number]:
+            insort(self._sorted, number)
+        self._counts[number] += 1
+
+    def discard(self, address: str) -> None:
+        """One node less has it."""
+        if not address:
+            return
+        number = int.from_bytes(packed(address), "big")
+        self._counts[number] -= 1
+        if not self._counts[number]:
+            del self._counts[number], self._sorted[bisect_left(self._sorted, number)]
+
+    def within(self, span: "_Span") -> str:
+        """One of them that lies in the span, empty for none."""
+        at = bisect_left(self._sorted, span.first) if span.version == 4 else len(self._sorted)
+        if at < len(self._sorted) and self._sorted[at] <= span.last:
+            return spelled(self._sorted[at].to_bytes(4, "big"))
+        return ""
+
+
+NO_HOSTS: Final = Hosts()
 
 
 class _Span(NamedTuple):
@@ -36,21 +78,36 @@ class _Span(NamedTuple):
     cluster: str
 
 
-def overlaps(own: Claim, remotes: Iterable[Claim]) -> Mapping[str, str]:
-    """Clusters to hold out, each with the reason. All cidrs of one cluster may overlap freely."""
+def overlaps(own: Claim, remotes: Iterable[Claim], hosts: Hosts = NO_HOSTS) -> Mapping[str, str]:
+    """Clusters to hold out, each with the reason. All cidrs of one cluster may overlap freely.
+
+    ``hosts`` are those that no range may cover, but one that needs no tunnel (``native``).
+    """
     accepted = list(own.spans)
     held: dict[str, str] = {}
     for claim in sorted(remotes, key=lambda claim: claim.cluster_id):
-        clash = _clash(accepted, claim.spans)
-        if clash is None:
+        if clash := _clash(accepted, claim.spans):
+            span, hit = clash
+            fault = f"its range {span.cidr} overlaps {hit.cidr} of cluster {hit.cluster}"
+        elif not claim.native and (covered := _covered(hosts, claim.spans)):
+            fault = f"its range {covered[0].cidr} covers {covered[1]}, the address of a node"
+        else:
             _accept(accepted, claim.spans)
             continue
-        span, hit = clash
         held[claim.cluster] = (
-            f"its range {span.cidr} overlaps {hit.cidr} of cluster {hit.cluster}: all of "
-            f"{claim.cluster} is left out until one of the two changes"
+            f"{fault}: all of {claim.cluster} is left out until one of the two changes"
         )
     return held
+
+
+def _covered(hosts: Hosts, spans: Sequence[_Span]) -> tuple[_Span, str] | None:
+    """The first span that covers a host, and that host."""
+    for block in _blocks(spans):
+        if hosts.within(block[0]._replace(last=block[-1].last)):
+            found = ((span, host) for span in block if (host := hosts.within(span)))
+            if covered := next(found, None):
+                return covered
+    return None
 
 
 def _blocks(spans: Sequence[_Span]) -> Iterable[list[_Span]]:

@@ -165,11 +165,20 @@ def _trust(cluster_id: int, max_clusters: int) -> bytes:
 
 
 def overlapping(here: Here, mesh: Iterable[Told]) -> set[str]:
-    """Remote clusters with a pod range that the own cluster, or one with a lower id, has too.
+    """Remote clusters with a pod range that the own cluster, or one with a lower id, has too, or
+    that is tunnelled and covers the address where a tunnel ends.
 
     Of two networks that share an address one contains the other: so looking up what contains a
     network, and what it contains, in those accepted so far finds every overlap.
     """
+    mesh = list(mesh)
+    covering = {
+        parent
+        for told in mesh
+        for node in told.nodes.values()
+        if told.cluster != here.cluster and (end := node.underlay(4))
+        for parent in _containing(ip_network(end))
+    }
     accepted: set[Network] = set()
     above: set[Network] = set()
     held: set[str] = set()
@@ -181,7 +190,8 @@ def overlapping(here: Here, mesh: Iterable[Told]) -> set[str]:
         if own:
             ranges |= {ip_network(_host(ip)) for n in told.nodes.values() for ip in _plain(n)}
         parents = {parent for it in ranges for parent in _containing(it)}
-        if not own and (ranges & above or parents & accepted):
+        overlap = ranges & above or parents & accepted
+        if not own and (overlap or (told.cluster not in here.native and ranges & covering)):
             held.add(told.cluster)
         else:
             accepted |= ranges

@@ -366,6 +366,21 @@ def test_a_range_over_our_own_nodes_is_left_out() -> None:
     assert "cluster cluster-b: its range 192.168.0.0/24 overlaps 192.168.0.3/32" in sentence
 
 
+def test_a_range_over_a_node_of_any_cluster_is_left_out_until_that_ends() -> None:
+    agent = mesh().expect("cluster-b", "cluster-c").synced("cluster-c")
+    agent.nodes(node("cluster-b", "b2", "172.16.0.7", "172.16.0.0/24")).settle()
+    (sentence,) = agent.dataplane.trouble()
+    assert "cluster cluster-b: its range 172.16.0.0/24 covers 172.16.0.7" in sentence
+    assert lb.where(agent.maps, *WEB) == at(A1)
+    agent.nodes(node("cluster-b", "b2", "192.168.0.4", "172.16.0.0/24")).settle()
+    assert agent.dataplane.trouble() == []
+    assert lb.where(agent.maps, *WEB) == at(A1, B1)
+    agent.nodes(node("cluster-c", "c1", "172.16.0.7")).settle()
+    assert "172.16.0.7" in agent.dataplane.trouble()[0]
+    agent.dataplane.drain("cluster-c")
+    assert agent.settle().dataplane.trouble() == []
+
+
 def test_a_node_that_cannot_be_reached_is_said() -> None:
     agent = mesh().nodes(node("cluster-b", "b9", "fd00::9", "10.9.0.0/24")).settle()
     assert lb.identity(agent.maps, "10.9.0.1") is None

@@ -5,7 +5,7 @@ import ipaddress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.addresses.overlaps import Claim, overlaps
+from agent.addresses.overlaps import Claim, Hosts, overlaps
 
 OWN = Claim("cluster-a", 5, ["10.1.0.0/16", "192.168.0.1/32"])
 
@@ -46,6 +46,24 @@ def test_the_reason_names_both_ranges() -> None:
         "its range 192.168.0.0/24 overlaps 192.168.0.1/32 of cluster cluster-a: all of b is left "
         "out until one of the two changes"
     )
+
+
+def test_a_range_over_the_end_of_a_tunnel_is_left_out() -> None:
+    """What is sent to that node, its tunnel included, would be routed into the tunnel."""
+    hosts = Hosts()
+    for address in ("172.16.0.2", "172.16.0.2", "172.16.9.9", ""):
+        hosts.add(address)
+    claims = [Claim("b", 2, ["10.2.0.0/24", "172.16.0.0/24"]), Claim("c", 3, ["172.16.1.0/24"])]
+    assert overlaps(OWN, claims, hosts) == {
+        "b": "its range 172.16.0.0/24 covers 172.16.0.2, the address of a node: all of b is left "
+        "out until one of the two changes"
+    }
+    native = Claim("b", 2, claims[0].cidrs, native=True)
+    assert overlaps(OWN, [native], hosts) == {}  # it is sent to the node as it is
+    hosts.discard("172.16.0.2")
+    assert set(overlaps(OWN, claims, hosts)) == {"b"}
+    hosts.discard("172.16.0.2")
+    assert overlaps(OWN, claims, hosts) == {}
 
 
 networks = st.builds(
