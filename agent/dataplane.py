@@ -72,6 +72,8 @@ class Dataplane:
         """Called with backends that are in the maps no more."""
         self.on_written: Callable[[], None] = lambda: None
         """Called whenever everything that was told so far is in the maps."""
+        self.on_expected: Callable[[frozenset[str]], None] = lambda _: None
+        """Called with the clusters of the mesh: those that are configured, and the own one."""
         self.on_drained: Callable[[str, int], None] = lambda _, __: None
         """Called with name and id of a cluster that has left the mesh."""
         self.on_identified: Callable[[str, int], None] = lambda _, __: None
@@ -112,6 +114,7 @@ class Dataplane:
     def expect(self, clusters: frozenset[str]) -> None:
         """See ``Sink``."""
         self._clusters.expect(clusters)
+        self.on_expected(clusters | {self._me.cluster})
         self._lives_changed()
 
     def identify(self, cluster: str, cluster_id: int) -> None:

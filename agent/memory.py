@@ -50,6 +50,7 @@ class Memory:
         """Before the first fact: what the maps hold, what its ids mean, which policies held."""
         dataplane, me = self._dataplane, self._me
         dataplane.adopt(self._roster.read())
+        dataplane.on_expected = self._roster.keep
         dataplane.on_identified = self._roster.enter
         saved, record = self._own.load().get(me.cluster), self._own.record(me.cluster)
         if saved is not None and saved.cluster_id == me.cluster_id:

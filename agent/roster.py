@@ -5,6 +5,7 @@ BPF file system: it lives and dies with the maps, whatever becomes of the state 
 but weights and failover depends on it, and they only until the cluster itself has spoken.
 """
 
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,6 +46,12 @@ class Roster:
         for other, name in self.read().items():
             if name == cluster and other != cluster_id:
                 self.strike(other)
+
+    def keep(self, clusters: Collection[str]) -> None:
+        """There are no clusters but these: others were removed while nobody listened."""
+        for cluster_id, name in self.read().items():
+            if name not in clusters:
+                self.strike(cluster_id)
 
     def strike(self, cluster_id: int) -> None:
         """The id is nobody's any more."""

@@ -17,6 +17,15 @@ def test_names_last_until_they_are_struck(tmp_path: Path) -> None:
     assert roster.read() == {7: "paris"}
 
 
+def test_names_of_clusters_that_were_removed_meanwhile_go(tmp_path: Path) -> None:
+    roster = Roster(tmp_path)
+    roster.enter("home", 1)
+    roster.enter("paris", 7)
+    roster.enter("lyon", 8)
+    Roster(tmp_path).keep({"home", "lyon", "nice"})
+    assert roster.read() == {1: "home", 8: "lyon"}
+
+
 def test_a_cluster_with_a_new_id_has_lost_the_old_one(tmp_path: Path) -> None:
     roster = Roster(tmp_path)
     roster.enter("paris", 7)
