@@ -64,23 +64,27 @@ class Addresses:
         self._ipcache.pending.adopt(_attribution(trusted, self._me))
 
     def apply(self, cluster: str, changes: Sequence[Change]) -> None:
-        """Addresses and what is known of them."""
+        """Addresses and what is known of them. What the maps cannot say is refused, and what was
+        said of that address before is not true any more."""
         who = self._claimant(cluster)
         native = cluster in self._me.native
         for name, fact in changes:
+            value, fault = None, ""
             try:
                 key = ip_key(name)
-                value = (
-                    ip_value(fact, self._own_node, native=native)
-                    if isinstance(fact, IPEntry)
-                    else None
-                )
             except BadEntry as error:
                 self.refused[cluster, name] = str(error)
                 continue
+            try:
+                if isinstance(fact, IPEntry):
+                    value = ip_value(fact, self._own_node, native=native)
+            except BadEntry as error:
+                fault = str(error)
             if self._ipcache.state(key, who, value):
                 self.reach.told(cluster, key, gone=value is None)
-            if self.refused:
+            if fault:
+                self.refused[cluster, name] = fault
+            elif self.refused:
                 self.refused.pop((cluster, name), None)
 
     def _claimant(self, cluster: str) -> int:
