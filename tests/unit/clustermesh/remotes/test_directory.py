@@ -1,6 +1,7 @@
 """Which files of the configuration directory are clusters (contract kvstore 5.1)."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -51,6 +52,53 @@ def test_only_content_counts(tmp_path: Path) -> None:
     assert directory.scan(tmp_path, own="home") == first
     path.write_text(GOOD + "# another\n")
     assert directory.scan(tmp_path, own="home") != first
+
+
+def _rename(path: Path) -> None:
+    path.rename(path.with_name("lyon"))
+
+
+def _dangle(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("..data/paris")
+
+
+def _become_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _become_a_link(path: Path) -> None:
+    path.rename(path.with_name("..data"))
+    path.symlink_to("..data")
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        (_rename, ["lyon"]),
+        (_dangle, []),
+        (_become_a_folder, []),
+        (_become_a_link, ["paris"]),
+        (lambda path: path.rename(path.with_name("home")), []),
+        (lambda path: path.rename(path.with_name("paris.bak")), ["paris.bak"]),
+        (lambda path: path.write_text("endpoint: none\n"), []),
+        (lambda path: path.write_text(""), []),
+        (lambda path: path.write_bytes(b"endpoints: \xff"), ["paris"]),
+        (lambda path: path.write_bytes(GOOD.encode() + b"#" * (1 << 20)), []),
+        (lambda path: path.write_text("{endpoints: [}\n"), ["paris"]),
+    ],
+)
+def test_what_becomes_of_a_file_is_what_is_configured(
+    tmp_path: Path, change: Callable[[Path], object], left: list[str]
+) -> None:
+    path = tmp_path / "paris"
+    path.write_text(GOOD)
+    assert names(tmp_path) == ["paris"]
+    change(path)
+    assert names(tmp_path) == left
+    for file in directory.scan(tmp_path, own="home")[0].values():
+        assert (file.config is None) == bool(file.problem)
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -18,10 +18,16 @@ ME511 = Me("home", 1, "n", "192.0.2.1", 511)
         (ME511, b'{"id":300,"capabilities":{"maxConnectedClusters":511}}'),
         (ME255, b'{"id":7,"capabilities":{"endpointSlicesExportMode":"endpointslices-only"}}'),
         (ME255, b'{"id":7,"unknown":true,"capabilities":{"cached":true}}'),
+        (ME255, b'{"id":7}'),
+        (ME255, b'{"id":7,"capabilities":null}'),
+        (ME255, b'{"ID":7,"Capabilities":{"SyncedCanaries":true,"serviceExportsEnabled":null}}'),
+        (ME255, b'{"id":7,"capabilities":{"maxConnectedClusters":0,"cached":null}}'),
+        (ME255, b' {"capabilities":{"syncedCanaries":true,"future":{"a":[]}},"id":7}\n'),
+        (ME511, b'{"id":511,"capabilities":{"maxConnectedClusters":511}}'),
     ],
 )
 def test_these_fit(me: Me, value: bytes) -> None:
-    assert judge("paris", value, me).id in (7, 255, 300)
+    assert judge("paris", value, me).id in (7, 255, 300, 511)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +49,11 @@ def test_these_fit(me: Me, value: bytes) -> None:
             "endpointSlicesExportMode: expected one of",
         ),
         (ME255, b'{"id":"seven","capabilities":{}}', "cluster-config of paris"),
+        (ME255, b'{"id":7,"capabilities":[]}', "cluster-config of paris"),
+        (ME255, b'{"id":-7}', "cluster-config of paris"),
+        (ME255, b'{"id":7.5}', "cluster-config of paris"),
+        (ME511, b'{"id":512,"capabilities":{"maxConnectedClusters":511}}', "found 512"),
+        (ME255, b'{"id":7,"capabilities":{"endpointSlicesExportMode":7}}', "cluster-config"),
     ],
 )
 def test_these_do_not_and_the_reason_is_named(me: Me, value: bytes, reason: str) -> None:
