@@ -1,11 +1,12 @@
 """Talk HTTP to an agent or apiserver: over its unix socket (``unix:/path``), TCP, or an API server.
 
-``kube:`` URLs are made by ``places.connection``.
+``kube:`` URLs are made by ``kube.pods``.
 """
 
 import http.client
 import socket
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -42,35 +43,31 @@ def post(url: str, path: str, kind: type[T], *, timeout: float = TIMEOUT) -> T:
 def _decoded(url: str, path: str, kind: type[T], answer: tuple[int, bytes]) -> T:
     code, body = answer
     if code != http.client.OK:
-        raise NoAnswer(f"{url}{path} answers {code}{_reason(body)}")
+        raise NoAnswer(f"{spoken(url)}{path} answers {code}{_reason(body)}")
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as error:
         raise NoAnswer(
-            f"{url}{path} gives what this release does not understand: {error}"
+            f"{spoken(url)}{path} gives what this release does not understand: {error}"
         ) from error
 
 
 def _reason(body: bytes) -> str:
-    """What a refusal says, after a colon."""
+    """What a refusal says, after a colon; an API server in between says it its own way."""
     try:
-        return f": {msgspec.json.decode(body, type=dict[str, str])['error']}"
-    except (msgspec.MsgspecError, KeyError):
+        found = msgspec.json.decode(body, type=dict[str, object])
+    except msgspec.MsgspecError:
         return ""
+    said = found.get("error") or found.get("message")
+    return f": {said}" if said else ""
 
 
 def get(url: str, path: str, *, timeout: float = TIMEOUT, method: str = "GET") -> tuple[int, bytes]:
     """GET a path: HTTP status and body; raises ``NoAnswer``."""
-    connection = _connection(url, timeout)
-    try:
+    with _asking(url, timeout) as connection:
         connection.request(method, path)
         response = connection.getresponse()
         return response.status, response.read()
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise NoAnswer(f"{url} does not answer ({reason})") from error
-    finally:
-        connection.close()
 
 
 def lines(
@@ -81,38 +78,49 @@ def lines(
 
     ``timeout`` is the longest silence in seconds, an empty line is none.
     """
-    connection = _connection(url, timeout)
-    try:
+    with _asking(url, timeout) as connection:
         data = None if body is None else msgspec.json.encode(body)
         connection.request("GET" if body is None else "POST", path, data)
         response = connection.getresponse()
         if response.status != http.client.OK:
-            raise NoAnswer(f"{url}{path} answers {response.status}: {response.read().decode()}")
+            reason = _reason(response.read())
+            raise NoAnswer(f"{spoken(url)}{path} answers {response.status}{reason}")
         while line := response.readline():
             yield line
-        raise NoAnswer(f"{url} has ended its answer")
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise NoAnswer(f"{url} does not answer ({reason})") from error
-    finally:
-        connection.close()
+        raise NoAnswer(f"{spoken(url)} has ended its answer")
 
 
 def ask(
     url: str, path: str, body: Mapping[str, str], kind: type[T], *, timeout: float = TIMEOUT
 ) -> T:
     """POST a question that changes nothing, but is not for everybody; raises ``NoAnswer``."""
-    connection = _connection(url, timeout)
-    try:
+    with _asking(url, timeout) as connection:
         connection.request("POST", path, msgspec.json.encode(body))
         response = connection.getresponse()
-        code, answer = response.status, response.read()
+        answer = response.status, response.read()
+    return _decoded(url, path, kind, answer)
+
+
+@contextmanager
+def _asking(url: str, timeout: float) -> Iterator[http.client.HTTPConnection]:
+    """A connection for one question; what goes wrong with it is a ``NoAnswer``."""
+    connection = _connection(url, timeout)
+    try:
+        yield connection
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise NoAnswer(f"{url} does not answer ({reason})") from error
+        raise NoAnswer(f"{spoken(url)} does not answer ({reason})") from error
     finally:
         connection.close()
-    return _decoded(url, path, kind, (code, answer))
+
+
+def spoken(url: str) -> str:
+    """It for an operator."""
+    if not url.startswith("kube:"):
+        return url
+    from clustermesh.meshctl.kube import pods
+
+    return pods.spoken(url)
 
 
 def ready(url: str, *, timeout: float = TIMEOUT) -> bool:
@@ -127,9 +135,9 @@ def _connection(url: str, timeout: float) -> http.client.HTTPConnection:
     if url.startswith("unix:"):
         return _UnixConnection(url.removeprefix("unix:"), timeout)
     if url.startswith("kube:"):
-        from clustermesh.places.connection import to_pod
+        from clustermesh.meshctl.kube import pods
 
-        return to_pod(url, timeout)
+        return pods.reach(url, timeout)
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:
         raise NoAnswer(f"{url!r} is neither unix:/PATH nor http://HOST:PORT")

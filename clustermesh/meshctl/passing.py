@@ -86,7 +86,8 @@ def judged(
     if not able:
         yield Finding(
             code="UDP_UNTRIED", result=Result.WARNING, where=where, seen=next(iter(deaf.values())),
-            fix="run meshctl where the agents' unix sockets are: only there they try it",
+            fix="run meshctl where the agents' unix sockets are, or by contexts with pods/exec:"
+            " agents try it for nobody else",
         )  # fmt: skip
         return
     bad = [finding for one in callers for it in able for finding in _way(one, it, ears, calls)]

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 PATIENCE = 20.0
 SOON = timedelta(days=30)
 
+ELSEWHERE = (
+    "run meshctl where the {}'s unix socket is, or by a context with pods/exec: it tries ways for"
+    " nobody else"
+)
+
 CATCHES_UP = frozenset({"AGENT_SILENT", "APISERVER_NOT_READY", "REACH_UNKNOWN"})
 
 Clusters = Annotated[
@@ -238,7 +243,7 @@ def _reached(peering: Peering, reader: Side) -> Iterator[Finding]:
         except api.NoAnswer as error:
             yield Finding(
                 code="REACH_UNKNOWN", result=Result.FAILED, where=where, seen=str(error),
-                fix="run meshctl where the agent's unix socket is: only there it is answered",
+                fix=ELSEWHERE.format("agent"),
             )  # fmt: skip
             continue
         code = "ETCD_AUTHORISED" if connected else "ETCD_REACHED"
@@ -255,7 +260,7 @@ def _copied(peering: Peering, *, connected: bool) -> Iterator[Finding]:
     except api.NoAnswer as error:
         yield Finding(
             code="REACH_UNKNOWN", result=Result.FAILED, where=where, seen=str(error),
-            fix="run meshctl where the kvstoremesh's unix socket is: only there it is answered",
+            fix=ELSEWHERE.format("kvstoremesh"),
         )  # fmt: skip
         return
     yield from _summary(found, where, "ETCD_AUTHORISED" if connected else "ETCD_REACHED")

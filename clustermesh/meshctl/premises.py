@@ -52,8 +52,8 @@ def _answers(side: Side) -> Iterator[Finding]:
             result=Result.WARNING,
             where=name,
             seen=f"no API can be asked of {', '.join(unasked)}",
-            fix="give the mesh file its URL, or let it listen on the pod's address (chart:"
-            " `listen`); Cilium's have none",
+            fix="give the mesh file its URL; in Kubernetes get the right to get and create"
+            " pods/exec in its namespace; Cilium's have no API",
         )
     if not side.cluster.apiserver:
         pass

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -28,7 +28,8 @@ from clustermesh.sources.kubernetes.failures import (
 from clustermesh.sources.kubernetes.settings import KubernetesSettings
 
 TIMEOUT: Final = 10.0
-SCHEME: Final = "kube:"
+REVIEWS: Final = "authorization.k8s.io/v1"
+REVIEW: Final = "SelfSubjectAccessReview"
 
 Object = dict[str, Any]
 
@@ -68,6 +69,19 @@ class Connection:
         """A list; empty where the API server does not serve the kind. Raises ``NoAnswer``."""
         found = self.get(path)
         return list(found.get("items") or []) if found else []
+
+    def may(self, verb: str, resource: str, part: str, namespace: str) -> bool:
+        """Whether we have a right. An API server that does not say so will say it when it is used.
+
+        Raises ``NoAnswer``.
+        """
+        what = {"verb": verb, "resource": resource, "subresource": part, "namespace": namespace}
+        body = {"apiVersion": REVIEWS, "kind": REVIEW, "spec": {"resourceAttributes": what}}
+        try:
+            found = self._call("POST", f"/apis/{REVIEWS}/{REVIEW.lower()}s", body)
+        except Missing:
+            return True
+        return found.get("status", {}).get("allowed") is not False
 
     def create(self, path: str, body: Object) -> None:
         """Raises ``Taken`` when it is there already, ``NoAnswer``."""
@@ -134,7 +148,7 @@ def connection(context: str, kubeconfig: str) -> Connection:
 
 
 class Below(http.client.HTTPSConnection):
-    """HTTP to an API server, logged in, with a path before every path."""
+    """HTTP to an API server, logged in by the headers ``login``, with a path before every path."""
 
     def __init__(self, access: Access, base: str, timeout: float) -> None:
         parts = urlsplit(access.server)
@@ -142,7 +156,8 @@ class Below(http.client.HTTPSConnection):
         tls = access.tls or ssl.create_default_context()
         super().__init__(parts.hostname or "", parts.port, timeout=timeout, context=tls)
         self._base = f"{parts.path.rstrip('/')}{base}"
-        self._login = access.headers
+        self.url = f"{parts.scheme}://{parts.netloc}{self._base}"
+        self.login = access.headers
         self._server_name = access.server_name
 
     def connect(self) -> None:
@@ -164,19 +179,5 @@ class Below(http.client.HTTPSConnection):
         encode_chunked: bool = False,
     ) -> None:
         """As the base class, further down."""
-        all_headers = {**self._login, **headers}
+        all_headers = {**self.login, **headers}
         super().request(method, self._base + url, body, all_headers, encode_chunked=encode_chunked)
-
-
-def pod_url(made: Connection, kubeconfig: str, namespace: str, pod: str, port: str) -> str:
-    """``kube:`` URL by which ``api`` reaches a port of a pod."""
-    parts = (made.context, kubeconfig, namespace, pod, port)
-    return SCHEME + "/".join(quote(part, safe="") for part in parts)
-
-
-def to_pod(url: str, timeout: float) -> Below:
-    """The connection that a ``kube:`` URL names. Raises ``UsageError``."""
-    parts = url.removeprefix(SCHEME).split("/")
-    context, kubeconfig, namespace, pod, port = (unquote(part) for part in parts)
-    path = f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy"
-    return connection(context, kubeconfig).open(path, timeout)

@@ -1,14 +1,17 @@
 """A cluster as its Kubernetes tells it: name, id, how its etcd and its agents are reached."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Final
 
 import msgspec
 
 from clustermesh.meshctl.errors import Exit, MeshctlError
+from clustermesh.meshctl.kube.pods import Process
+from clustermesh.meshctl.output import complain
 from clustermesh.meshfile import Cluster, Mesh, Node
 from clustermesh.places import secrets, service
-from clustermesh.places.connection import Connection, Object, connection, pod_url
+from clustermesh.places.connection import Connection, Object, connection
 from clustermesh.places.service import SERVICE
 
 AGENTS: Final = "clustermesh-agent"
@@ -54,16 +57,17 @@ def complete(cluster: Cluster) -> Cluster:
     if not endpoints:
         endpoints, found = service.etcd(made, space, cluster.name)
         aliases = dict(found)
-    ours = _deployment(made, space)
+    pods = _Pods(made, cluster)
+    ours = _is_ours(_deployment(made, space))  # Cilium's apiserver has no such API
     return msgspec.structs.replace(
         cluster,
         endpoints=endpoints,
         host_aliases=aliases,
         cilium=is_cilium(made, space),
         shared_user=not lists_users(made, space),
-        apiserver=cluster.apiserver or _apiserver(made, cluster, ours),
-        kvstoremesh=cluster.kvstoremesh or _apiserver(made, cluster, ours, KVSTOREMESH),
-        nodes=cluster.nodes or tuple(_nodes(made, cluster)),
+        apiserver=cluster.apiserver or (pods.first("apiserver") if ours else ""),
+        kvstoremesh=cluster.kvstoremesh or (pods.first(KVSTOREMESH) if ours else ""),
+        nodes=cluster.nodes or tuple(pods.nodes()),
     )
 
 
@@ -142,22 +146,6 @@ def _pods(made: Connection, namespace: str, app: str) -> list[Object]:
     return [pod for pod in made.items(path) if pod.get("status", {}).get("phase") == "Running"]
 
 
-def _apiserver(
-    made: Connection, cluster: Cluster, deployment: Object, container: str = "apiserver"
-) -> str:
-    """Of the first pod, by way of the API server; Cilium's has no such API."""
-    if not _is_ours(deployment):
-        return ""
-    for pod in _pods(made, cluster.namespace, SERVICE):
-        return _url(made, cluster, pod, container)
-    return ""
-
-
-def _nodes(made: Connection, cluster: Cluster) -> Iterator[Node]:
-    for pod in sorted(_pods(made, cluster.namespace, AGENTS), key=_node_name):
-        yield Node(name=_node_name(pod), agent=_url(made, cluster, pod, "agent"))
-
-
 def logs(cluster: Cluster) -> Iterator[tuple[str, str, str]]:
     """Pod, container, and the path of its log, of all that is of the mesh. Raises ``NoAnswer``."""
     made, space = connection(cluster.context, cluster.kubeconfig), cluster.namespace
@@ -173,13 +161,50 @@ def _node_name(pod: Object) -> str:
     return str(pod["spec"].get("nodeName", ""))
 
 
-def _url(made: Connection, cluster: Cluster, pod: Object, container: str) -> str:
-    """Empty where only the node itself can ask, or no such container is in the pod."""
-    chosen = [it for it in pod["spec"].get("containers", []) if it.get("name") == container]
-    host, _, port = (
-        _arguments({"spec": {"containers": chosen}}).get("api-listen", "").rpartition(":")
-    )
-    if not host or host.startswith(LOOPBACK):
+class _Pods:
+    """The processes of a cluster's pods, and how they are asked."""
+
+    def __init__(self, made: Connection, cluster: Cluster) -> None:
+        self._made = made
+        self._cluster = cluster
+
+    def first(self, container: str) -> str:
+        """The URL of one in the first pod of the control plane; empty where there is none."""
+        for pod in _pods(self._made, self._cluster.namespace, SERVICE):
+            return self._url(pod, container)
         return ""
-    name = pod["metadata"]["name"]
-    return pod_url(made, cluster.kubeconfig, cluster.namespace, name, port)
+
+    def nodes(self) -> Iterator[Node]:
+        for pod in sorted(_pods(self._made, self._cluster.namespace, AGENTS), key=_node_name):
+            yield Node(name=_node_name(pod), agent=self._url(pod, "agent"))
+
+    @cached_property
+    def _may_exec(self) -> bool:
+        space = self._cluster.namespace
+        if self._made.may("get", "pods", "exec", space):
+            return True
+        complain(
+            f"context {self._cluster.context}: you have no right to get pods/exec in namespace"
+            f" {space}: its processes are asked on TCP ports, where they listen on one, and there"
+            " they try no ways and change nothing."
+        )
+        return False
+
+    def _url(self, pod: Object, container: str) -> str:
+        """Empty where no such container is in the pod, or it cannot be asked from here."""
+        chosen = [it for it in pod["spec"].get("containers", []) if it.get("name") == container]
+        if not chosen:
+            return ""
+        given = _arguments({"spec": {"containers": chosen}})
+        socket = given.get("api-socket", f"/run/clustermesh/{container}.sock")
+        host, _, port = given.get("api-listen", "").rpartition(":")
+        found = Process(
+            context=self._made.context,
+            kubeconfig=self._cluster.kubeconfig,
+            namespace=self._cluster.namespace,
+            pod=pod["metadata"]["name"],
+            container=container,
+            socket=socket if self._may_exec else "",
+            port="" if not host or host.startswith(LOOPBACK) else port,
+        )
+        return found.url if found.socket or found.port else ""

@@ -11,17 +11,21 @@ import pytest
 import yaml
 
 from clustermesh.errors import UsageError
-from clustermesh.findings import Result
+from clustermesh.findings import Finding, Premises, Result
 from clustermesh.meshctl import api, gitops, main, performing, plan
 from clustermesh.meshctl.context import hoisted
 from clustermesh.meshctl.errors import MeshctlError
 from clustermesh.meshctl.kube import members as reading
+from clustermesh.meshctl.kube.pods import process
 from clustermesh.meshctl.peering import peerings
 from clustermesh.meshctl.sysdump import collect
 from clustermesh.meshfile import Mesh
 from clustermesh.pki import Authority
 from clustermesh.status import ApiserverStatus
+from clustermesh.version import VERSION
 from kvstore.config import EtcdConfig
+from tests.support.agents import agent
+from tests.support.kube.execs import relaying
 from tests.support.kube.faults import Fault
 from tests.support.kube.members import SPACE, Member, members
 
@@ -30,6 +34,14 @@ AGENTS, CACHE, USERS = "cilium-clustermesh", "cilium-kvstoremesh", "clustermesh-
 STATUS = ApiserverStatus(
     cluster="mine", cluster_id=1, version="0.1.0", ready=True, started=0, source="", etcd=""
 )
+
+REACHED = Finding(code="TCP", result=Result.OK, where="192.0.2.2", seen="")
+AGENT = {
+    "/v1/premises": Premises(
+        cluster="mine", cluster_id=1, node="n1", version=VERSION, max_clusters=255
+    ),
+    "/v1/reach": [REACHED],
+}
 
 
 class World(NamedTuple):
@@ -60,7 +72,8 @@ class World(NamedTuple):
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("members")
-    with members(folder) as (kubeconfig, here, there):
+    path = folder / "agent.sock"
+    with members(folder) as (kubeconfig, here, there), agent(path, AGENT):
         yield World(kubeconfig, here, there, folder)
 
 
@@ -84,7 +97,8 @@ def world(servers: World) -> World:
     )
     mine.pod("clustermesh-apiserver", "apiserver-0", "n1", "--api-listen=0.0.0.0:9880")
     mine.pod("clustermesh-agent", "agent-0", "n1", "--api-listen=127.0.0.1:9885")
-    mine.kube.api.pods["apiserver-0:9880"] = {"/v1/status": STATUS}
+    mine.kube.api.pods.programs["agent-0/agent"] = relaying(servers.folder)
+    mine.kube.api.pods.ports["apiserver-0:9880"] = {"/v1/status": STATUS}
     paris.deployment("clustermesh", "--cluster-name=$(CLUSTER_NAME)")
     paris.put("ConfigMap", "cilium-config", {"data": {"cluster-name": "paris", "cluster-id": "7"}})
     return servers
@@ -97,7 +111,9 @@ def test_names_ids_and_endpoints_are_had_from_the_clusters(world: World):
     assert paris.endpoints == ("https://paris.mesh.cilium.io:2379",)
     assert paris.host_aliases == {"paris.mesh.cilium.io": ("192.0.2.2",)}
     assert api.fetch(mine.apiserver, "/v1/status", ApiserverStatus) == STATUS
-    assert [node.agent for node in mine.nodes] == [""]
+    (told,) = (process(node.agent) for node in mine.nodes)
+    assert (told.container, told.socket) == ("agent", "/run/clustermesh/agent.sock")
+    assert told.port == "", "only the node itself reaches it"
 
 
 def test_cilium_gets_exactly_the_secret_that_it_reads_and_nothing_else(world: World):
@@ -274,6 +290,7 @@ def test_a_plan_reads_both_and_writes_nothing(world: World):
     assert len(made.changes) == 7, "Cilium's readers share a user"
     codes = {it.code for it in made.findings}
     assert {"APISERVER", "IDENTITY", "RANGES", "CA", "UNASKED", "PLAINTEXT"} <= codes
+    assert {"AGENTS", "ETCD_REACHED"} <= codes, "asked on its own socket, through pods/exec"
 
 
 def cilium(world: World, **settings: str) -> None:
@@ -349,7 +366,10 @@ def test_a_policy_that_lets_no_remote_pod_in_is_a_warning(world: World):
 
 
 def test_a_sysdump_has_the_logs_that_kubernetes_keeps(world: World):
-    world.mine.kube.api.logs = {"apiserver-0/apiserver": "published\n", "agent-0/agent": "synced\n"}
+    world.mine.kube.api.pods.logs = {
+        "apiserver-0/apiserver": "published\n",
+        "agent-0/agent": "synced\n",
+    }
     found = {"/".join(place): content for place, content, _ in
              collect.everything(world.mesh(), ())}  # fmt: skip
     assert found["clusters/mine/logs/apiserver-0/apiserver.log"] == b"published\n"
@@ -360,8 +380,8 @@ def test_a_sysdump_has_the_logs_that_kubernetes_keeps(world: World):
 
 def test_a_kvstoremesh_is_asked_where_its_container_listens(world: World):
     containers = [
-        {"name": "apiserver", "args": ["--api-listen=0.0.0.0:9880"]},
-        {"name": "kvstoremesh", "args": ["--api-listen=0.0.0.0:9881"]},
+        {"name": "apiserver", "args": ["--api-listen=0.0.0.0:9880", "--api-socket=/run/x.sock"]},
+        {"name": "kvstoremesh", "args": ["--api-listen=0.0.0.0:9881", "--api-socket=/run/y.sock"]},
     ]
     world.mine.put("Pod", "apiserver-0", {
         "metadata": {"labels": {"k8s-app": "clustermesh-apiserver"}},
@@ -369,8 +389,8 @@ def test_a_kvstoremesh_is_asked_where_its_container_listens(world: World):
         "status": {"phase": "Running"},
     })  # fmt: skip
     mine = world.mesh().cluster("mine")
-    assert mine.apiserver.endswith("/apiserver-0/9880")
-    assert mine.kvstoremesh.endswith("/apiserver-0/9881")
+    assert process(mine.apiserver)[3:] == ("apiserver-0", "apiserver", "/run/x.sock", "9880")
+    assert process(mine.kvstoremesh)[4:] == ("kvstoremesh", "/run/y.sock", "9881")
 
 
 def test_an_api_server_that_is_silent_is_named(world: World):

@@ -244,7 +244,7 @@ def test_a_peer_is_let_in_no_more(world: World):
     world.told("token", "create", "rome", "--context", "here")
     listed = {"data": {"users.yaml": "users:\n- {name: remote-rome, role: remote}\n"}}
     world.mine.put("ConfigMap", USERS, listed)
-    pod = world.mine.kube.api.pods.setdefault("apiserver-0:9880", {})
+    pod = world.mine.kube.api.pods.ports.setdefault("apiserver-0:9880", {})
     pod["/v1/status"] = status("mine", 1, peers=())
     argv = ("ca", "revoke", "mine", "rome", "--context", "here")
     before = world.mine.everything()
@@ -322,7 +322,7 @@ def test_an_authority_is_replaced_in_secrets_and_dropped_only_when_it_is_out_of_
     for kind in ("server", "admin"):
         world.told("ca", "issue", kind, "--cluster", "mine", "--context", "here")
     world.meshctl("connect", "mine", "rome", "--no-wait", "--force", *BOTH)
-    pod = world.mine.kube.api.pods.setdefault("apiserver-0:9880", {})
+    pod = world.mine.kube.api.pods.ports.setdefault("apiserver-0:9880", {})
     pod["/v1/status"] = status("mine", 1, certificates=(served(world),))
     first = world.authority(world.mine)
     keys = {

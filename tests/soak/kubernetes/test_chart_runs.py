@@ -24,7 +24,7 @@ from tests.e2e import checks, host
 from tests.e2e.world import MESHCTL, World, eventually
 from tests.support.kube.kubeserver import ADMIN_TOKEN
 from tests.support.kube.real import assets
-from tests.support.kubelet import pods
+from tests.support.kubelet import endpoint, pods
 from tests.support.kubelet.inside import InsideKube, running
 from tests.support.kubelet.kubelet import Api, Kubelet, Place
 
@@ -51,6 +51,7 @@ class Cluster:
         self.name = name
         self.folder = folder
         self.api = Api(kube.url, kube.authority.pem)
+        self.authority = kube.authority
         addresses = Addresses(world.state().topology)
         self.address = addresses.control_plane(name)
         spec = world.state().topology.cluster(name)
@@ -124,6 +125,19 @@ class Cluster:
         ]
         for document in sorted(documents, key=lambda it: it["kind"] != "Namespace"):
             self._apply(document)
+
+    def serve(self) -> None:
+        """Nodes with kubelets that the API server reaches."""
+        for name, kubelet in self.kubelets.items():
+            kubelet.serve(self.authority)
+            addresses = [{"type": "InternalIP", "address": kubelet.ip}]
+            endpoints = {"kubeletEndpoint": {"Port": endpoint.PORT}}
+            status = {"status": {"addresses": addresses, "daemonEndpoints": endpoints}}
+            if name == "control-plane":
+                node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
+                self._apply({**node, **status})
+            else:
+                self.api.call("PATCH", f"/api/v1/nodes/{name}/status", status)
 
     def _apply(self, document: dict[str, Any]) -> None:
         kind, meta = document["kind"], document["metadata"]
@@ -227,6 +241,7 @@ def _made(folder: Path) -> Iterator[Chart]:
                 for kubelet in cluster.kubelets.values():
                     stack.callback(kubelet.close)
                 cluster.populate(world)
+                cluster.serve()
                 chart.clusters.append(cluster)
             chart.write_kubeconfig()
             yield chart
@@ -247,7 +262,6 @@ def chart(
                 "cluster.id": number,
                 "agent.kubeProxyReplacement": "true",
                 "agent.etcd.ips": f"{{{cluster.address}}}",
-                "agent.listen": "0.0.0.0",  # noqa: S104 - of a network namespace
                 "apiserver.propagationInterval": 1,
                 "kvstoremesh.enabled": str(request.param == "kvstoremesh").lower(),
             }

@@ -13,6 +13,7 @@ from typing import Any
 from clustermesh.pki import Authority
 from tests.support.kube.fake import FakeKube
 from tests.support.kube.kubeserver import ADMIN_TOKEN
+from tests.support.kube.podparts import PodParts
 
 SPACE = "kube-system"
 Manifest = dict[str, Any]
@@ -58,7 +59,7 @@ class Member:
     def clear(self) -> None:
         """As a new cluster."""
         self.kube.api.store.objects.clear()
-        self.kube.api.pods.clear()
+        self.kube.api.pods = PodParts()
         self.put("Namespace", SPACE, {})
 
     def secret(self, name: str, **pieces: bytes) -> None:

@@ -7,7 +7,6 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from tests.support.kube import refusals
@@ -16,6 +15,7 @@ from tests.support.kube.admission import Admission
 from tests.support.kube.answers import done, event, open_, send, status, status_body
 from tests.support.kube.catalog import BUILT_IN, CRDS, Catalog, Kind, of_crd
 from tests.support.kube.faults import Fault, Faults
+from tests.support.kube.podparts import PARTS, PodParts
 from tests.support.kube.questions import body_of, check, page_of, view_of
 from tests.support.kube.rbac import ADMIN, User, allowed
 from tests.support.kube.refusals import Refused
@@ -24,6 +24,7 @@ from tests.support.kube.store import Manifest, Store, View
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 TYPE = {"kind", "apiVersion"}
 INITIAL_END = "k8s.io/initial-events-end"
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,7 @@ class TestApi:
     requests: list[str] = field(default_factory=list)
     used: set[tuple[str, str, str]] = field(default_factory=set)
     """Who did what to which resource: user, verb, ``plural.group`` or ``plural.group/part``."""
-    pods: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What ``pod:port`` answers to GET by way of ``pods/NAME/proxy``, by path."""
-    logs: dict[str, str] = field(default_factory=dict)
-    """By ``pod/container``."""
+    pods: PodParts = field(default_factory=PodParts)
     port: int = 0
     _runner: web.AppRunner | None = None
     _open: set[asyncio.Transport] = field(default_factory=set)
@@ -125,23 +123,27 @@ class TestApi:
         user = self._user(request)
         if request.path in {"/readyz", "/livez"}:
             return web.Response(text="ok")
+        if request.path == REVIEWS:
+            return await self._review(user, request)
         pod, proxied, path = request.path.partition("/proxy/")
         if proxied:
-            return self._proxied(pod.rpartition("/")[2], f"/{path}")
+            return self.pods.proxied(pod.rpartition("/")[2], f"/{path}")
         target = self._target(request.path)
         if not isinstance(target, Target):
             return web.json_response(target)
         self._authorize(user, request, target)
-        if target.part == "log":
-            container = request.query.get("container", "")
-            return web.Response(text=self.logs.get(f"{target.name}/{container}", ""))
+        if target.part in PARTS:
+            found = self.store.get(target.kind, (target.namespace, target.name))
+            return await self.pods.answer(request, found, target.part)
         return await self._serve(request, target, fault)
 
-    def _proxied(self, pod: str, path: str) -> web.Response:
-        value = self.pods.get(pod, {}).get(path)
-        if value is None:
-            raise Refused(503, "ServiceUnavailable", f"error trying to reach service: {pod}")
-        return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+    async def _review(self, user: User, request: web.Request) -> web.Response:
+        """Whether the user may do something."""
+        asked = (review := await body_of(request))["spec"]["resourceAttributes"]
+        (kind,) = (it for it in self.catalog if it.plural == asked["resource"])
+        what = (asked.get(key, "") for key in ("subresource", "name", "namespace"))
+        may = allowed(self.store, user, asked["verb"], kind, *what)
+        return web.json_response({**review, "status": {"allowed": may}}, status=201)
 
     async def _fail(self, fault: Fault) -> web.StreamResponse:
         if fault.stall:

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clustermesh.lab.processes import LAUNCHER
+from tests.support.kube.certs import Authority
 from tests.support.kube.kubeserver import ADMIN_TOKEN
-from tests.support.kubelet import container, pods, volumes
+from tests.support.kubelet import container, endpoint, pods, volumes
 from tests.support.kubelet.pods import ACCOUNT, Container, Manifest
 from tests.support.kubelet.volumes import Data
 
@@ -92,6 +93,7 @@ class Kubelet:
         self._place = place
         self._api_seen = api_seen
         self._running: dict[str, tuple[Manifest, list[subprocess.Popen[bytes]]]] = {}
+        self._endpoint: subprocess.Popen[bytes] | None = None
 
     def run(self, pod: Manifest) -> Manifest:
         """Tell the API server of the pod, make its volumes and start its containers."""
@@ -104,7 +106,44 @@ class Kubelet:
         self._running[meta["name"]] = (made, started)
         for each in pods.containers(made, self._api_seen):
             started += [self._start(made, each)]
+        self._tell_endpoint()
         return made
+
+    def serve(self, authority: Authority) -> None:
+        """Begin to start programs in the containers for the API server (``endpoint``)."""
+        pair = authority.server()
+        files = {"kubelet.crt": pair.certificate, "kubelet.key": pair.key}
+        for name, text in files.items():
+            (self._folder / name).write_text(text)
+        self._tell_endpoint()
+        with (self._folder / "endpoint.log").open("ab") as log:
+            self._endpoint = subprocess.Popen(
+                [
+                    *(*LAUNCHER, self._place.netns, str(self._place.cgroup)),
+                    *("env", f"PYTHONPATH={pods.PROJECT}", sys.executable, "-P"),
+                    *("-m", endpoint.__name__, self.ip, str(self._containers)),
+                    *(str(self._folder / name) for name in files),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def _containers(self) -> Path:
+        return self._folder / "containers.json"
+
+    def _tell_endpoint(self) -> None:
+        """Which containers there are."""
+        found = {}
+        for pod, started in self._running.values():
+            where = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+            for each, process in zip(pods.containers(pod, self._api_seen), started, strict=False):
+                about = {"pid": process.pid, "user": each.user, "env": each.env}
+                found[f"{where}/{each.name}"] = about
+        fresh = self._containers.with_suffix(".new")
+        fresh.write_text(json.dumps(found))
+        fresh.rename(self._containers)
 
     def sync(self) -> bool:
         """Bring what Secrets and ConfigMaps hold now into the pods' volumes; False: nothing new."""
@@ -122,6 +161,7 @@ class Kubelet:
         space = pod["metadata"]["namespace"]
         path = f"/api/v1/namespaces/{space}/pods/{name}?gracePeriodSeconds=0"
         self._api.call("DELETE", path)
+        self._tell_endpoint()
 
     def ended(self) -> list[str]:
         """Containers that no longer run, with their last words."""
@@ -136,6 +176,9 @@ class Kubelet:
         for name in list(self._running):
             with contextlib.suppress(OSError):
                 self.kill(name)
+        if self._endpoint is not None:
+            self._endpoint.kill()
+            self._endpoint.wait()
 
     def _home(self, pod: Manifest) -> Path:
         return self._folder / pod["metadata"]["name"]

@@ -1,0 +1,110 @@
+"""Asking a process in a pod: on its own unix socket by ``pods/exec``, else on its TCP port.
+
+``kube:`` URLs name a container of a pod, and what of it can be used: its socket, its port, or both.
+"""
+
+import http.client
+import time
+from collections import deque
+from functools import cache
+from typing import Final, NamedTuple
+from urllib.parse import quote, unquote
+
+from clustermesh.errors import NoAnswer
+from clustermesh.meshctl.kube import relays
+from clustermesh.places.connection import connection
+
+SCHEME: Final = "kube:"
+KEPT: Final = 3.0
+"""Seconds for which a relay waits for another question; the process hangs up after five."""
+
+
+class Process(NamedTuple):
+    """One of a container. ``socket`` is empty where we may not exec, ``port`` where only the pod
+    itself reaches it.
+    """
+
+    context: str
+    kubeconfig: str
+    namespace: str
+    pod: str
+    container: str
+    socket: str
+    port: str
+
+    @property
+    def url(self) -> str:
+        return SCHEME + "/".join(quote(part, safe="") for part in self)
+
+
+def process(url: str) -> Process:
+    """What a ``kube:`` URL names."""
+    return Process(*(unquote(part) for part in url.removeprefix(SCHEME).split("/")))
+
+
+def spoken(url: str) -> str:
+    """It in words."""
+    named = process(url)
+    return f"pod {named.pod} ({named.container}) of context {named.context or '(current)'}"
+
+
+def reach(url: str, timeout: float) -> http.client.HTTPConnection:
+    """A connection on which the process is asked. Raises ``UsageError``, ``NoAnswer``."""
+    if url not in (ways := _ways()):
+        ways[url] = _Way(url)
+    return ways[url].open(timeout)
+
+
+def hang_up() -> None:
+    """Let every relay end that waits for another question."""
+    for way in _ways().values():
+        way.close()
+    _ways().clear()
+
+
+class _Way:
+    """To one process, remembered for as long as meshctl runs."""
+
+    def __init__(self, url: str) -> None:
+        self._to = process(url)
+        self._name = spoken(url)
+        self._idle: deque[tuple[float, relays.Relay]] = deque()
+        self._barred = "" if self._to.socket else "you have no right to get pods/exec"
+
+    def open(self, timeout: float) -> http.client.HTTPConnection:
+        if not self._barred:
+            try:
+                return relays.Inside(self._relay(), self._idle, timeout)
+            except relays.Unable as error:
+                self._barred = str(error)
+            except OSError as error:
+                raise NoAnswer(f"{self._name} does not answer ({error.strerror})") from error
+        return self._proxied(timeout)
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop()[1].close()
+
+    def _relay(self) -> relays.Relay:
+        """One that has nothing to do, or a new one."""
+        while self._idle:
+            since, relay = self._idle.pop()
+            if time.monotonic() - since < KEPT:
+                return relay
+            relay.close()
+        made = connection(self._to.context, self._to.kubeconfig)
+        return relays.start(
+            made, self._to.namespace, self._to.pod, self._to.container, self._to.socket
+        )
+
+    def _proxied(self, timeout: float) -> http.client.HTTPConnection:
+        if not self._to.port:
+            raise NoAnswer(f"{self._name} cannot be asked: {self._barred}")
+        made = connection(self._to.context, self._to.kubeconfig)
+        where = f"/api/v1/namespaces/{self._to.namespace}/pods/{self._to.pod}:{self._to.port}"
+        return made.open(f"{where}/proxy", timeout)
+
+
+@cache
+def _ways() -> dict[str, _Way]:
+    return {}

@@ -1,0 +1,221 @@
+"""A relay that runs in a container, and HTTP by way of it (``clustermesh.relay``, ``pods/exec``).
+
+The API server and kubelet carry WebSocket messages whose first byte names a stream, as the
+subprotocols ``v4.channel.k8s.io`` and ``v5.channel.k8s.io`` (KEP-4006) say. Whatever else goes
+wrong than that no relay can be had is an ``OSError``, as of a socket.
+"""
+
+import errno
+import http.client
+import io
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from clustermesh.places.connection import Connection
+from clustermesh.relay import GREETING
+from clustermesh.sources.kubernetes.failures import Status, failure
+
+if TYPE_CHECKING:
+    from websocket import WebSocket
+
+PROGRAM: Final = "clustermesh-relay"
+PROTOCOLS: Final = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+STDIN, STDOUT, STDERR, ENDED = range(4)
+PIECE: Final = 1 << 15
+TIMEOUT: Final = 15.0
+"""Seconds that a process may take to start in a pod."""
+
+
+class Unable(Exception):
+    """No relay can be had there; the text is a clause that says why."""
+
+
+class Relay:
+    """One that runs; as much of a socket as ``http.client`` uses."""
+
+    def __init__(self, wire: "WebSocket") -> None:
+        """``wire`` is a connection to the stdin, stdout and stderr of the relay."""
+        self._wire = wire
+        self._heard = bytearray()
+        self._complaint = b""
+        self._verdict = b""
+        self._readers = 0
+        self._unwanted = False
+
+    def settimeout(self, seconds: float) -> None:
+        """The longest silence."""
+        self._wire.settimeout(seconds)
+
+    def greeted(self) -> None:
+        """Wait until it is connected. Raises ``Unable``, ``OSError``."""
+        while len(self._heard) < len(GREETING):
+            piece = self._next()
+            if not piece:
+                raise Unable(self._cause())
+            self._heard += piece
+        if not self._heard.startswith(GREETING):
+            raise Unable(f"{PROGRAM} there is of another release")
+        del self._heard[: len(GREETING)]
+
+    def sendall(self, data: bytes) -> None:
+        """To the process."""
+        from websocket import WebSocketException
+
+        try:
+            for at in range(0, len(data), PIECE):
+                self._wire.send_binary(bytes([STDIN]) + data[at : at + PIECE])
+        except WebSocketException as error:
+            raise OSError(errno.EPIPE, self._cause()) from error
+
+    def makefile(self, *_: object) -> io.BufferedReader:
+        """What the process says."""
+        self._readers += 1
+        return io.BufferedReader(_Reader(self))
+
+    def read(self, room: int) -> bytes:
+        """At most ``room`` bytes; none at the end."""
+        if not self._heard:
+            self._heard += self._next()
+        piece = bytes(self._heard[:room])
+        del self._heard[:room]
+        return piece
+
+    def close(self) -> None:
+        """End it, when nobody reads any more."""
+        self._unwanted = True
+        if not self._readers:
+            self._wire.shutdown()
+
+    def left(self) -> None:
+        """A reader is closed."""
+        self._readers -= 1
+        if self._unwanted:
+            self.close()
+
+    def _next(self) -> bytes:
+        """What it says next; empty at its end, and ever after."""
+        from websocket import (
+            ABNF,
+            WebSocketConnectionClosedException,
+            WebSocketException,
+            WebSocketTimeoutException,
+        )
+
+        while not self._verdict:
+            try:
+                opcode, message = self._wire.recv_data()
+            except WebSocketConnectionClosedException:
+                break
+            except WebSocketTimeoutException:
+                raise OSError(errno.ETIMEDOUT, "silent for too long") from None
+            except WebSocketException as error:
+                raise OSError(errno.EPROTO, str(error)) from error
+            if opcode == ABNF.OPCODE_CLOSE:
+                break
+            if piece := self._sorted(message):
+                return piece
+        return b""
+
+    def _sorted(self, message: bytes) -> bytes:
+        """What of a message the process has said."""
+        stream, piece = next(iter(message), STDIN), message[1:]
+        if stream == STDERR:
+            self._complaint += piece
+        elif stream == ENDED:
+            self._verdict = piece or b"{}"
+        return piece if stream == STDOUT else b""
+
+    def _cause(self) -> str:
+        """Why it has ended: in its own words, or those of who should have started it."""
+        if said := self._complaint.decode(errors="replace").split():
+            return " ".join(said)[:300]
+        try:
+            message = msgspec.json.decode(self._verdict, type=Status).message
+        except msgspec.MsgspecError:
+            message = ""
+        if "not found" in message or "no such file" in message:
+            return f"its image has no {PROGRAM}: it is of an older release"
+        return message or "it ended at once"
+
+
+class _Reader(io.RawIOBase):
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  # the base class's signature
+        piece = self._relay.read(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._relay.left()
+        super().close()
+
+
+class Inside(http.client.HTTPConnection):
+    """HTTP to the process behind a relay, which serves the next question, too."""
+
+    auto_open = 0  # no other relay in the middle of a question
+
+    def __init__(self, relay: Relay, idle: "deque[tuple[float, Relay]]", timeout: float) -> None:
+        """``idle`` gets the relay back, with the time of the monotonic clock."""
+        super().__init__("localhost", timeout=timeout)
+        relay.settimeout(timeout)
+        self._relay: Relay | None = relay
+        self._idle = idle
+        self._answer: http.client.HTTPResponse | None = None
+        self.sock = relay
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        """As the base class."""
+        self._answer = super().getresponse()
+        return self._answer
+
+    def close(self) -> None:
+        """Keep a relay whose answer was read to its end."""
+        relay, answer, self._relay = self._relay, self._answer, None
+        if relay and answer and answer.isclosed() and not answer.will_close:
+            self._idle.append((time.monotonic(), relay))
+            self.sock = None
+        super().close()
+
+
+def start(made: Connection, namespace: str, pod: str, container: str, socket: str) -> Relay:
+    """Have a relay to a unix socket of a container run in it. Raises ``Unable``, ``OSError``."""
+    from websocket import WebSocket, WebSocketBadStatusException, WebSocketException
+
+    words = "".join(f"&command={quote(word, safe='')}" for word in (PROGRAM, socket))
+    path = f"/api/v1/namespaces/{namespace}/pods/{pod}/exec?container={container}{words}"
+    opened = made.open(f"{path}&stdin=true&stdout=true&stderr=true", TIMEOUT)
+    wire = WebSocket(skip_utf8_validation=True)
+    try:
+        opened.connect()
+        wire.connect(
+            opened.url.replace("http", "ws", 1),
+            socket=opened.sock,
+            header=opened.login,
+            subprotocols=list(PROTOCOLS),
+            suppress_origin=True,
+            redirect_limit=0,
+        )
+        wire.settimeout(TIMEOUT)
+        relay = Relay(wire)
+        relay.greeted()
+    except WebSocketBadStatusException as error:
+        opened.close()
+        raise Unable(str(failure(error.status_code, error.resp_body or b""))) from None
+    except WebSocketException as error:
+        opened.close()
+        raise OSError(errno.EPROTO, str(error)) from error
+    except (OSError, Unable):
+        opened.close()
+        raise
+    return relay
