@@ -6,23 +6,20 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from struct import Struct, pack
-from types import TracebackType
 from typing import Final, Self
 
-from bpf import syscalls
-from bpf.clsact import AMONG_OTHERS, ensure_filter, remove_filters
+from bpf.clsact import AMONG_OTHERS, remove_filters
 from bpf.errors import AttachError
 from bpf.kernel_maps import KernelMap
-from bpf.links import TCX_EGRESS, TCX_INGRESS, Hook, ensure_link, tcx_supported
-from bpf.loader import load_maps, load_programs
+from bpf.links import tcx_supported
+from bpf.loader import Loaded, load_part
 from bpf.pins import Pins, cleanup, remove_link
+from bpf.sides import Side, Way
 from bpf.specs import BALANCER, DatapathSettings
+from bpf.syscalls import ProgramInfo
 
-_SIDES: Final = (
-    ("ingress", TCX_INGRESS, "cm_lb_ingress"),
-    ("egress", TCX_EGRESS, "cm_lb_egress"),
-)
-_SIDES_OF_BRIDGE: Final = (("ingress", TCX_INGRESS, "cm_lb_bridge"), _SIDES[1])
+_SIDES: Final = (Side("ingress", "cm_lb_ingress"), Side("egress", "cm_lb_egress"))
+_SIDES_OF_BRIDGE: Final = (Side("ingress", "cm_lb_bridge"), _SIDES[1])
 _SIOCETHTOOL: Final = 0x8946
 _DRIVER: Final = Struct("I32s160x")
 _GET_DRIVER: Final = 3
@@ -32,39 +29,30 @@ _GET_DRIVER: Final = 3
 class Balancer:
     """Programs that translate packets, and the connections they know. Closing detaches nothing."""
 
-    def __init__(
-        self, pins: Pins, settings: DatapathSettings, maps: dict[str, int], programs: dict[str, int]
-    ) -> None:
+    def __init__(self, pins: Pins, settings: DatapathSettings, loaded: Loaded) -> None:
         self._pins = pins
-        self._tcx = settings.tcx and tcx_supported()
+        self._way = Way(settings.tcx and tcx_supported(), AMONG_OTHERS)
         self._filtered: frozenset[int] | None = None
         """Indices of devices with our filters, where there is no TCX; None: not known yet."""
-        self._map_fds = maps
-        self._program_fds = programs
+        self._loaded = loaded
         self.connections = tuple(
-            KernelMap(os.dup(maps[spec.name]), spec.name) for spec in BALANCER.maps if spec.member
+            KernelMap(os.dup(loaded.maps[spec.name]), spec.name)
+            for spec in BALANCER.maps
+            if spec.member
         )
         """TCP and the others, IPv4 and IPv6: contract datapath 1.13."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Everything stays pinned and goes on working."""
         for connections in self.connections:
             connections.close()
-        for fd in (*self._map_fds.values(), *self._program_fds.values()):
-            os.close(fd)
-        self._map_fds.clear()
-        self._program_fds.clear()
+        self._loaded.close()
 
     def attach(self, devices: Mapping[str, int]) -> bool:
         """Both sides of exactly these devices, by name and index in the process's namespace;
@@ -72,29 +60,18 @@ class Balancer:
         changed = self._detach_others(devices)
         failed: AttachError | None = None
         for name, ifindex in devices.items():
-            for side, attach_type, program in _sides(name):
-                hook = Hook(self._pins.links / _pin(name, side), attach_type, ifindex, ifindex)
+            for side in _sides(name):
+                fd, pin = self._loaded.programs[side.program], self._pins.links / _pin(name, side)
                 try:
-                    changed = self._attach(hook, side, program) or changed
+                    changed = self._way.ensure(side, ifindex, fd, pin) or changed
                 except AttachError as error:  # one bad device does not keep the others back
                     failed = error
         if failed is not None:
             raise failed
         return changed
 
-    def _attach(self, hook: Hook, side: str, program: str) -> bool:
-        fd = self._program_fds[program]
-        if self._tcx:
-            changed = ensure_link(hook, fd)
-            if changed:  # an earlier life may have used the other way
-                remove_filters(hook.target, priority=AMONG_OTHERS)
-            return changed
-        changed = ensure_filter(hook.target, side, program, fd, priority=AMONG_OTHERS)
-        remove_link(hook.path)
-        return changed
-
     def _detach_others(self, devices: Mapping[str, int]) -> bool:
-        wanted = {_pin(name, side) for name in devices for side, _, _ in _SIDES}
+        wanted = {_pin(name, side) for name in devices for side in _SIDES}
         others = [path for path in self._pins.links.iterdir() if path.name not in wanted]
         for path in others:
             remove_link(path)
@@ -102,7 +79,7 @@ class Balancer:
 
     def _remove_filters(self, wanted: frozenset[int]) -> bool:
         """No pin says where an earlier life's filters are: the first time every device is asked."""
-        if self._tcx:
+        if self._way.tcx:
             return False
         before, self._filtered = self._filtered, wanted
         if before is None:
@@ -112,15 +89,14 @@ class Balancer:
 
     def maps(self) -> Mapping[str, int]:
         """Its maps by name, as descriptors that stay its own."""
-        return self._map_fds
+        return self._loaded.maps
 
-    def programs(self) -> Iterator[syscalls.ProgramInfo]:
+    def programs(self) -> Iterator[ProgramInfo]:
         """With run counts and times while the kernel counts them (kernel.bpf_stats_enabled)."""
-        for fd in self._program_fds.values():
-            yield syscalls.program_info(fd)
+        return self._loaded.counted()
 
 
-def _sides(device: str) -> tuple[tuple[str, int, str], ...]:
+def _sides(device: str) -> tuple[Side, ...]:
     """A bridge's packets may be known to netfilter before they are seen here."""
     asked = ctypes.create_string_buffer(_DRIVER.pack(_GET_DRIVER, b""), _DRIVER.size)
     request = pack("16sQ16x", device.encode(), ctypes.addressof(asked))
@@ -133,22 +109,14 @@ def _sides(device: str) -> tuple[tuple[str, int, str], ...]:
     return _SIDES_OF_BRIDGE if driver.rstrip(b"\0") == b"bridge" else _SIDES
 
 
-def _pin(device: str, side: str) -> str:
+def _pin(device: str, side: Side) -> str:
     """A BPF file system takes no dots (contract datapath 4), and no device's name has colons."""
-    return f"{device.replace('.', ':')}_{side}"
+    return f"{device.replace('.', ':')}_{side.name}"
 
 
 def load_balancer(pins: Pins, settings: DatapathSettings, core: Mapping[str, int]) -> Balancer:
     """Adopts or makes what is pinned under `pins`; `core` are the open maps of the data path."""
-    pins.prepare()
-    maps = load_maps(pins, settings, BALANCER, core)
-    try:
-        programs = load_programs(pins, settings, {**core, **maps}, BALANCER)
-    except BaseException:
-        for fd in maps.values():
-            os.close(fd)
-        raise
-    return Balancer(pins, settings, maps, programs)
+    return Balancer(pins, settings, load_part(pins, settings, BALANCER, core))
 
 
 def forget_balancer(pins: Pins) -> bool:

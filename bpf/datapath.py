@@ -4,27 +4,25 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
-from bpf import features, syscalls
+from bpf import features
 from bpf.balancer import Balancer, forget_balancer, load_balancer
-from bpf.clsact import ensure_filter, remove_filters
+from bpf.clsact import remove_filters
 from bpf.errors import AttachError, LoadError
 from bpf.kernel_maps import KernelCounters, KernelMap, KernelTables
 from bpf.layout_events import MonitorValue
-from bpf.links import CGROUP_HOOKS, TCX_EGRESS, TCX_INGRESS, Hook, ensure_link, tcx_supported
-from bpf.loader import load_maps, load_programs
+from bpf.links import CGROUP_HOOKS, Hook, ensure_link, tcx_supported
+from bpf.loader import Loaded, load_part
 from bpf.maps import BpfMap, Counters, DictCounters, DictMap, DictTables, MapKind, Tables
 from bpf.monitor import Ring, monitor_state
 from bpf.pins import Pins, remove_link, share
+from bpf.sides import Side, Way
 from bpf.specs import MAPS, DatapathSettings, MapSpec
 from bpf.state import State
+from bpf.syscalls import ProgramInfo
 
-_SIDES: Final = (
-    ("ingress", TCX_INGRESS, "cm_from_overlay"),
-    ("egress", TCX_EGRESS, "cm_to_overlay"),
-)
+_SIDES: Final = (Side("ingress", "cm_from_overlay"), Side("egress", "cm_to_overlay"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,29 +88,22 @@ def _handle(spec: MapSpec, fd: int, settings: DatapathSettings) -> _Handle:
 class Datapath:
     """Loaded programs and open maps of one node. Closing it detaches nothing."""
 
-    def __init__(
-        self, pins: Pins, settings: DatapathSettings, maps: dict[str, int], programs: dict[str, int]
-    ) -> None:
+    def __init__(self, pins: Pins, settings: DatapathSettings, loaded: Loaded) -> None:
         self._pins = pins
         self._settings = settings
-        self._map_fds = maps
-        self._program_fds = programs
+        self._loaded = loaded
         self._balancer: Balancer | None = None
         self._handles = {
-            member: _handle(spec, maps[spec.name], settings) for member, spec in _MEMBERS.items()
+            member: _handle(spec, os.dup(loaded.maps[spec.name]), settings)
+            for member, spec in _MEMBERS.items()
         }
         self.maps = Maps(**self._handles)  # type: ignore[arg-type]  # by kind
-        self.state = State(maps["cm_state"])
+        self.state = State(loaded.maps["cm_state"])
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -120,38 +111,25 @@ class Datapath:
         self.state.close()
         for handle in self._handles.values():
             handle.close()
-        ours = {spec.name for spec in _MEMBERS.values()}
-        for name, fd in (*self._map_fds.items(), *self._program_fds.items()):
-            if name not in ours:
-                os.close(fd)
-        self._map_fds.clear()
-        self._program_fds.clear()
+        self._loaded.close()
 
     def attach_overlay(self, ifindex: int) -> bool:
         """Both ends of the VXLAN device with this index in the process's network namespace; whether
         anything had to change. Call it again whenever the device may have been made anew, and
         never on the thread of an event loop: a change speaks netlink, and waits for the answer."""
+        way = Way(self._settings.tcx and tcx_supported())
         changed = [
-            self._attach_side(ifindex, side, attach_type, program)
-            for side, attach_type, program in _SIDES
+            way.ensure(side, ifindex, self._loaded.programs[side.program], self._pin(side))
+            for side in _SIDES
         ]
         return any(changed)
 
-    def _attach_side(self, ifindex: int, side: str, attach_type: int, program: str) -> bool:
-        fd = self._program_fds[program]
-        path = self._pins.links / f"overlay_{side}"
-        if self._settings.tcx and tcx_supported():
-            changed = ensure_link(Hook(path, attach_type, ifindex, ifindex), fd)
-            if changed:  # an earlier life may have used the other way
-                remove_filters(ifindex)
-            return changed
-        changed = ensure_filter(ifindex, side, program, fd)
-        remove_link(path)
-        return changed
+    def _pin(self, side: Side) -> Path:
+        return self._pins.links / f"overlay_{side.name}"
 
     def detach_overlay(self, ifindex: int) -> None:
-        for side, _, _ in _SIDES:
-            remove_link(self._pins.links / f"overlay_{side}")
+        for side in _SIDES:
+            remove_link(self._pin(side))
         remove_filters(ifindex)
 
     def attach_sock_lb(self, cgroup: Path) -> bool:
@@ -167,7 +145,7 @@ class Datapath:
             changed = [
                 ensure_link(
                     Hook(self._pins.links / f"sock_{hook}", attach_type, target, handle),
-                    self._program_fds[f"cm_{hook}"],
+                    self._loaded.programs[f"cm_{hook}"],
                 )
                 for hook, attach_type in CGROUP_HOOKS.items()
             ]
@@ -181,11 +159,11 @@ class Datapath:
 
     def share_pins(self, folder: Path) -> None:
         """The maps whose layout others know also where foreign tools look for them."""
-        share({**self._map_fds, **(self._balancer.maps() if self._balancer else {})}, folder)
+        share({**self._loaded.maps, **(self._balancer.maps() if self._balancer else {})}, folder)
 
     def balancer(self) -> Balancer:
         """What balances packets on devices: loaded now, for whoever asks to close."""
-        self._balancer = load_balancer(self._pins.balancer, self._settings, self._map_fds)
+        self._balancer = load_balancer(self._pins.balancer, self._settings, self._loaded.maps)
         return self._balancer
 
     def forget_balancer(self) -> bool:
@@ -194,16 +172,15 @@ class Datapath:
 
     def listen(self) -> Ring:
         """The ring of events, for one reader at a time."""
-        return Ring(self._map_fds["cm_events"], self._map_fds["cm_monitor"])
+        return Ring(self._loaded.maps["cm_events"], self._loaded.maps["cm_monitor"])
 
     def monitor_state(self) -> MonitorValue:
         """What listeners want at present, and what they missed since the maps were made."""
-        return monitor_state(self._map_fds["cm_monitor"])
+        return monitor_state(self._loaded.maps["cm_monitor"])
 
-    def programs(self) -> Iterator[syscalls.ProgramInfo]:
+    def programs(self) -> Iterator[ProgramInfo]:
         """With run counts and times while the kernel counts them (kernel.bpf_stats_enabled)."""
-        for fd in self._program_fds.values():
-            yield syscalls.program_info(fd)
+        yield from self._loaded.counted()
         if self._balancer is not None:
             yield from self._balancer.programs()
 
@@ -217,16 +194,9 @@ def load(root: Path, settings: DatapathSettings | None = None) -> Datapath:
     """
     chosen = settings or DatapathSettings()
     pins = Pins(root)
-    pins.prepare()
     try:
-        maps = load_maps(pins, chosen)
-        try:
-            programs = load_programs(pins, chosen, maps)
-        except BaseException:
-            for fd in maps.values():
-                os.close(fd)
-            raise
+        loaded = load_part(pins, chosen)
     except LoadError:
         features.require()  # says more than the verifier, when it is that
         raise
-    return Datapath(pins, chosen, maps, programs)
+    return Datapath(pins, chosen, loaded)

@@ -6,7 +6,6 @@ import os
 from collections import deque
 from collections.abc import Callable
 from functools import cache
-from types import TracebackType
 from typing import Any, Final, Self
 
 from bpf.errors import FeatureMissingError, LoadError
@@ -96,12 +95,7 @@ class Object:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lib.bpf_object__close(self._object)
 
     def _failed(self, what: str) -> LoadError:

@@ -3,8 +3,9 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from struct import Struct
@@ -22,6 +23,41 @@ from bpf.state import State
 _CONSTANTS: Final = Struct("=I4xQ")  # `settings` in lb.h
 _WITH_CONSTANTS: Final = frozenset({"sock_lb", "lb"})
 _NOTHING: Final[Mapping[str, int]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A part's maps and programs by name, as open descriptors that belong to it."""
+
+    maps: dict[str, int]
+    programs: dict[str, int]
+
+    def close(self) -> None:
+        """What is pinned goes on working."""
+        for descriptors in (self.maps, self.programs):
+            for fd in descriptors.values():
+                os.close(fd)
+            descriptors.clear()
+
+    def counted(self) -> Iterator[syscalls.ProgramInfo]:
+        """Its programs, with run counts and times while the kernel counts them
+        (kernel.bpf_stats_enabled)."""
+        for fd in self.programs.values():
+            yield syscalls.program_info(fd)
+
+
+def load_part(
+    pins: Pins, settings: DatapathSettings, part: Part = CORE, core: Mapping[str, int] = _NOTHING
+) -> Loaded:
+    """What is pinned, or made and pinned now; ``core`` are the maps that its programs also use."""
+    pins.prepare()
+    loaded = Loaded(load_maps(pins, settings, part, core), {})
+    try:
+        loaded.programs.update(load_programs(pins, settings, {**core, **loaded.maps}, part))
+    except BaseException:
+        loaded.close()
+        raise
+    return loaded
 
 
 def image(name: str) -> bytes:

@@ -15,7 +15,6 @@ import os
 from collections.abc import Iterator
 from enum import IntEnum
 from struct import Struct
-from types import TracebackType
 from typing import Final, Self
 
 from bpf import syscalls
@@ -82,12 +81,7 @@ class Ring:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

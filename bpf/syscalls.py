@@ -26,7 +26,6 @@ MAP_LOOKUP: Final = 1
 MAP_UPDATE: Final = 2
 MAP_DELETE: Final = 3
 MAP_NEXT_KEY: Final = 4
-PROG_LOAD: Final = 5
 OBJ_PIN: Final = 6
 OBJ_GET: Final = 7
 PROG_TEST_RUN: Final = 10
@@ -211,7 +210,6 @@ class LinkInfo:
     attach_type: int
 
 
-LINK_CGROUP: Final = 3
 LINK_TCX: Final = 11
 
 

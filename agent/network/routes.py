@@ -11,7 +11,6 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from struct import Struct
-from types import TracebackType
 from typing import Final, Self
 
 import msgspec
@@ -75,12 +74,7 @@ class Table:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._socket.close()
 
     def read(self, which: Family) -> list[Route]:

@@ -17,9 +17,6 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
-SIZES = (251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071)
-"""Primes that a table may have as its size (contract datapath 1.8)."""
-
 _FEW = 16
 """With so few entries free, computing who claims them first beats probing for them."""
 

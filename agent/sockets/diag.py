@@ -9,7 +9,6 @@ import os
 import socket
 from collections.abc import Iterator
 from struct import Struct
-from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 SOCK_DIAG: Final = 4
@@ -57,12 +56,7 @@ class Diag:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._socket.close()
 
     def connected_udp(self) -> Iterator[Found]:

@@ -11,7 +11,6 @@ import socket
 import ssl
 import threading
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -138,12 +137,7 @@ class _Limit:
     def __enter__(self) -> None:
         self._timer.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._timer.cancel()
         self._timer.join()
         self._held.close()

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.services.table import SIZES, quotas, table
+from agent.services.table import quotas, table
+from bpf.specs import TABLE_SIZES
 
 weights = st.lists(st.integers(1, 10_000), min_size=1, max_size=60).map(tuple)
 
@@ -24,7 +25,7 @@ def even(backends: tuple[bytes, ...], size: int) -> list[bytes]:
     return [backends[n] for n in table(backends, tuple(quotas((1,) * len(backends), size)))]
 
 
-@given(weights, st.sampled_from(SIZES[:4]))
+@given(weights, st.sampled_from(TABLE_SIZES[:4]))
 def test_shares_are_less_than_one_entry_off(weights: tuple[int, ...], size: int) -> None:
     given_ = quotas(weights, size)
     assert sum(given_) == size
