@@ -12,7 +12,6 @@ from tests.e2e import host
 from tests.e2e.world import MESHCTL, NAME, TOOK, World
 
 BEFORE: dict[str, dict[str, str]] = {}
-NOTHING: dict[str, list[str]] = {"namespaces": [], "cgroups": [], "mounts": [], "files": []}
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +63,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[World]:
     finally:
         world.lab("down")
     assert host.picture() == before["host"], "the lab changed the host"
-    assert host.remains(NAME) == NOTHING, "the lab left something behind"
+    assert host.remains(NAME) == host.NOTHING, "the lab left something behind"
 
 
 @pytest.fixture

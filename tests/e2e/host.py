@@ -4,6 +4,9 @@ import re
 import subprocess
 from pathlib import Path
 
+NOTHING: dict[str, list[str]] = {"namespaces": [], "cgroups": [], "mounts": [], "files": []}
+"""What a lab that was removed leaves behind (`remains`)."""
+
 
 def _output(*argv: str) -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout

@@ -1,7 +1,7 @@
 """A lab leaves the host alone: before, during, after, and after an interrupted try."""
 
 from tests.e2e import host
-from tests.e2e.conftest import NOTHING
+from tests.e2e.host import NOTHING
 from tests.e2e.world import World
 
 

@@ -2,15 +2,12 @@
 
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
-import msgspec
 import pytest
-import yaml
 
 from clustermesh.lab.topology import Cluster, PodNetwork, Topology
-from tests.e2e import checks, host
-from tests.e2e.conftest import NOTHING
+from tests.e2e import checks
+from tests.e2e.own import shaped
 from tests.e2e.world import World
 
 NAME = "e2e2"
@@ -25,17 +22,8 @@ def profiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             Cluster(name="cluster-b", id=2, network=PodNetwork.BORROWED),
         )
     )
-    file: Path = tmp_path_factory.mktemp("profiles") / "topology.yaml"
-    file.write_text(yaml.safe_dump(msgspec.to_builtins(topology)))
-    world = World(NAME)
-    world.lab("down", check=False)
-    world.lab("up", "--topology", str(file))
-    try:
-        world.healthy()
+    with shaped(NAME, topology, tmp_path_factory.mktemp("profiles")) as world:
         yield world
-    finally:
-        world.lab("down")
-    assert host.remains(NAME) == NOTHING
 
 
 def routes(mesh: World, cluster: str, node: str, *what: str) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e import cache, checks, host
-from tests.e2e.conftest import NOTHING
+from tests.e2e import cache, checks
+from tests.e2e.own import connected
 from tests.e2e.world import World, eventually
 
 NAME = "e2ecache"
@@ -17,15 +17,8 @@ NAME = "e2ecache"
 @pytest.fixture(scope="module")
 def cached() -> Iterator[World]:
     """A lab of its own, with caches; removed at the end."""
-    world = World(NAME)
-    world.lab("down", check=False)
-    world.lab("up", "--kvstoremesh")
-    try:
-        world.healthy()
+    with connected(NAME, "--kvstoremesh") as world:
         yield world
-    finally:
-        world.lab("down")
-    assert host.remains(NAME) == NOTHING
 
 
 def test_the_list_holds_and_agents_know_remote_clusters_from_the_cache_alone(cached: World) -> None:

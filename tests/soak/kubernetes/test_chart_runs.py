@@ -20,7 +20,8 @@ import yaml
 
 from clustermesh.lab.processes import LAUNCHER
 from clustermesh.lab.topology import ETCD_PORT, Addresses
-from tests.e2e import checks, host
+from tests.e2e import checks
+from tests.e2e.own import standing
 from tests.e2e.world import MESHCTL, World, eventually
 from tests.support.kube.kubeserver import ADMIN_TOKEN
 from tests.support.kube.real import assets
@@ -33,7 +34,6 @@ SPACE = "kube-system"
 CLUSTERS = ("cluster-a", "cluster-b")
 CHART = Path(__file__).parents[3] / "helm" / "clustermesh"
 SYNC = 0.3
-NOTHING: dict[str, list[str]] = {"namespaces": [], "cgroups": [], "mounts": [], "files": []}
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -222,32 +222,25 @@ def _bare(world: World) -> None:
 
 @contextmanager
 def _made(folder: Path) -> Iterator[Chart]:
-    world = World(NAME)
     found = assets()
     assert found is not None
-    world.lab("down", check=False)
-    world.lab("up")
-    try:
+    with standing(NAME) as world, ExitStack() as stack:
         _bare(world)
         chart = Chart(world, folder)
-        with ExitStack() as stack:
-            for number, name in enumerate(CLUSTERS, 1):
-                home = folder / name
-                home.mkdir()
-                netns = world.paths.control_plane_netns(name)
-                ranges = f"--service-cluster-ip-range=10.{100 + number}.0.0/16"
-                kube = stack.enter_context(running(InsideKube(found, home, netns, ranges)))
-                cluster = Cluster(world, name, kube, home)
-                for kubelet in cluster.kubelets.values():
-                    stack.callback(kubelet.close)
-                cluster.populate(world)
-                cluster.serve()
-                chart.clusters.append(cluster)
-            chart.write_kubeconfig()
-            yield chart
-    finally:
-        world.lab("down")
-    assert host.remains(NAME) == NOTHING
+        for number, name in enumerate(CLUSTERS, 1):
+            home = folder / name
+            home.mkdir()
+            netns = world.paths.control_plane_netns(name)
+            ranges = f"--service-cluster-ip-range=10.{100 + number}.0.0/16"
+            kube = stack.enter_context(running(InsideKube(found, home, netns, ranges)))
+            cluster = Cluster(world, name, kube, home)
+            for kubelet in cluster.kubelets.values():
+                stack.callback(kubelet.close)
+            cluster.populate(world)
+            cluster.serve()
+            chart.clusters.append(cluster)
+        chart.write_kubeconfig()
+        yield chart
 
 
 @pytest.fixture(scope="module", params=["direct", "kvstoremesh"])

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from tests.e2e import cache, checks, host, kills
-from tests.e2e.conftest import NOTHING
+from tests.e2e import cache, checks, kills
+from tests.e2e.own import connected
 from tests.e2e.world import World
 
 NAME = "soakcache"
@@ -17,15 +17,8 @@ SEEDS = range(1, 11)
 @pytest.fixture(scope="module")
 def lab() -> Iterator[World]:
     """A lab of its own, with caches, removed at the end."""
-    world = World(NAME)
-    world.lab("down", check=False)
-    world.lab("up", "--kvstoremesh")
-    try:
-        world.healthy()
+    with connected(NAME, "--kvstoremesh") as world:
         yield world
-    finally:
-        world.lab("down")
-    assert host.remains(NAME) == NOTHING
 
 
 @pytest.mark.timeout(600)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e import host, kills
-from tests.e2e.conftest import NOTHING
+from tests.e2e import kills
+from tests.e2e.own import connected
 from tests.e2e.world import World
 from tests.soak.lab.list import LIST, REST, holds
 
@@ -17,15 +17,8 @@ SEEDS = range(1, 21)
 @pytest.fixture(scope="module")
 def lab() -> Iterator[World]:
     """A lab of its own, of both families, removed at the end."""
-    world = World(NAME)
-    world.lab("down", check=False)
-    world.lab("up", "--ipv6")
-    try:
-        world.healthy()
+    with connected(NAME, "--ipv6") as world:
         yield world
-    finally:
-        world.lab("down")
-    assert host.remains(NAME) == NOTHING
 
 
 @pytest.mark.timeout(600)

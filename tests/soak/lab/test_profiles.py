@@ -1,15 +1,12 @@
 """The end-to-end list where nodes announce no pod ranges, and where pods are outside of them."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
-import msgspec
 import pytest
-import yaml
 
 from clustermesh.lab.topology import Cluster, PodNetwork, Topology
-from tests.e2e import checks, host
-from tests.e2e.conftest import NOTHING
+from tests.e2e import checks
+from tests.e2e.own import shaped
 from tests.e2e.world import World
 from tests.soak.lab.list import LIST, holds
 
@@ -27,17 +24,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         ),
         ipv6=True,
     )
-    file: Path = tmp_path_factory.mktemp("shapes") / "topology.yaml"
-    file.write_text(yaml.safe_dump(msgspec.to_builtins(topology)))
-    world = World(NAME)
-    world.lab("down", check=False)
-    world.lab("up", "--topology", str(file))
-    try:
-        world.healthy()
+    with shaped(NAME, topology, tmp_path_factory.mktemp("shapes")) as world:
         yield world
-    finally:
-        world.lab("down")
-    assert host.remains(NAME) == NOTHING
 
 
 @pytest.mark.timeout(600)
