@@ -5,6 +5,7 @@ import gc
 import sys
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
 
@@ -74,6 +75,17 @@ async def run(argv: Sequence[str]) -> None:
                 await apiserver.run()
 
 
+class _Parts(NamedTuple):
+    """What publishes one source's objects."""
+
+    exporter: Exporter
+    publisher: Publisher
+    publication: Publication
+    heart: Heart
+    announcement: Announcement
+    importing: ImportSide | None
+
+
 class Apiserver:
     """One cluster's control plane: builds the parts and starts their tasks in order."""
 
@@ -131,6 +143,40 @@ class Apiserver:
                 await self._publish(supply)
 
     async def _publish(self, supply: Supply) -> None:
+        parts = self._parts(supply)
+        self._report = report = self._reporting(supply, parts)
+        self._registry.register(metrics.State(report.reading))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(parts.publisher.run(), name="publisher")
+            tasks.create_task(parts.publication.run(), name="publication")
+            tasks.create_task(parts.publication.review(), name="refusals")
+            sink = parts.importing.sink if parts.importing else parts.publication
+            tasks.create_task(supply.source.run(sink), name="source")
+            if parts.importing:
+                tasks.create_task(parts.importing.run(), name="imports")
+            await order.first_sync(
+                parts.publication, parts.publisher, parts.announcement, supply.export, self._board
+            )
+            report.first_sync_done()
+            self._store.bootstrapped()
+            tasks.create_task(self._tidy(parts, supply), name="tidy")
+            gc.freeze()  # what is held now stays for long: never to be searched for garbage
+            self._start_the_rest(tasks, parts)
+
+    def _start_the_rest(self, tasks: asyncio.TaskGroup, parts: _Parts) -> None:
+        """What peers may see only of a cluster that has published its first lists."""
+        alive, interval = parts.publication.alive, self._settings.propagation_interval
+        tasks.create_task(parts.heart.run(alive), name="heartbeat")
+        if interval:
+            beacon = Beacon(parts.publisher, cluster=self._settings.cluster_name, interval=interval)
+            tasks.create_task(beacon.run(alive), name="propagation probe")
+        tasks.create_task(parts.announcement.watch(self._heard), name="cluster-config")
+        tasks.create_task(
+            parts.announcement.recheck(self._store, every=self._settings.config_recheck),
+            name="cluster-config recheck",
+        )
+
+    def _parts(self, supply: Supply) -> _Parts:
         settings, board = self._settings, self._board
         numbers = supply.numbering() if supply.numbering else None
         exporter = Exporter(supply.export, numbers)
@@ -149,73 +195,41 @@ class Apiserver:
         if numbers is not None:
             numbers.in_use = exporter.has_identity
             numbers.decided = publication.decided
-        heart = Heart(publisher, interval=settings.heartbeat_interval)
+        importing = None
+        if supply.imports:
+            importing = ImportSide(settings, exporter.picture, publication, supply.imports, board)
         announcement = Announcement(
             publisher,
             cluster=settings.cluster_name,
             value=encode(cluster_config(supply.export)),
             report=board.reporter("cluster-config"),
         )
-        importing = (
-            ImportSide(settings, exporter.picture, publication, supply.imports, board)
-            if supply.imports
-            else None
-        )
-        self._report = Report(
-            settings,
-            board,
-            publication,
-            heart,
+        heart = Heart(publisher, interval=settings.heartbeat_interval)
+        return _Parts(exporter, publisher, publication, heart, announcement, importing)
+
+    def _reporting(self, supply: Supply, parts: _Parts) -> Report:
+        return Report(
+            self._settings,
+            self._board,
+            parts.publication,
+            parts.heart,
             source=supply.name,
-            objects=exporter,
+            objects=parts.exporter,
             etcd=self._store,
-            queued=publisher.queued,
+            queued=parts.publisher.queued,
             measured=self._measured,
             kinds=order.kinds(supply.export),
             started=self._started,
-            imports=importing,
+            imports=parts.importing,
             certificates=self._certificates.read,
             peers=lambda: self._access.peers,
         )
-        self._registry.register(metrics.State(self._report.reading))
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(publisher.run(), name="publisher")
-            tasks.create_task(publication.run(), name="publication")
-            tasks.create_task(publication.review(), name="refusals")
-            sink = importing.sink if importing else publication
-            tasks.create_task(supply.source.run(sink), name="source")
-            if importing:
-                tasks.create_task(importing.run(), name="imports")
-            await order.first_sync(publication, publisher, announcement, supply.export, board)
-            self._report.first_sync_done()
-            self._store.bootstrapped()
-            tasks.create_task(self._tidy(publication, publisher, supply, importing), name="tidy")
-            gc.freeze()  # what is held now stays for long: never to be searched for garbage
-            tasks.create_task(heart.run(publication.alive), name="heartbeat")
-            if settings.propagation_interval:
-                beacon = Beacon(
-                    publisher,
-                    cluster=settings.cluster_name,
-                    interval=settings.propagation_interval,
-                )
-                tasks.create_task(beacon.run(publication.alive), name="propagation probe")
-            tasks.create_task(announcement.watch(self._heard), name="cluster-config")
-            tasks.create_task(
-                announcement.recheck(self._store, every=settings.config_recheck),
-                name="cluster-config recheck",
-            )
 
-    async def _tidy(
-        self,
-        publication: Publication,
-        publisher: Publisher,
-        supply: Supply,
-        importing: ImportSide | None,
-    ) -> None:
+    async def _tidy(self, parts: _Parts, supply: Supply) -> None:
         """What an earlier life imported from a cluster is no leftover before that has spoken."""
-        if importing is not None:
-            await importing.settled()
-        await order.tidy(publication, publisher, supply.export)
+        if parts.importing is not None:
+            await parts.importing.settled()
+        await order.tidy(parts.publication, parts.publisher, supply.export)
 
     def _status(self) -> ApiserverStatus:
         """GET /v1/status, also before there is anything to report."""
