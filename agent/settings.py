@@ -3,12 +3,13 @@
 import ipaddress
 import socket
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from agent.network.wanted import Place
 from agent.probes.prober import ProbeSettings
+from bpf.specs import TABLE_SIZES
 from clustermesh.remotes.session import Waits
 from clustermesh.settings import about, seconds, text
 
@@ -30,7 +31,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     node_ip: Annotated[str, about("address of this node that other nodes' packets come to")]
     etcd_config: Annotated[Path, about("etcd client file of the own cluster (YAML)")]
     clustermesh_config: Annotated[Path, about("directory with one etcd client file per remote")]
-    max_connected_clusters: Annotated[int, about("size of the mesh: 255 or 511 everywhere")] = 255
+    max_connected_clusters: Annotated[
+        Literal[255, 511], about("size of the mesh, equal in all its clusters")
+    ] = 255
 
     state_dir: Annotated[Path, about("where the agent keeps what it must know after a restart")] = (
         Path("/var/lib/clustermesh")
@@ -148,8 +151,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         "/run/clustermesh/agent.sock"
     )
     api_listen: Annotated[str, about("HOST:PORT for the HTTP API on TCP; empty: none")] = ""
-    log_level: Annotated[str, about("debug, info, warning or error")] = "info"
-    log_format: Annotated[str, about("json, console or auto")] = "auto"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], about("least level that is logged")
+    ] = "info"
+    log_format: Annotated[Literal["auto", "json", "console"], about("form of the log")] = "auto"
 
     def __post_init__(self) -> None:
         _check(self)
@@ -209,25 +214,26 @@ class CleanupSettings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab")
 
 
 def _check(settings: Settings) -> None:
-    if settings.max_connected_clusters not in (255, 511):
-        raise ValueError(
-            f"max-connected-clusters: expected 255 or 511, found {settings.max_connected_clusters}"
-        )
     if settings.cluster_id > settings.max_connected_clusters:
         raise ValueError(
-            f"cluster-id: expected 1 to {settings.max_connected_clusters},"
-            f" found {settings.cluster_id}"
+            f"--cluster-id: {settings.cluster_id} needs --max-connected-clusters=511,"
+            " in all clusters of the mesh"
         )
+    if settings.table_size not in TABLE_SIZES:
+        allowed = ", ".join(map(str, TABLE_SIZES))
+        raise ValueError(f"--table-size: expected one of {allowed}, found {settings.table_size}")
     try:
         ipaddress.ip_address(settings.node_ip)
     except ValueError:
-        raise ValueError(f"node-ip: expected an address, found {settings.node_ip!r}") from None
+        raise ValueError(f"--node-ip: expected an address, found {settings.node_ip!r}") from None
     if settings.device in settings.lb_devices:
-        raise ValueError(f"lb-devices: {settings.device} is our own device, services are not there")
+        raise ValueError(
+            f"--lb-devices: {settings.device} is our own device, services are not there"
+        )
     if settings.api_listen:
         listen(settings.api_listen)
     if settings.stamp_interval > settings.stale_after / 2:
-        raise ValueError("stamp-interval: expected at most half of stale-after")
+        raise ValueError("--stamp-interval: expected at most half of --stale-after")
 
 
 def listen(written: str) -> tuple[str, int]:
@@ -235,5 +241,5 @@ def listen(written: str) -> tuple[str, int]:
     host, _, port = written.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
-        raise ValueError(f"api-listen: expected HOST:PORT, found {written!r}")
+        raise ValueError(f"--api-listen: expected HOST:PORT, found {written!r}")
     return host, int(port)

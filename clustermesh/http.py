@@ -93,7 +93,10 @@ def listening(
 
 
 def _unix(path: Path) -> sockets_.socket:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Fault(f"cannot listen on {path}: {error.strerror}: {error.filename}") from None
     with sockets_.socket(sockets_.AF_UNIX) as probe:
         try:
             probe.connect(str(path))

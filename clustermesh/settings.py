@@ -20,9 +20,11 @@
 
 import argparse
 import difflib
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -89,24 +91,42 @@ def load(
 ) -> S:
     """Settings from all their places; see the module's text."""
     fields = {field.name: field for field in _fields(kind)}
-    flags = vars(_parser(fields.values(), program=program, summary=summary).parse_args(argv))
-    path = flags.pop("config", None) or env.get(ENVIRONMENT + "CONFIG")
-    given: dict[str, tuple[object, str]] = {}
-    if path:
-        given |= _from_file(Path(path), fields)
-    given |= _from_environment(env, fields)
-    given |= {name: (value, fields[name].flag) for name, value in flags.items()}
-    missing = [field for field in fields.values() if field.required and field.name not in given]
-    for field in missing:
-        raise SettingsError(
-            f"{field.flag} is required ({field.help}); it can also be set as {field.variable}, "
-            f"or as {field.name} in the file named by --config"
-        )
+    parser = _parser(fields.values(), program=program, summary=summary)
+    flags, left = parser.parse_known_args(argv)
+    for word in left:
+        raise SettingsError(_unexpected(word, [field.flag for field in fields.values()]))
+    given = _given(vars(flags), env, fields)
+    for field in fields.values():
+        if field.required and field.name not in given:
+            raise SettingsError(
+                f"{field.flag} is required ({field.help}); it can also be set as {field.variable}, "
+                f"or as {field.name} in the file named by --config"
+            )
     values = {name: _read(fields[name], value, where) for name, (value, where) in given.items()}
     try:
-        return msgspec.convert(values, kind, strict=False, dec_hook=_decode)
+        settings = msgspec.convert(values, kind, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise SettingsError(_sentence(error, given, fields)) from None
+    _all_finite(settings, given)
+    return settings
+
+
+def _given(
+    flags: dict[str, object], env: Mapping[str, str], fields: Mapping[str, _Field]
+) -> dict[str, tuple[object, str]]:
+    """Values with the place where each was written; a later place wins."""
+    path = flags.pop("config", None) or env.get(ENVIRONMENT + "CONFIG")
+    given = _from_file(Path(str(path)), fields) if path else {}
+    given |= _from_environment(env, fields)
+    return given | {name: (value, fields[name].flag) for name, value in flags.items()}
+
+
+def _all_finite(settings: msgspec.Struct, given: Mapping[str, tuple[object, str]]) -> None:
+    """What is no number passes every limit."""
+    for name, (value, where) in given.items():
+        number = getattr(settings, name.replace("-", "_"))
+        if isinstance(number, float) and not math.isfinite(number):
+            raise SettingsError(f"{where}: expected a number, found {value!r}")
 
 
 def _fields(kind: type[msgspec.Struct]) -> Iterable[_Field]:
@@ -164,6 +184,14 @@ def _parser(fields: Iterable[_Field], *, program: str, summary: str) -> argparse
     return parser
 
 
+def _unexpected(word: str, flags: Sequence[str]) -> str:
+    if not word.startswith("-"):
+        return f"unexpected argument {word!r}; settings are flags, and --help lists them"
+    flag = word.partition("=")[0]
+    near = difflib.get_close_matches(flag, flags, n=1)
+    return f"unknown flag {flag}; " + (f"did you mean {near[0]}?" if near else "--help lists them")
+
+
 def _shown(default: object) -> str:
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
@@ -173,8 +201,8 @@ def _from_file(path: Path, fields: Mapping[str, _Field]) -> dict[str, tuple[obje
 
     try:
         content = yaml.safe_load(path.read_bytes())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the settings file {path}: {error}") from None
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
@@ -208,22 +236,25 @@ def _from_environment(
 
 def _read(field: _Field, value: object, where: str) -> object:
     """A value as its file, variable or flag spells it, made ready for msgspec."""
+    if isinstance(value, str) and not value.isprintable():
+        raise SettingsError(f"{where}: expected printable text in UTF-8")
     if field.is_list and isinstance(value, str):
         return [part for part in value.split(",") if part]
     if field.is_time and isinstance(value, str):
-        return _duration(value, where)
+        try:
+            return in_seconds(value)
+        except ValueError as error:
+            raise SettingsError(f"{where}: {error}") from None
     return value
 
 
-def _duration(written: str, where: str) -> float:
-    if DURATION.fullmatch(written):  # also as Go prints it: 2m30s
+def in_seconds(written: str) -> float:
+    """``90``, ``1.5``, ``15m``, and ``2m30s`` as Go prints it. Raises ``ValueError``."""
+    if DURATION.fullmatch(written):
         return sum(float(number) * UNITS[unit] for number, unit in PART.findall(written))
-    try:
+    with suppress(ValueError):
         return float(written)
-    except ValueError:
-        raise SettingsError(
-            f"{where}: expected seconds, or a number with ms, s, m or h, found {written!r}"
-        ) from None
+    raise ValueError(f"expected seconds, or a number with ms, s, m or h, found {written!r}")
 
 
 def _decode(kind: type, value: object) -> object:

@@ -48,7 +48,7 @@ class Settings(
         float, seconds("longest wait between two tries to reach a cluster", ge=0.05)
     ] = 30.0
     doubt: Annotated[
-        float, seconds("for so long deletions are held after a source was wiped or restored")
+        float, seconds("for so long deletions are held after a source was wiped or restored", ge=0)
     ] = 30.0
     per_cluster_ready_timeout: Annotated[
         float, seconds("readiness does not wait longer for a cluster without connection", ge=0)
@@ -86,7 +86,10 @@ class Settings(
     )
     prometheus_serve_addr: Annotated[str, about("the same; :9964 there, for metrics")] = ""
     health_port: Annotated[
-        int, about("the same, on every address; 9880 or 9881 there, for health; 0: none", ge=0)
+        int,
+        about(
+            "the same, on every address; 9880 or 9881 there, for health; 0: none", ge=0, le=65535
+        ),
     ] = 0
     start_timeout: Annotated[
         float, seconds("how long a start waits for etcd before it gives up", ge=1)

@@ -30,7 +30,7 @@ def sentence(apiserver: Apiserver, *flags: str, code: int = 1) -> str:
         ("--cluster-id=0", "--cluster-id: expected `int` >= 1, found '0'"),
         ("--cluster-id=300", "--cluster-id: 300 needs --max-connected-clusters=511"),
         ("--heartbeat-interval=soon", "--heartbeat-interval: expected seconds, or a number"),
-        ("--no-such-flag", "unrecognized arguments: --no-such-flag; --help lists the flags"),
+        ("--no-such-flag", "unknown flag --no-such-flag; --help lists them"),
     ],
 )
 def test_wrong_settings(apiserver: Apiserver, flag: str, part: str) -> None:

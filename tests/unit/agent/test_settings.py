@@ -36,11 +36,14 @@ def test_times_and_paths_are_read() -> None:
     [
         ("--cluster-name=Home", "cluster-name"),
         ("--cluster-id=0", "cluster-id"),
-        ("--cluster-id=300", "cluster-id: expected 1 to 255, found 300"),
-        ("--max-connected-clusters=256", "max-connected-clusters: expected 255 or 511"),
-        ("--node-ip=here", "node-ip: expected an address, found 'here'"),
-        ("--api-listen=9000", "api-listen: expected HOST:PORT"),
-        ("--stamp-interval=200", "stamp-interval: expected at most half of stale-after"),
+        ("--cluster-id=300", "--cluster-id: 300 needs --max-connected-clusters=511"),
+        (
+            "--max-connected-clusters=256",
+            "--max-connected-clusters: expected one of 255, 511, found '256'",
+        ),
+        ("--node-ip=here", "--node-ip: expected an address, found 'here'"),
+        ("--api-listen=9000", "--api-listen: expected HOST:PORT"),
+        ("--stamp-interval=200", "--stamp-interval: expected at most half of --stale-after"),
         ("--device=cm/vxlan", "device"),
     ],
 )
