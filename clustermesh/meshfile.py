@@ -92,6 +92,8 @@ def load(path: Path) -> Mesh:
         mesh = msgspec.convert(document, Mesh, dec_hook=_path)
     except OSError as error:
         raise MeshError(f"cannot read the mesh file {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise MeshError(f"{path} is not text in UTF-8: {error.reason}.") from error
     except yaml.YAMLError as error:
         raise MeshError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     except msgspec.ValidationError as error:

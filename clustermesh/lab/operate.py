@@ -232,6 +232,8 @@ def _document(path: Path) -> manifests.Manifest:
     """A manifest as it stands; somebody may have edited it badly."""
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise LabError(f"{path} is not text in UTF-8: {error.reason}.") from error
     except yaml.YAMLError as error:
         raise LabError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(found, dict) or not isinstance(found.get("metadata"), dict):

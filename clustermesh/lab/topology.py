@@ -144,6 +144,8 @@ def load_topology(path: Path) -> Topology:
         return checked(msgspec.convert(document, Topology, strict=False))
     except OSError as error:
         raise LabError(f"cannot read the topology {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise LabError(f"{path} is not text in UTF-8: {error.reason}.") from error
     except yaml.YAMLError as error:
         raise LabError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     except msgspec.ValidationError as error:

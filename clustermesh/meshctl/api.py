@@ -6,7 +6,7 @@
 import http.client
 import socket
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -138,7 +138,8 @@ def _connection(url: str, timeout: float) -> http.client.HTTPConnection:
         from clustermesh.meshctl.kube import pods
 
         return pods.reach(url, timeout)
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
-        raise NoAnswer(f"{url!r} is neither unix:/PATH nor http://HOST:PORT")
-    return http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
+    with suppress(ValueError):  # brackets that do not match, a port that is no number
+        parts = urlsplit(url)
+        if parts.scheme == "http" and parts.hostname:
+            return http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
+    raise NoAnswer(f"{url!r} is neither unix:/PATH nor http://HOST:PORT")

@@ -25,7 +25,7 @@ def audit(
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Mend what differs, after naming it.")] = False,
 ) -> None:
-    """Compare what every node's maps hold with what the etcds say, entry by entry.
+    """Compare every node's maps with what the etcds say.
 
     The agent of each node reads the etcds and the kernel anew and computes what must be there in
     another way than it did before. What differs is read again before it is called a difference.
@@ -44,7 +44,9 @@ def audit(
     for line in silent:
         complain(line)
     if silent:
-        raise MeshctlError(f"{len(silent)} of {len(agents)} agents", Exit.UNREACHABLE)
+        raise MeshctlError(
+            f"{len(silent)} of {len(agents)} agents do not answer.", Exit.UNREACHABLE
+        )
     if differing := [name for name, report in found.items() if report.differences]:
         hint = "" if yes else "; mend with --yes"
         raise MeshctlError(f"maps differ from the etcds on {', '.join(differing)}{hint}")

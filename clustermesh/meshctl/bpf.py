@@ -59,10 +59,14 @@ def lb(
     mesh: MeshOption = None,
     node: NodeOption = "",
     output: Output = Format.TABLE,
-    frontends: Annotated[bool, typer.Option(help="Raw entries of the services map.")] = False,  # noqa: FBT002  # typer makes it a flag
-    backends: Annotated[bool, typer.Option(help="Backends by id.")] = False,  # noqa: FBT002  # typer makes it a flag
-    revnat: Annotated[bool, typer.Option(help="Frontends by reverse-NAT id.")] = False,  # noqa: FBT002  # typer makes it a flag
-    source_ranges: Annotated[bool, typer.Option(help="Clients that frontends serve.")] = False,  # noqa: FBT002  # typer makes it a flag
+    frontends: Annotated[  # noqa: FBT002  # typer makes it a flag
+        bool, typer.Option("--frontends", help="Raw entries of the services map.")
+    ] = False,
+    backends: Annotated[bool, typer.Option("--backends", help="Backends by id.")] = False,  # noqa: FBT002  # typer makes it a flag
+    revnat: Annotated[bool, typer.Option("--revnat", help="Frontends by reverse-NAT id.")] = False,  # noqa: FBT002  # typer makes it a flag
+    source_ranges: Annotated[  # noqa: FBT002  # typer makes it a flag
+        bool, typer.Option("--source-ranges", help="Clients that frontends serve.")
+    ] = False,
 ) -> None:
     """Service address to backends."""
     if frontends + backends + revnat + source_ranges > 1:
@@ -84,7 +88,7 @@ def lb(
 
 @maglev_app.command("list")
 def maglev(mesh: MeshOption = None, node: NodeOption = "", output: Output = Format.TABLE) -> None:
-    """Selection tables: which backend each place of a service's table names."""
+    """Which backend each place of a service's table names."""
     _show(mesh, node, output, ("SVC ID", "LOOKUP TABLE"), read_tables)
 
 
@@ -96,7 +100,7 @@ def nodes(mesh: MeshOption = None, node: NodeOption = "", output: Output = Forma
 
 @ct_app.command("list")
 def ct(mesh: MeshOption = None, node: NodeOption = "", output: Output = Format.TABLE) -> None:
-    """Client to service, and to its backend; only where a node has --lb-devices."""
+    """Client to service to backend; of nodes with --lb-devices."""
     _show(mesh, node, output, ("CONNECTION", "STATE"), read_connections)
 
 

@@ -15,6 +15,7 @@ from clustermesh.meshctl.desk import desk_of, usable
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import Format, Output, columns, complain, say, show_json, tell
 from clustermesh.meshctl.places import place_of
+from clustermesh.meshctl.quantities import SECONDS, seconds
 from clustermesh.meshfile import Cluster, Mesh
 from clustermesh.pki import Authority
 from clustermesh.places.shelf import Folder, rehearsed
@@ -26,12 +27,16 @@ from clustermesh.trust.keeping import Kept, Keys, Leaf, Order
 
 POLL = 0.1
 WAIT = 30.0
+WHOSE = f"Whose certificate: {', '.join(Kind)}."
 
 app = typer.Typer(help="Authorities and their certificates (docs/trust.md).", no_args_is_help=True)
 Directory = Annotated[
     Path | None,
     typer.Option(
-        "--dir", help="Where ca.crt and ca.key are; else Secrets of a context.", show_default=False
+        "--dir",
+        metavar="DIR",
+        help="Where ca.crt and ca.key are; else Secrets of a context.",
+        show_default=False,
     ),
 ]
 DryRun = Annotated[
@@ -51,14 +56,17 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 @app.command()
 def init(
     cluster: Annotated[
-        str, typer.Argument(help="The cluster, or a name for the whole mesh.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="NAME", help="The cluster, or a name for the whole mesh.", show_default=False
+        ),
     ],
     directory: Directory = None,
     mesh: MeshOption = None,
     dry_run: DryRun = False,  # noqa: FBT002  # typer makes it a flag
     output: Output = Format.TABLE,
 ) -> None:
-    """Make an authority; one that is there is left as it is.
+    """Make an authority; one that is there stays as it is.
 
     In the files of a directory, or in the Secret clustermesh-ca of the cluster of --context.
 
@@ -73,29 +81,43 @@ def init(
 
 @app.command()
 def issue(
-    kind: Annotated[Kind, typer.Argument(help="Whose certificate.", show_default=False)],
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help=WHOSE, show_default=False)],
     cluster: Annotated[
-        str, typer.Option("--cluster", help="Whose etcd it is for.", show_default=False)
+        str,
+        typer.Option(
+            "--cluster", metavar="CLUSTER", help="Whose etcd it is for.", show_default=False
+        ),
     ],
     directory: Directory = None,
     mesh: MeshOption = None,
-    peer: Annotated[str, typer.Option(help="For remote: the cluster that reads.")] = "",
+    peer: Annotated[
+        str, typer.Option(metavar="CLUSTER", help="For remote: the cluster that reads.")
+    ] = "",
     out: Annotated[
-        Path | None, typer.Option(help="Where to write; else beside the authority.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Where to write; else beside the authority."),
     ] = None,
     request: Annotated[
-        Path | None, typer.Option(help="A signing request, whose key stays where it is.")
+        Path | None,
+        typer.Option(metavar="FILE", help="A signing request, whose key stays where it is."),
     ] = None,
-    address: Annotated[list[str] | None, typer.Option(help="For server: an IP address.")] = None,
-    name: Annotated[list[str] | None, typer.Option(help="For server: a DNS name.")] = None,
-    namespace: Annotated[str, typer.Option(help="For server: of its Service.")] = "",
+    address: Annotated[
+        list[str] | None, typer.Option(metavar="IP", help="For server: an address of it; again.")
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="For server: a DNS name; again.")
+    ] = None,
+    namespace: Annotated[
+        str, typer.Option(metavar="NAMESPACE", help="For server: of its Service.")
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Also while it is good.")] = False,  # noqa: FBT002  # typer makes it a flag
     dry_run: DryRun = False,  # noqa: FBT002  # typer makes it a flag
     output: Output = Format.TABLE,
 ) -> None:
-    """Issue a certificate; one that is good for 30 days more is left as it is.
+    """Issue a certificate; a good one is left as it is.
 
-    A server's is issued again when a name or address is new; those that it has stay.
+    It is good while 30 days are left. A server's is issued again when a name or address is new;
+    those that it has stay.
     """
     _named(cluster)
     if (kind is Kind.REMOTE) != bool(peer):
@@ -124,12 +146,13 @@ def issue(
 @app.command()
 def show(
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Files or directories; else the mesh's.")
+        list[Path] | None,
+        typer.Argument(metavar="FILE", help="Files or directories; else the mesh's."),
     ] = None,
     mesh: MeshOption = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show certificates with subject, fingerprint and the days that are left."""
+    """Show certificates, and how many days each has left."""
     if files:
         found = tuple(one for place in files for one in _in(place))
     else:
@@ -147,16 +170,24 @@ app.command("list", help="The same as show.")(show)
 
 @app.command()
 def revoke(
-    cluster: Annotated[str, typer.Argument(help="Whose etcd.", show_default=False)],
-    peer: Annotated[str, typer.Argument(help="Who is let in no more.", show_default=False)],
+    cluster: Annotated[
+        str, typer.Argument(metavar="CLUSTER", help="Whose etcd.", show_default=False)
+    ],
+    peer: Annotated[
+        str, typer.Argument(metavar="PEER", help="Who is let in no more.", show_default=False)
+    ],
     mesh: MeshOption = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait; 0: do not wait.")] = WAIT,
+    timeout: Annotated[
+        float,
+        typer.Option(parser=seconds, metavar=SECONDS, help="How long to wait; 0: do not wait."),
+    ] = WAIT,
     dry_run: DryRun = False,  # noqa: FBT002  # typer makes it a flag
     output: Output = Format.TABLE,
 ) -> None:
-    """Let a peer into a cluster's etcd no more: its user is removed, certificate or not.
+    """Let a peer into a cluster's etcd no more.
 
-    What the cluster itself reads of the peer stays: see `meshctl disconnect`.
+    Its user is removed, whatever certificate it has. What the cluster itself reads of the peer
+    stays: see `meshctl disconnect`.
     """
     member = known(open_mesh(mesh).cluster(cluster))
     user = f"remote-{_named(peer)}"

@@ -40,6 +40,7 @@ app = typer.Typer(
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("connect")(connect.connect)
@@ -67,19 +68,36 @@ app.command("join")(join.join)
 app.add_typer(lab.app, name="lab")
 
 
+def told(asked: bool) -> None:  # noqa: FBT001  # typer calls it with the flag
+    """``--version``, as the other programs have it."""
+    if asked:
+        say(f"meshctl {VERSION}")
+        raise typer.Exit
+
+
 @app.callback()
 def everywhere(
     context: Annotated[
         list[str] | None,
-        typer.Option(help="Kubernetes context of a member, once for each; instead of --mesh."),
+        typer.Option(
+            metavar="NAME", help="Kubernetes context of a member, once for each; no --mesh then."
+        ),
     ] = None,
     namespace: Annotated[
-        str, typer.Option("--namespace", "-n", help="Where clustermesh-apiserver is there.")
+        str,
+        typer.Option(
+            "--namespace", "-n", metavar="NAMESPACE", help="Where clustermesh-apiserver is there."
+        ),
     ] = NAMESPACE,
     kubeconfig: Annotated[
-        str, typer.Option(help="Else what kubectl would use.", show_default=False)
+        str,
+        typer.Option(metavar="FILE", help="Else what kubectl would use.", show_default=False),
     ] = "",
-    no_color: Annotated[bool, typer.Option("--no-color", help="As with NO_COLOR set.")] = False,  # noqa: FBT002  # typer makes it a flag
+    _release: Annotated[  # noqa: FBT002  # typer makes it a flag
+        bool,
+        typer.Option("--version", help="Say which release this is.", is_eager=True, callback=told),
+    ] = False,
+    no_color: Annotated[bool, typer.Option("--no-color", help="As NO_COLOR does.")] = False,  # noqa: FBT002  # typer makes it a flag
 ) -> None:
     """Connect clusters into one mesh, and see what it does.
 

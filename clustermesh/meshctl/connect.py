@@ -30,10 +30,19 @@ from clustermesh.meshctl.performing import (
     perform,
     planned,
 )
+from clustermesh.meshctl.quantities import SECONDS, seconds
 from clustermesh.meshfile import Cluster, Mesh
 
-Clusters = Annotated[list[str], typer.Argument(help="Two or more clusters.", show_default=False)]
-Timeout = Annotated[float, typer.Option(help="Seconds to wait for the nodes; 0: do not wait.")]
+Clusters = Annotated[
+    list[str],
+    typer.Argument(metavar="CLUSTER", help="Two or more clusters.", show_default=False),
+]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        parser=seconds, metavar=SECONDS, help="How long to wait for the nodes; 0: do not wait."
+    ),
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the nodes.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")]
 Force = Annotated[bool, typer.Option("--force", help="Connect although a check of plan fails.")]
@@ -58,9 +67,9 @@ def connect(
     show: Print = False,  # noqa: FBT002  # typer makes it a flag
     output: Output = Format.TABLE,
 ) -> None:
-    """Let clusters follow each other, wait until every node has what the others publish, and
-    prove it with probes through the overlay.
+    """Let clusters follow each other, and prove that it works.
 
+    It waits until every node has what the others publish, then sends probes through the overlay.
     What `meshctl plan` finds wrong with clusters that are not connected yet stops it beforehand.
     A pair that was not connected before and does not work is parted again. With --dry-run it is
     `meshctl plan`.
@@ -95,9 +104,10 @@ def disconnect(
     dry_run: DryRun = False,  # noqa: FBT002  # typer makes it a flag
     output: Output = Format.TABLE,
 ) -> None:
-    """Part clusters, and wait until no node that answers holds anything of the other.
+    """Part clusters; the peer may be dead.
 
-    The peer may be dead: what is changed and waited for is on this side.
+    It waits until no node that answers holds anything of the other. What is changed and waited for
+    is on this side.
     """
     opened = open_mesh(mesh)
     if dry_run:

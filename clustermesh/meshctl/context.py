@@ -17,12 +17,14 @@ MeshOption = Annotated[
     Path | None,
     typer.Option(
         "--mesh",
+        metavar="FILE",
         help="Mesh file; else the one MESHCTL_MESH names; else that of the lab that is up.",
         show_default=False,
     ),
 ]
 NodeOption = Annotated[
-    str, typer.Option("--node", help="Only this node, as CLUSTER/NODE.", show_default=False)
+    str,
+    typer.Option("--node", metavar="CLUSTER/NODE", help="Only this node.", show_default=False),
 ]
 
 NAMESPACE = "kube-system"

@@ -35,7 +35,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 def list_(
     mesh: MeshOption = None, cluster: ClusterOption = "", output: Output = Format.TABLE
 ) -> None:
-    """Every address that a cluster publishes, with its pod, identity and node."""
+    """Addresses that clusters publish: pod, identity and node."""
     found = gather(open_mesh(mesh), cluster)
     if output is Format.JSON:
         show_json(found)
@@ -50,7 +50,7 @@ def show(
     mesh: MeshOption = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """One pod, or whoever has an address, with the labels of its identity."""
+    """One pod, or whoever has an address, with its labels."""
     opened = open_mesh(mesh)
     cluster = which.split("/")[0] if which.count("/") == 2 else ""
     found = [

@@ -18,7 +18,9 @@ app = typer.Typer(help="Why things are as they are.", no_args_is_help=True)
 Service = Annotated[str, typer.Argument(metavar="NAMESPACE/NAME", show_default=False)]
 From = Annotated[
     str,
-    typer.Option("--from", help="As this node sees it, as CLUSTER/NODE.", show_default=False),
+    typer.Option(
+        "--from", metavar="CLUSTER/NODE", help="As this node sees it.", show_default=False
+    ),
 ]
 
 
@@ -53,7 +55,10 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 def service(
     name: Service, mesh: MeshOption = None, view: From = "", output: Output = Format.TABLE
 ) -> None:
-    """Who answers a service: wishes of each cluster, every backend with a reason, and the maps.
+    """Who answers a service, and why.
+
+    What each cluster wants, every backend with the reason why it is in or out, and what the maps
+    of the node hold.
 
     Ends with exit code 3 when the maps of a node are not as the facts say.
     """

@@ -16,9 +16,11 @@ from clustermesh.lab.generate.churn import Rates, story
 from clustermesh.lab.generate.world import Cluster, Shape, clusters
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import say
+from clustermesh.meshctl.quantities import SECONDS, number, seconds
 from kvstore.client import Store, StoreError
 from kvstore.config import ConfigError, EtcdConfig
 
+NUMBER = "NUMBER"
 FAST = 100_000.0  # operations per second: the generator has no rate limit
 
 
@@ -33,28 +35,50 @@ class Motion(msgspec.Struct, frozen=True):
 def generate(
     etcds: Annotated[
         list[Path],
-        typer.Argument(help="Client files of the etcds to fill.", show_default=False),
+        typer.Argument(
+            metavar="FILE", help="Client files of the etcds to fill.", show_default=False
+        ),
     ],
     layout: Annotated[
-        Layout, typer.Option(help="state: a cluster in each etcd; cache: spread over them.")
+        Layout,
+        typer.Option(
+            metavar="LAYOUT", help="state: a cluster in each etcd; cache: spread over them."
+        ),
     ] = Layout.STATE,
-    clusters_: Annotated[int, typer.Option("--clusters", help="How many clusters.")] = 4,
-    nodes: Annotated[int, typer.Option(help="Nodes of a cluster.")] = 250,
-    identities: Annotated[int, typer.Option(help="Identities of a cluster.")] = 2_000,
-    endpoints: Annotated[int, typer.Option(help="Pods of a cluster.")] = 25_000,
-    services: Annotated[int, typer.Option(help="Global services of a cluster.")] = 500,
-    first_id: Annotated[int, typer.Option(help="Id of the first cluster.")] = 2,
+    clusters_: Annotated[
+        int, typer.Option("--clusters", metavar=NUMBER, help="How many clusters.")
+    ] = 4,
+    nodes: Annotated[int, typer.Option(metavar=NUMBER, help="Nodes of a cluster.")] = 250,
+    identities: Annotated[
+        int, typer.Option(metavar=NUMBER, help="Identities of a cluster.")
+    ] = 2_000,
+    endpoints: Annotated[int, typer.Option(metavar=NUMBER, help="Pods of a cluster.")] = 25_000,
+    services: Annotated[
+        int, typer.Option(metavar=NUMBER, help="Global services of a cluster.")
+    ] = 500,
+    first_id: Annotated[int, typer.Option(metavar=NUMBER, help="Id of the first cluster.")] = 2,
     ipv6: Annotated[bool, typer.Option("--ipv6", help="IPv6 beside IPv4.")] = False,  # noqa: FBT002  # typer makes it a flag
-    rate: Annotated[float, typer.Option(help="Changes per second afterwards; 0: none.")] = 0.0,
-    seconds: Annotated[float, typer.Option(help="How long to go on changing.")] = 60.0,
+    rate: Annotated[
+        float,
+        typer.Option(parser=number, metavar=NUMBER, help="Changes per second then; 0: none."),
+    ] = 0.0,
+    duration: Annotated[
+        float,
+        typer.Option(
+            "--seconds", parser=seconds, metavar=SECONDS, help="How long to go on changing."
+        ),
+    ] = 60.0,
     filled: Annotated[  # noqa: FBT002  # typer makes it a flag
         bool, typer.Option("--filled", help="They are there already: only change them.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="The same seed tells the same story.")] = 1,
+    seed: Annotated[
+        int, typer.Option(metavar=NUMBER, help="The same seed tells the same story.")
+    ] = 1,
 ) -> None:
-    """Fill etcds with generated clusters for measurements, then change them at a rate.
+    """Fill etcds with clusters that do not exist.
 
-    What is there under other names is left alone. In the state layout an etcd holds one cluster.
+    For measurements; then they are changed at a rate. What is there under other names is left
+    alone. In the state layout an etcd holds one cluster.
     """
     try:
         shape = Shape(
@@ -78,7 +102,7 @@ def generate(
         )
     with contextlib.suppress(KeyboardInterrupt):
         try:
-            motion = Motion(rate, seconds, seed)
+            motion = Motion(rate, duration, seed)
             asyncio.run(_generate(world, configs, layout, motion, filled=filled))
         except* StoreError as group:
             first = group.exceptions[0]

@@ -13,7 +13,8 @@ from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import Format, Output, Progress, say, show_json
 from clustermesh.meshctl.places import place_of
-from clustermesh.meshctl.token import ClusterOption, own
+from clustermesh.meshctl.quantities import SECONDS, seconds
+from clustermesh.meshctl.token import own
 from clustermesh.meshfile import Cluster, Mesh, full_name
 from clustermesh.pki import write_private
 from clustermesh.trust.contact import Contact, Unreached
@@ -33,24 +34,36 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def join(
-    token: Annotated[str, typer.Argument(help="The token; - reads it from standard input.")],
+    token: Annotated[str, typer.Argument(metavar="TOKEN", help="- reads it from standard input.")],
     mesh: MeshOption = None,
-    cluster: ClusterOption = "",
+    cluster: Annotated[
+        str,
+        typer.Option(
+            metavar="CLUSTER", help="Who joins; else the only one of the mesh.", show_default=False
+        ),
+    ] = "",
     request: Annotated[
-        Path | None, typer.Option(help="Offline, first: write the request to this file.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Offline, first: write the request there."),
     ] = None,
     bundle: Annotated[
-        Path | None, typer.Option(help="Offline, then: take the host's answer from this file.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Offline, then: take the host's answer from there."),
     ] = None,
     finish: Annotated[
-        Path | None, typer.Option(help="With --bundle: write what the host needs to this file.")
+        Path | None,
+        typer.Option(metavar="FILE", help="With --bundle: write what the host needs there."),
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the nodes.")] = WAIT,
+    timeout: Annotated[
+        float,
+        typer.Option(parser=seconds, metavar=SECONDS, help="How long to wait for the nodes."),
+    ] = WAIT,
     output: Output = Format.TABLE,
 ) -> None:
-    """Join the cluster that gave the token: afterwards both read each other.
+    """Join the cluster that gave a token.
 
-    No key leaves its host. Run again after an interruption, with the same token.
+    Afterwards both read each other. No key leaves its host. Run again after an interruption,
+    with the same token.
     """
     opened = open_mesh(mesh)
     member = known(own(opened, cluster))

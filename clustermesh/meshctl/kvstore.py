@@ -3,7 +3,7 @@
 import queue
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -25,9 +25,12 @@ WIDTH: Final = 160
 app = typer.Typer(help="The clusters' etcds, decoded.", no_args_is_help=True)
 
 ClusterOption = Annotated[
-    str, typer.Option("--cluster", help="Only this cluster's etcd.", show_default=False)
+    str,
+    typer.Option(
+        "--cluster", metavar="CLUSTER", help="Only this cluster's etcd.", show_default=False
+    ),
 ]
-Prefix = Annotated[str, typer.Argument(help="Beginning of the keys.")]
+Prefix = Annotated[str, typer.Argument(metavar="PREFIX", help="Beginning of the keys.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Values as they are, not decoded.")]
 
 
@@ -41,7 +44,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
 @app.command("get")
 def get(
-    key: Annotated[str, typer.Argument(help="The whole key.", show_default=False)],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The whole key.", show_default=False)],
     mesh: MeshOption = None,
     cluster: ClusterOption = "",
     output: Output = Format.TABLE,
@@ -49,11 +52,9 @@ def get(
     raw: Raw = False,
 ) -> None:
     """One key as every cluster's etcd has it."""
+    every, silent = _everywhere(open_mesh(mesh), cluster, key, limit=None)
     found = {
-        name: entry
-        for name, entries in _everywhere(open_mesh(mesh), cluster, key, limit=None).items()
-        for entry in entries
-        if entry.key == key
+        name: entry for name, entries in every.items() for entry in entries if entry.key == key
     }
     if output is Format.JSON:
         show_json({name: shown(it, raw=raw) for name, it in found.items()})
@@ -63,6 +64,7 @@ def get(
     else:
         for name, it in found.items():
             say(f"{name}, revision {it.revision}:\n{decoding.pretty(it.key, it.value or b'')}")
+    _judge(silent)
     if not found:
         raise MeshctlError(f"no etcd that was asked has {key}.")
 
@@ -76,20 +78,26 @@ def list_(
     *,
     raw: Raw = False,
     keys_only: Annotated[bool, typer.Option("--keys-only", help="No values.")] = False,
-    limit: Annotated[int, typer.Option(help="At most so many keys per cluster.", min=1)] = 10_000,
+    limit: Annotated[
+        int, typer.Option(metavar="NUMBER", help="At most so many keys per cluster.", min=1)
+    ] = 10_000,
 ) -> None:
     """Every key that begins so, in every cluster's etcd."""
-    found = _everywhere(open_mesh(mesh), cluster, prefix, limit=limit)
+    found, silent = _everywhere(open_mesh(mesh), cluster, prefix, limit=limit)
     if output is Format.JSON:
         show_json({
             name: [entry.key if keys_only else shown(entry, raw=raw) for entry in entries]
             for name, entries in found.items()
         })  # fmt: skip
-        return
+    else:
+        for name, entries in found.items():
+            say(f"{name}: {len(entries)} keys")
+            for entry in entries:
+                say(f"  {entry.key}" if keys_only else f"  {entry.key}  {_short(entry, raw=raw)}")
     for name, entries in found.items():
-        say(f"{name}: {len(entries)} keys")
-        for entry in entries:
-            say(f"  {entry.key}" if keys_only else f"  {entry.key}  {_short(entry, raw=raw)}")
+        if len(entries) == limit:
+            complain(f"{name}: there may be more than these {limit} keys: see --limit")
+    _judge(silent)
 
 
 @app.command("watch")
@@ -140,8 +148,24 @@ def entries(cluster: Cluster, prefix: str, limit: int | None = None) -> Iterator
 
 def _everywhere(
     mesh: Mesh, cluster: str, prefix: str, *, limit: int | None
-) -> dict[str, list[Kept]]:
-    return {one.name: list(entries(one, prefix, limit)) for one in chosen(mesh, cluster)}
+) -> tuple[dict[str, list[Kept]], list[str]]:
+    """What each etcd has, and why one could not be read."""
+    found: dict[str, list[Kept]] = {}
+    silent = []
+    for one in chosen(mesh, cluster):
+        try:
+            found[one.name] = list(entries(one, prefix, limit))
+        except api.NoAnswer as error:
+            silent.append(f"{one.name}: {error}")
+    return found, silent
+
+
+def _judge(silent: Sequence[str]) -> None:
+    """Not all of it is there: that is an end of its own, whatever was shown."""
+    for line in silent[:-1]:
+        complain(line)
+    if silent:
+        raise MeshctlError(silent[-1], Exit.UNREACHABLE)
 
 
 def chosen(mesh: Mesh, cluster: str) -> list[Cluster]:

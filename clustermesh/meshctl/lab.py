@@ -27,12 +27,17 @@ from clustermesh.lab.topology import (
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.generate import generate
 from clustermesh.meshctl.output import Format, Output, Progress, columns, say, show_json, tell
+from clustermesh.meshctl.quantities import SECONDS, seconds
 
 app = typer.Typer(help="A real mesh of network namespaces on this machine.", no_args_is_help=True)
 app.command()(generate)
 
-Name = Annotated[str, typer.Option("--name", help="Which lab, when there are several.")]
-File = Annotated[Path | None, typer.Option("--topology", help="Build what this YAML file says.")]
+Name = Annotated[
+    str, typer.Option("--name", metavar="LAB", help="Which lab, when there are several.")
+]
+File = Annotated[
+    Path | None, typer.Option("--topology", metavar="FILE", help="Build what this YAML file says.")
+]
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
@@ -48,17 +53,18 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 @app.command()
 def up(
     name: Name = "lab",
-    clusters: Annotated[int, typer.Option(help="How many clusters.")] = 2,
-    nodes: Annotated[int, typer.Option(help="How many nodes in each.")] = 2,
+    clusters: Annotated[int, typer.Option(metavar="NUMBER", help="How many clusters.")] = 2,
+    nodes: Annotated[int, typer.Option(metavar="NUMBER", help="How many nodes in each.")] = 2,
     ipv6: Annotated[bool, typer.Option("--ipv6", help="IPv6 beside IPv4.")] = False,  # noqa: FBT002  # typer makes it a flag
     kvstoremesh: Annotated[  # noqa: FBT002  # typer makes it a flag
         bool, typer.Option("--kvstoremesh", help="A cache of remote clusters in each cluster.")
     ] = False,
     flavour: Annotated[Flavour, typer.Option(help="Whose objects describe it.")] = Flavour.CORE,
     topology: File = None,
-    timeout: Annotated[float, typer.Option(help="Seconds until all must be ready.")] = (
-        build.READY_TIMEOUT
-    ),
+    timeout: Annotated[
+        float,
+        typer.Option(parser=seconds, metavar=SECONDS, help="Until when all must be ready."),
+    ] = build.READY_TIMEOUT,
     output: Output = Format.TABLE,
 ) -> None:
     """Build a lab and wait until it is ready. Ctrl-C removes what was made."""
@@ -128,13 +134,17 @@ def execute(
     target: Annotated[
         str,
         typer.Argument(
+            metavar="PLACE",
             help="CLUSTER/POD, CLUSTER/NODE, CLUSTER/control-plane or underlay.",
             show_default=False,
         ),
     ],
     name: Name = "lab",
 ) -> None:
-    """Run a program (a shell, when none is named) in a pod, on a node or on the underlay."""
+    """Run a program in a pod, on a node or on the underlay.
+
+    A shell, when none is named. Its options go behind --: lab exec cluster-a/node-1 -- ip -6 route
+    """
     netns, cgroup = operate.location(paths_of(name), target)
     arguments = context.args[1:] if context.args[:1] == ["--"] else context.args
     program = arguments or [os.environ.get("SHELL", "/bin/sh")]
@@ -148,13 +158,19 @@ def execute(
 @app.command()
 def annotate(
     target: Annotated[
-        str, typer.Argument(help="CLUSTER/SERVICE, or CLUSTER/KIND/NAME.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="OBJECT", help="CLUSTER/SERVICE, or CLUSTER/KIND/NAME.", show_default=False
+        ),
     ],
     changes: Annotated[
-        list[str], typer.Argument(help="KEY=VALUE to set, KEY- to remove.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="CHANGE", help="KEY=VALUE to set, KEY- to remove.", show_default=False
+        ),
     ],
     name: Name = "lab",
-    namespace: Annotated[str, typer.Option(help="Namespace of the object.")] = "default",
+    namespace: Annotated[str, typer.Option(metavar="NAMESPACE", help="Of the object.")] = "default",
     output: Output = Format.TABLE,
 ) -> None:
     """Change annotations in a manifest of the lab, in one step."""
@@ -164,8 +180,10 @@ def annotate(
 
 @app.command()
 def scale(
-    target: Annotated[str, typer.Argument(help="CLUSTER/WORKLOAD.", show_default=False)],
-    replicas: Annotated[int, typer.Argument(help="How many pods.", show_default=False)],
+    target: Annotated[str, typer.Argument(metavar="CLUSTER/WORKLOAD", show_default=False)],
+    replicas: Annotated[
+        int, typer.Argument(metavar="NUMBER", help="How many pods.", show_default=False)
+    ],
     name: Name = "lab",
     output: Output = Format.TABLE,
 ) -> None:
@@ -180,12 +198,16 @@ def kill(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            help="CLUSTER/etcd, CLUSTER/NODE/agent, CLUSTER/POD ...", show_default=False
+            metavar="PROCESS",
+            help="CLUSTER/etcd, CLUSTER/NODE/agent, CLUSTER/POD ...",
+            show_default=False,
         ),
     ] = None,
     name: Name = "lab",
     all_agents: Annotated[bool, typer.Option("--all-agents", help="Every agent.")] = False,  # noqa: FBT002  # typer makes it a flag
-    number: Annotated[str, typer.Option("--signal", "-s", help="Name of the signal.")] = "KILL",
+    number: Annotated[
+        str, typer.Option("--signal", "-s", metavar="SIGNAL", help="Name of the signal.")
+    ] = "KILL",
     output: Output = Format.TABLE,
 ) -> None:
     """Send a signal to processes of the lab. Nobody starts them again but you."""
@@ -199,12 +221,15 @@ def kill(
 @app.command()
 def restart(
     targets: Annotated[
-        list[str] | None, typer.Argument(help="Which; none: all the dead.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="PROCESS", help="Which; none: all the dead.", show_default=False),
     ] = None,
     name: Name = "lab",
     wrapper: Annotated[
         str,
-        typer.Option(help="Start them under this program, as in 'strace -f -o /tmp/trace'."),
+        typer.Option(
+            metavar="COMMAND", help="Start them under it, as in 'strace -f -o /tmp/trace'."
+        ),
     ] = "",
     wait: Annotated[bool, typer.Option(help="Wait until they are ready.")] = True,  # noqa: FBT002  # typer makes it a flag
     output: Output = Format.TABLE,
@@ -225,7 +250,10 @@ def demo(
     name: Name = "lab",
     topology: File = None,
 ) -> None:
-    """Bring up a lab (or use the one that is up), connect its clusters, and prove that it works."""
+    """Connect the clusters of a lab, and prove that it works.
+
+    Of the lab that is up, else of one that is built.
+    """
     paths = paths_of(name)
     with Progress() as progress, terminable():
         if not build.is_up(paths):

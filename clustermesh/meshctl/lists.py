@@ -40,7 +40,7 @@ def nodes(mesh: MeshOption = None, node: NodeOption = "", output: Output = Forma
 def identities(
     mesh: MeshOption = None, node: NodeOption = "", output: Output = Format.TABLE
 ) -> None:
-    """Security identities and their labels, per node that knows them."""
+    """Identities and their labels, per node that knows them."""
     _list(IDENTITIES, open_mesh(mesh), node, output)
 
 

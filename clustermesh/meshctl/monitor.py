@@ -24,6 +24,8 @@ least an empty line, within ``--monitor-beat`` (60 s at most)."""
 AGAIN: Final = 1.0
 """Seconds until an agent that did not answer is asked again."""
 
+POD: Final = "[NAMESPACE/]NAME"
+
 Heard = tuple[str, bytes | api.NoAnswer]
 """A node, and a line of its agent or why there is none."""
 
@@ -33,18 +35,33 @@ def monitor(
     node: NodeOption = "",
     output: Output = Format.TABLE,
     type_: Annotated[
-        str, typer.Option("--type", help="Only drop, or only trace (packets that pass).")
+        str,
+        typer.Option(
+            "--type", metavar="TYPE", help="Only drop, or only trace (packets that pass)."
+        ),
     ] = "",
-    from_cluster: Annotated[str, typer.Option(help="Only packets of this cluster.")] = "",
-    to_cluster: Annotated[str, typer.Option(help="Only packets for this cluster.")] = "",
-    from_pod: Annotated[str, typer.Option(help="Only of this pod: NAME or NAMESPACE/NAME.")] = "",
-    to_pod: Annotated[str, typer.Option(help="Only for this pod: NAME or NAMESPACE/NAME.")] = "",
+    from_cluster: Annotated[
+        str, typer.Option(metavar="CLUSTER", help="Only packets of this cluster.")
+    ] = "",
+    to_cluster: Annotated[
+        str, typer.Option(metavar="CLUSTER", help="Only packets for this cluster.")
+    ] = "",
+    from_pod: Annotated[str, typer.Option(metavar=POD, help="Only of this pod.")] = "",
+    to_pod: Annotated[str, typer.Option(metavar=POD, help="Only for this pod.")] = "",
     to_service: Annotated[
-        str, typer.Option(help="Only for backends of this service: NAMESPACE/NAME.")
+        str,
+        typer.Option(metavar="NAMESPACE/NAME", help="Only for backends of this service."),
     ] = "",
-    count: Annotated[int, typer.Option("--count", "-c", help="Stop after so many.", min=0)] = 0,
+    count: Annotated[
+        int,
+        typer.Option(
+            "--count", "-c", metavar="NUMBER", help="Stop after so many; 0: go on.", min=0
+        ),
+    ] = 0,
 ) -> None:
-    """Show packets that the overlay drops or passes, with names, until Ctrl-C.
+    """Show packets that the overlay drops or passes, live.
+
+    With the names of pods and clusters, until Ctrl-C.
 
     Of packets that pass, one is shown for each flow, new TCP flag and five seconds.
     """

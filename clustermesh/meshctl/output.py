@@ -23,7 +23,8 @@ class Format(StrEnum):
 
 
 Output = Annotated[
-    Format, typer.Option("--output", "-o", help="Show a table, or JSON for programs.")
+    Format,
+    typer.Option("--output", "-o", metavar="FORMAT", help="table for people, json for programs."),
 ]
 
 

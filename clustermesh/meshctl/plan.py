@@ -37,12 +37,15 @@ CATCHES_UP = frozenset({"AGENT_SILENT", "APISERVER_NOT_READY", "REACH_UNKNOWN"})
 
 Clusters = Annotated[
     list[str] | None,
-    typer.Argument(help="Two or more; all, when none is named.", show_default=False),
+    typer.Argument(
+        metavar="CLUSTER", help="Two or more; all, when none is named.", show_default=False
+    ),
 ]
 Connections = Annotated[
     Mode,
     typer.Option(
         "--connection-mode",
+        metavar="MODE",
         help="mesh: all with all; bidirectional: the first with each other one;"
         " unicast: only the first follows the others.",
     ),
@@ -71,9 +74,9 @@ def plan(
     mode: Connections = Mode.MESH,
     output: Output = Format.TABLE,
 ) -> None:
-    """Say what connecting clusters would change, and check both sides. Changes nothing.
+    """Say what connecting would change, and check both sides.
 
-    Exit code 3 when a check fails.
+    Changes nothing. Exit code 3 when a check fails.
     """
     opened = open_mesh(mesh)
     names = clusters or [cluster.name for cluster in opened.clusters]

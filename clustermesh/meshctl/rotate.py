@@ -40,22 +40,27 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
 
 def rotate(
-    cluster: Annotated[str, typer.Argument(help="Whose authority.", show_default=False)],
+    cluster: Annotated[
+        str, typer.Argument(metavar="CLUSTER", help="Whose authority.", show_default=False)
+    ],
     mesh: MeshOption = None,
     step: Annotated[
-        Step | None, typer.Option(help="Only up to this step; else to the end.")
+        Step | None,
+        typer.Option(metavar="STEP", help="Only up to trust, issue or drop; else to the end."),
     ] = None,
     also: Annotated[
-        list[Path] | None, typer.Option(help="Another directory with its certificates.")
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Another directory with its certificates."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Go on whatever a check says.")] = False,  # noqa: FBT002  # typer makes it a flag
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is next.")] = False,  # noqa: FBT002  # typer makes it a flag
     output: Output = Format.TABLE,
 ) -> None:
-    """Replace a cluster's authority: trust both, issue anew, drop the old one.
+    """Replace a cluster's authority, step by step.
 
-    An interrupted run is taken up where it was. Connections that are open stay; keys of
-    certificates stay as they are, only that of the authority is new.
+    Trust both, issue anew, drop the old one. An interrupted run is taken up where it was.
+    Connections that are open stay; keys of certificates stay as they are, only that of the
+    authority is new.
     """
     opened = open_mesh(mesh)
     member = known(opened.cluster(cluster))

@@ -27,6 +27,7 @@ from clustermesh.meshctl.overview import nodes as by_node
 from clustermesh.meshctl.overview import pairs, text, wrong
 from clustermesh.meshctl.overview.pairs import PairStatus
 from clustermesh.meshctl.overview.wrong import Wrong
+from clustermesh.meshctl.quantities import SECONDS, seconds
 from clustermesh.meshfile import Mesh, full_name
 from clustermesh.status import (
     AgentStatus,
@@ -60,7 +61,10 @@ class MeshStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 def status(
     mesh: MeshOption = None,
     cluster: Annotated[
-        str, typer.Option("--cluster", help="Only this cluster's view.", show_default=False)
+        str,
+        typer.Option(
+            "--cluster", metavar="CLUSTER", help="Only this cluster's view.", show_default=False
+        ),
     ] = "",
     output: Output = Format.TABLE,
     *,
@@ -69,15 +73,21 @@ def status(
         typer.Option(help="Node by node, too; by default in a mesh of few nodes."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all is ready.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds that --wait waits at most.")] = WAIT,
+    timeout: Annotated[
+        float,
+        typer.Option(parser=seconds, metavar=SECONDS, help="How long --wait waits at most."),
+    ] = WAIT,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Again and again, until Ctrl-C.")
     ] = False,
-    interval: Annotated[float, typer.Option(help="Seconds between two, with --watch.")] = 2.0,
+    interval: Annotated[
+        float, typer.Option(parser=seconds, metavar=SECONDS, help="Between two, with --watch.")
+    ] = 2.0,
 ) -> None:
-    """Show the mesh: clusters, what each has of each other, and what is wrong, with the next step.
+    """Show the mesh, what is wrong with it, and what to do.
 
-    Ends with exit code 3 when something is not ready.
+    Clusters, what each has of each other, and problems with the next command. Ends with exit
+    code 3 when something is not ready.
     """
     opened = chosen(open_mesh(mesh), cluster)
     if nodes is None:

@@ -20,27 +20,34 @@ from clustermesh.meshctl.output import (
     show_json,
     tell,
 )
+from clustermesh.meshctl.quantities import number
 from clustermesh.meshfile import Cluster, Mesh
 from clustermesh.pki import write_private
 from clustermesh.trust.messages import JOIN, Envelope
 
 app = typer.Typer(
-    help="Invitations for other clusters to join this one (docs/trust.md).", no_args_is_help=True
+    help="Invitations for other clusters to join (docs/trust.md).", no_args_is_help=True
 )
 ClusterOption = Annotated[
     str,
     typer.Option(
-        "--cluster", help="The inviting cluster; else the only one of the mesh.", show_default=False
+        "--cluster",
+        metavar="CLUSTER",
+        help="The inviting cluster; else the only one of the mesh.",
+        show_default=False,
     ),
 ]
 
 
 @app.command()
 def create(
-    guest: Annotated[str, typer.Argument(help="The only cluster that may use it.")],
+    guest: Annotated[str, typer.Argument(metavar="CLUSTER", help="The only one that may use it.")],
     mesh: MeshOption = None,
     cluster: ClusterOption = "",
-    hours: Annotated[float, typer.Option(help="How long it is good; at most 168.")] = 24.0,
+    hours: Annotated[
+        float,
+        typer.Option(parser=number, metavar="HOURS", help="How long it is good; at most 168."),
+    ] = 24.0,
     output: Output = Format.TABLE,
 ) -> None:
     """Invite a cluster. The token is shown once: hand it over as you would a password."""
@@ -59,7 +66,10 @@ def create(
 def list_(
     mesh: MeshOption = None, cluster: ClusterOption = "", output: Output = Format.TABLE
 ) -> None:
-    """Show the tokens of a cluster and what became of them; never their text."""
+    """Show the tokens of a cluster, and what became of each.
+
+    Never their text.
+    """
     found = _desk(mesh, cluster).listed()
     if output is Format.JSON:
         show_json(found)
@@ -70,7 +80,7 @@ def list_(
 
 @app.command()
 def revoke(
-    token: Annotated[str, typer.Argument(help="Its id, as listed.")],
+    token: Annotated[str, typer.Argument(metavar="ID", help="As listed.")],
     mesh: MeshOption = None,
     cluster: ClusterOption = "",
     output: Output = Format.TABLE,
@@ -82,13 +92,17 @@ def revoke(
 
 @app.command()
 def answer(
-    request: Annotated[Path, typer.Argument(help="File of `meshctl join --request`.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Where the answer goes.")] = None,
+    request: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What `meshctl join --request` wrote.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where the answer goes.")
+    ] = None,
     mesh: MeshOption = None,
     cluster: ClusterOption = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """Answer a request to join that came as a file, as the join listener would."""
+    """Answer a request to join that came as a file."""
     opened = open_mesh(mesh)
     host = own(opened, cluster)
     desk = desk_of(host, opened)

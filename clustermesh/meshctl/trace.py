@@ -30,10 +30,11 @@ Target = Annotated[
 def trace(
     source: Pod, target: Target, mesh: MeshOption = None, output: Output = Format.TABLE
 ) -> None:
-    """Which entry, route and identity a packet meets on its way, and on the way back.
+    """Show what a packet meets on its way, and on the way back.
 
-    Nothing is sent: what the kernels hold now is looked up where the packet would meet it. Ends
-    with exit code 3 when the way is broken, and says where.
+    Entries of maps, routes and identities. Nothing is sent: what the kernels hold now is looked
+    up where the packet would meet it. Ends with exit code 3 when the way is broken, and says
+    where.
     """
     opened = open_mesh(mesh)
     found = gather(opened, source, target)

@@ -1,5 +1,6 @@
 """``meshctl troubleshoot``: every node tries the way to every remote cluster, stage by stage."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated
 
@@ -15,9 +16,14 @@ from clustermesh.meshfile import Mesh, full_name
 
 PATIENCE = 30.0
 """Seconds for an agent to try every stage towards every cluster."""
+DEEP = re.compile(r"(?<!\S)/\S{24,}/([^/\s]+/[^/\s]+)")
+"""A path of which a column shows the end only."""
 
 Remote = Annotated[
-    str, typer.Option("--cluster", help="Only the way to this cluster.", show_default=False)
+    str,
+    typer.Option(
+        "--cluster", metavar="CLUSTER", help="Only the way to this cluster.", show_default=False
+    ),
 ]
 
 
@@ -43,10 +49,11 @@ def troubleshoot(
     node: NodeOption = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """Try the way to remote clusters from where it is used: each node's own agent.
+    """Find what keeps a node from a remote cluster's facts.
 
-    Stages: file, client certificate, DNS, TCP, TLS, etcd and its config, heartbeat, canaries,
-    lists, values, use. The first that fails is the cause. Exit code 3 when something fails.
+    Each node's own agent tries the way. Stages: file, client certificate, DNS, TCP, TLS, etcd
+    and its config, heartbeat, canaries, lists, values, use. The first that fails is the cause.
+    Exit code 3 when something fails.
     """
     opened = open_mesh(mesh)
     if cluster:
@@ -95,13 +102,19 @@ def render(found: Troubles) -> Iterator[str]:
 
 
 def rows(findings: Sequence[Finding]) -> Iterator[str]:
-    """Findings in columns, each with its fix on a line below."""
-    cells = [(one.result.value, one.code, one.where, one.seen) for one in findings]
+    """Findings in columns; what is not well has its whole place and its fix on lines below."""
+    places = [DEEP.sub(r".../\1", one.where) for one in findings]
+    cells = [
+        (one.result.value, one.code, place, one.seen)
+        for one, place in zip(findings, places, strict=True)
+    ]
     header, *lines = columns(("RESULT", "CHECK", "WHERE", "SEEN"), cells).splitlines()
     yield header
-    for line, one in zip(lines, findings, strict=True):
+    for line, one, place in zip(lines, findings, places, strict=True):
         yield line
         if one.fix:
+            if place != one.where:
+                yield f"  where: {one.where}"
             yield f"  fix: {one.fix}"
 
 

@@ -50,16 +50,18 @@ def verify(
     output: Output = Format.TABLE,
     *,
     junit_file: Annotated[
-        Path | None, typer.Option("--junit", help="Write a JUnit report.", show_default=False)
+        Path | None,
+        typer.Option("--junit", metavar="FILE", help="Write a JUnit report.", show_default=False),
     ] = None,
     audit: Annotated[bool, typer.Option(help="Compare the maps with the etcds, too.")] = True,
 ) -> None:
-    """Check the mesh end to end, from every node through its own data path.
+    """Check the mesh end to end, from every node.
 
-    Per node: the agent is ready; each remote cluster is synced and its heart beats; its nodes
-    answer through the overlay; every global service answers on its address, and each of its
-    backends directly; the maps are what the etcds say. In a lab a pod of each node tries the
-    services, too. A UDP service must not refuse a datagram. Exit code 1 when a check fails.
+    Through its own data path. Per node: the agent is ready; each remote cluster is synced and
+    its heart beats; its nodes answer through the overlay; every global service answers on its
+    address, and each of its backends directly; the maps are what the etcds say. In a lab a pod
+    of each node tries the services, too. A UDP service must not refuse a datagram. Exit code 1
+    when a check fails.
     """
     opened = open_mesh(mesh)
     found = run(opened, node, audit=audit, lab=_lab(mesh))

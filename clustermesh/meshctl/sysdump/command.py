@@ -42,19 +42,25 @@ def sysdump(
     file: Annotated[
         Path | None,
         typer.Option(
-            "--file", help="Archive to write; default: a new one here.", show_default=False
+            "--file",
+            metavar="FILE",
+            help="Archive to write; default: a new one here.",
+            show_default=False,
         ),
     ] = None,
     logs: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder with *.log files; in a lab: its own.", show_default=False),
+        typer.Option(
+            metavar="DIR", help="Folder with *.log files; in a lab: its own.", show_default=False
+        ),
     ] = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Collect statuses, maps, etcd keys, metrics, logs and versions of all clusters and nodes.
+    """Collect everything into one archive, without secrets.
 
-    Private keys, tokens and passwords are left out. What cannot be had is named in index.json with
-    the reason; the archive is written anyway. It is readable by its owner only.
+    Statuses, maps, etcd keys, metrics, logs and versions of all clusters and nodes. Private
+    keys, tokens and passwords are left out. What cannot be had is named in index.json with the
+    reason; the archive is written anyway. It is readable by its owner only.
     """
     opened = open_mesh(mesh)
     name = f"clustermesh-sysdump-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz"
