@@ -188,7 +188,7 @@ def _unexpected(word: str, flags: Sequence[str]) -> str:
     if not word.startswith("-"):
         return f"unexpected argument {word!r}; settings are flags, and --help lists them"
     flag = word.partition("=")[0]
-    near = difflib.get_close_matches(flag, flags, n=1)
+    near = difflib.get_close_matches(flag, flags, n=1, cutoff=0.75)
     return f"unknown flag {flag}; " + (f"did you mean {near[0]}?" if near else "--help lists them")
 
 

@@ -61,9 +61,8 @@ async def connect(store: EtcdStore, config: EtcdConfig, *, timeout: float) -> No
         if sentence := await tlscheck.diagnose(config, timeout=config.dial_timeout):
             raise Fault(sentence)
         if loop.time() >= end:
-            raise Fault(
-                f"{store.status_text()}; check endpoints in --etcd-config, and that it runs"
-            )
+            said = store.status_text().partition("; connecting again")[0]
+            raise Fault(f"{said}; check endpoints in --etcd-config, and that it runs")
 
 
 async def secure(config: EtcdConfig, cluster: str, peers: Sequence[User] | None) -> None:

@@ -210,7 +210,7 @@ def _show(
     if output is Format.JSON:
         told = {name: as_object(header, rows) for name, rows in found.items()}
         show_json(told.get(node, told) if node else told)
-    else:
+    elif found:
         say("\n\n".join(f"{name}:\n{columns(header, rows)}" for name, rows in found.items()))
     for line in failures:
         complain(line)

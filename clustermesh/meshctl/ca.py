@@ -1,4 +1,4 @@
-"""``meshctl ca``: make an authority, issue its certificates, show them, revoke a peer."""
+"""``meshctl ca``: make an authority, issue its certificates, show them."""
 
 import time
 from collections.abc import Iterator
@@ -9,24 +9,17 @@ import msgspec
 import typer
 
 from clustermesh.certificates import CertificateError
-from clustermesh.meshctl import api
 from clustermesh.meshctl.context import CHOSEN, MeshOption, open_mesh
-from clustermesh.meshctl.desk import desk_of, usable
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.output import Format, Output, columns, complain, say, show_json, tell
-from clustermesh.meshctl.places import place_of
-from clustermesh.meshctl.quantities import SECONDS, seconds
-from clustermesh.meshfile import Cluster, Mesh
+from clustermesh.meshctl.output import Format, Output, columns, complain, say, show_json
+from clustermesh.meshfile import Mesh
 from clustermesh.pki import Authority
 from clustermesh.places.shelf import Folder, rehearsed
-from clustermesh.status import ApiserverStatus, CertificateStatus
-from clustermesh.trust import expiry, issuing, keeping, users
-from clustermesh.trust.host import unlisted
+from clustermesh.status import CertificateStatus
+from clustermesh.trust import expiry, issuing, keeping
 from clustermesh.trust.issuing import Kind, Names
 from clustermesh.trust.keeping import Kept, Keys, Leaf, Order
 
-POLL = 0.1
-WAIT = 30.0
 WHOSE = f"Whose certificate: {', '.join(Kind)}."
 
 app = typer.Typer(help="Authorities and their certificates (docs/trust.md).", no_args_is_help=True)
@@ -73,7 +66,7 @@ def init(
     One per cluster is the safer choice; to have one for the mesh, issue every cluster's
     certificates from the same directory.
     """
-    _named(cluster)
+    named(cluster)
     with rehearsed(dry_run):
         keys = Keys(Folder.made(directory)) if directory else _keys(cluster, mesh)
         _show_done(keeping.make(keys, cluster), output, dry_run=dry_run)
@@ -119,10 +112,10 @@ def issue(
     It is good while 30 days are left. A server's is issued again when a name or address is new;
     those that it has stay.
     """
-    _named(cluster)
+    named(cluster)
     if (kind is Kind.REMOTE) != bool(peer):
         raise MeshctlError("name the reader with --peer, for the kind remote only.", Exit.USAGE)
-    common = issuing.subject(kind, cluster, _named(peer) if peer else "")
+    common = issuing.subject(kind, cluster, named(peer) if peer else "")
     asked = issuing.requested(request.read_bytes(), common) if request is not None else None
     space = namespace or CHOSEN.get().namespace
     with rehearsed(dry_run):
@@ -134,8 +127,9 @@ def issue(
             authority = Authority.load(directory / "ca.crt", directory / "ca.key")
             file = f"remote-{peer}" if kind is Kind.REMOTE else str(kind)
             leaf = Leaf(Folder.made(out or directory), f"{file}.crt", f"{file}.key")
-        order = Order(kind, common, Names(space, name or (), address or ()), asked)
         try:
+            names = Names(space, tuple(map(issuing.dns_name, name or ())), address or ())
+            order = Order(kind, common, names, asked)
             good = keeping.is_good(authority, order, leaf) and not force
             done = keeping.vouch(authority, leaf) if good else keeping.issue(authority, order, leaf)
         except ValueError as error:
@@ -168,98 +162,6 @@ def show(
 app.command("list", help="The same as show.")(show)
 
 
-@app.command()
-def revoke(
-    cluster: Annotated[
-        str, typer.Argument(metavar="CLUSTER", help="Whose etcd.", show_default=False)
-    ],
-    peer: Annotated[
-        str, typer.Argument(metavar="PEER", help="Who is let in no more.", show_default=False)
-    ],
-    mesh: MeshOption = None,
-    timeout: Annotated[
-        float,
-        typer.Option(parser=seconds, metavar=SECONDS, help="How long to wait; 0: do not wait."),
-    ] = WAIT,
-    dry_run: DryRun = False,  # noqa: FBT002  # typer makes it a flag
-    output: Output = Format.TABLE,
-) -> None:
-    """Let a peer into a cluster's etcd no more.
-
-    Its user is removed, whatever certificate it has. What the cluster itself reads of the peer
-    stays: see `meshctl disconnect`.
-    """
-    member = known(open_mesh(mesh).cluster(cluster))
-    user = f"remote-{_named(peer)}"
-    place = place_of(member)
-    if place.users is None:
-        raise MeshctlError(f"{unlisted(cluster)}.", Exit.USAGE)
-    with rehearsed(dry_run):
-        alive = "" if dry_run else _end_tokens(member, peer)
-        changed = users.remove(place, user)
-    if alive:
-        raise MeshctlError(
-            f"{user} is removed, but {alive}: join tokens that {peer} may have are as they were,"
-            " and with one it could let itself in again; revoke it again when that is mended."
-        )
-    if timeout > 0 and not dry_run:
-        _until_gone(member, user, timeout)
-    word = "would be" if dry_run and changed else "is" if changed else "was"
-    found = {"cluster": cluster, "user": user, "changed": changed, "dry-run": dry_run}
-    tell(found, f"{cluster}: {user} {word} removed ({users.where(place)})", output)
-    if changed and not dry_run:
-        complain(
-            "a watch that the peer has open goes on until its connection ends: restart the etcd"
-            f" of {cluster} to end it now; its other readers take up where they were. A stolen key"
-            " is of use again if the user ever returns: `meshctl ca rotate` ends that."
-        )
-
-
-def _end_tokens(member: Cluster, peer: str) -> str:
-    """With a token that lives a guest could let itself in again. Without join listener: none.
-
-    Why they could not be ended, when somebody must have them; empty: they are.
-    """
-    try:
-        desk = desk_of(member)
-        for one in usable(desk, peer):
-            desk.revoke(one.id)
-    except api.NoAnswer as error:
-        return str(error) if member.context else ""
-    return ""
-
-
-def _until_gone(member: Cluster, user: str, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while True:
-        peers = api.fetch(member.apiserver, "/v1/status", ApiserverStatus).peers
-        if peers is None:
-            raise MeshctlError(
-                f"the apiserver of {member.name} keeps no users file: start it with"
-                " --cluster-users-config-path, or remove the user with etcdctl."
-            )
-        if user not in peers:
-            return
-        if time.monotonic() > deadline:
-            raise MeshctlError(
-                f"{user} is still in the etcd of {member.name} after {timeout:g} s;"
-                " see the trouble in `meshctl status`.",
-                Exit.NOT_READY,
-            )
-        time.sleep(POLL)
-
-
-def known(member: Cluster) -> Cluster:
-    """The cluster, when its own keys are within reach. Raises ``MeshctlError``."""
-    if not member.context and Path() in (member.ca_key, member.config_dir, member.users_file):
-        raise MeshctlError(
-            f"{member.name} has no ca-key, config-dir and users-file in the mesh file, and no"
-            " context of a kubeconfig: its keys are out of reach here.",
-            Exit.USAGE,
-        )
-    return member
-
-
 def _keys(cluster: str, mesh: Path | None) -> Keys:
     """Where a cluster's Secrets have its authority."""
     from clustermesh.meshctl.kube import ca as kube  # its packages are needed for contexts only
@@ -283,7 +185,8 @@ def _in_secrets(
     return kube.authority(seat), kube.leaf(seat, kind), seat.namespace
 
 
-def _named(cluster: str) -> str:
+def named(cluster: str) -> str:
+    """What can be a cluster's name. Raises ``MeshctlError``."""
     try:
         return issuing.cluster_name(cluster)
     except ValueError as error:
@@ -306,7 +209,10 @@ def _in(place: Path) -> list[CertificateStatus]:
     paths = sorted(place.glob("*.crt")) if place.is_dir() else [place]
     if not place.exists():
         raise CertificateError(f"there is no {place}")
-    return [one for path in paths for one in expiry.described(path, path.name, expiry.each)]
+    found = [one for path in paths for one in expiry.described(path, path.name, expiry.each)]
+    if not found and place.is_file():
+        raise CertificateError(f"{place} holds no certificate in PEM")
+    return found
 
 
 def _table(found: tuple[CertificateStatus, ...]) -> str:

@@ -17,6 +17,7 @@ from clustermesh.meshctl import (
     lists,
     monitor,
     plan,
+    revoke,
     rotate,
     status,
     token,
@@ -24,7 +25,7 @@ from clustermesh.meshctl import (
     troubleshoot,
     verify,
 )
-from clustermesh.meshctl.context import CHOSEN, NAMESPACE, Chosen
+from clustermesh.meshctl.context import CHOSEN, NAMESPACE, Chosen, MeshOption
 from clustermesh.meshctl.output import Format, Output, say, show_json
 from clustermesh.meshctl.sysdump.command import sysdump
 from clustermesh.version import VERSION
@@ -61,6 +62,7 @@ app.add_typer(lists.identity_app, name="identity")
 app.add_typer(lists.endpoint_app, name="endpoint")
 app.add_typer(kvstore.app, name="kvstore")
 app.add_typer(bpf.app, name="bpf")
+ca.app.command("revoke")(revoke.revoke)
 ca.app.command("rotate")(rotate.rotate)
 app.add_typer(ca.app, name="ca")
 app.add_typer(token.app, name="token")
@@ -80,7 +82,7 @@ def everywhere(
     context: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Kubernetes context of a member, once for each; no --mesh then."
+            metavar="NAME", help="Kubernetes context of a member, once for each; instead of --mesh."
         ),
     ] = None,
     namespace: Annotated[
@@ -93,6 +95,7 @@ def everywhere(
         str,
         typer.Option(metavar="FILE", help="Else what kubectl would use.", show_default=False),
     ] = "",
+    mesh: MeshOption = None,
     _release: Annotated[  # noqa: FBT002  # typer makes it a flag
         bool,
         typer.Option("--version", help="Say which release this is.", is_eager=True, callback=told),
@@ -103,7 +106,7 @@ def everywhere(
 
     These options may stand behind a command as well.
     """
-    CHOSEN.set(Chosen(tuple(context or ()), namespace, kubeconfig))
+    CHOSEN.set(Chosen(tuple(context or ()), namespace, kubeconfig, mesh))
     if no_color:
         os.environ["NO_COLOR"] = "1"  # what rich, and whatever we start, asks
 

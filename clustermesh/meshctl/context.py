@@ -31,11 +31,12 @@ NAMESPACE = "kube-system"
 
 
 class Chosen(NamedTuple):
-    """What the options before (or behind) the command say of Kubernetes."""
+    """What the options before (or behind) the command say of the mesh."""
 
     contexts: tuple[str, ...] = ()
     namespace: str = NAMESPACE
     kubeconfig: str = ""
+    mesh: Path | None = None
 
 
 CHOSEN: ContextVar[Chosen] = ContextVar("chosen", default=Chosen())  # noqa: B039  # it is a value
@@ -69,6 +70,7 @@ def hoisted(words: Sequence[str]) -> list[str]:
 def open_mesh(given: Path | None) -> meshfile.Mesh:
     """The mesh meant; ``MeshctlError`` when that is not clear."""
     chosen = CHOSEN.get()
+    given = given or chosen.mesh
     if chosen.contexts:
         if given is not None:
             raise MeshctlError("give either --mesh or --context, not both.", Exit.USAGE)
@@ -83,6 +85,7 @@ def open_mesh(given: Path | None) -> meshfile.Mesh:
 
 def mesh_path(given: Path | None) -> Path:
     """The file of the mesh meant, where it is not a matter of contexts."""
+    given = given or CHOSEN.get().mesh
     root = lab_root()
     labs = sorted(root.glob("*/mesh.yaml")) if root.is_dir() else []
     if given is None and not labs and os.geteuid() != 0 and root.is_dir():

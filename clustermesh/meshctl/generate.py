@@ -90,9 +90,9 @@ def generate(
             first_id=first_id,
             ipv6=ipv6,
         )
-        configs = [EtcdConfig.load(path) for path in etcds]
-    except (ConfigError, ValueError) as error:
+    except ValueError as error:
         raise MeshctlError(f"{error}.", Exit.USAGE) from error
+    configs = [_client(path) for path in etcds]
     world = clusters(shape)
     if layout is Layout.STATE and len(configs) != len(world):
         raise MeshctlError(
@@ -107,6 +107,13 @@ def generate(
         except* StoreError as group:
             first = group.exceptions[0]
             raise MeshctlError(f"an etcd cannot be written: {first}.") from first
+
+
+def _client(path: Path) -> EtcdConfig:
+    try:
+        return EtcdConfig.load(path)
+    except ConfigError as error:
+        raise MeshctlError(f"{path}: {error}.", Exit.USAGE) from error
 
 
 async def _generate(

@@ -8,11 +8,10 @@ import msgspec
 import typer
 
 from clustermesh.meshctl import watch
-from clustermesh.meshctl.ca import known
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import Format, Output, Progress, say, show_json
-from clustermesh.meshctl.places import place_of
+from clustermesh.meshctl.places import known, place_of
 from clustermesh.meshctl.quantities import SECONDS, seconds
 from clustermesh.meshctl.token import own
 from clustermesh.meshfile import Cluster, Mesh, full_name

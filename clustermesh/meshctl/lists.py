@@ -169,7 +169,7 @@ def _list(
     if output is Format.JSON:
         one = found.get(node) if node else None
         show_json(msgspec.to_builtins(found if one is None else one))
-    else:
+    elif found:
         say("\n\n".join(f"{name}:\n{listed.render(items)}" for name, items in found.items()))
     if silent:
         for line in silent:

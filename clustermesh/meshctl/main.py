@@ -70,7 +70,7 @@ def _commands() -> None:
         _end(str(error), Exit.USAGE)
     except (MeshError, LabError, CertificateError) as error:
         _end(str(error), Exit.FAILED)
-    sys.exit(code)
+    sys.exit(code or Exit.OK)
 
 
 def _misused(error: Any) -> NoReturn:  # noqa: ANN401  # typer keeps the class to itself

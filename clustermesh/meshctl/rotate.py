@@ -9,11 +9,10 @@ import typer
 
 from clustermesh.findings import Diagnosis, Finding, Result
 from clustermesh.meshctl import api
-from clustermesh.meshctl.ca import known
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import Format, Output, complain, say, show_json
-from clustermesh.meshctl.places import place_of
+from clustermesh.meshctl.places import known, place_of
 from clustermesh.meshctl.troubleshoot import rows
 from clustermesh.meshfile import Cluster, Mesh
 from clustermesh.pki import Authority, KeyPair

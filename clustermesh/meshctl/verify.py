@@ -18,7 +18,7 @@ from clustermesh.lab.paths import Paths
 from clustermesh.lab.state import load
 from clustermesh.meshctl import api, junit
 from clustermesh.meshctl.context import CHOSEN, MeshOption, NodeOption, mesh_path, open_mesh
-from clustermesh.meshctl.errors import MeshctlError
+from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.junit import Case
 from clustermesh.meshctl.output import Format, Output, columns, say, show_json
 from clustermesh.meshfile import Cluster, Mesh, Node, full_name
@@ -63,6 +63,8 @@ def verify(
     of each node tries the services, too. A UDP service must not refuse a datagram. Exit code 1
     when a check fails.
     """
+    if junit_file is not None and not junit_file.absolute().parent.is_dir():
+        raise MeshctlError(f"--junit: there is no directory {junit_file.parent}.", Exit.USAGE)
     opened = open_mesh(mesh)
     found = run(opened, node, audit=audit, lab=_lab(mesh))
     if junit_file is not None:

@@ -31,7 +31,8 @@ def warnings(certificates: Iterable[CertificateStatus], now: float) -> list[str]
     found = []
     for one in sorted(certificates, key=lambda it: (it.not_after, it.what)):
         if (left := days_left(one, now)) < WARN_DAYS:
-            when = f"ends in {left} days" if left >= 0 else f"has expired {-left} days ago"
+            days = f"{abs(left)} day{'' if abs(left) == 1 else 's'}"
+            when = f"ends in {days}" if left >= 0 else f"has expired {days} ago"
             found.append(f"certificate of {one.what} ({one.subject}) {when}; {_way_out(one)}")
     return found
 

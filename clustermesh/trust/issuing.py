@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from clustermesh.places.shelf import Shelf, Taken
 from clustermesh.remotes.directory import NAME
 
 MAX_REQUEST = 16 << 10  # bytes of PEM
+DNS_NAME = re.compile(r"(\*\.)?[a-zA-Z0-9]([-a-zA-Z0-9.]{0,250}[a-zA-Z0-9])?")
 
 
 class Kind(StrEnum):
@@ -61,6 +63,13 @@ def _valid_for(certificate: bytes) -> tuple[list[str], list[str]]:
         return [], []
     addresses = map(str, found.get_values_for_type(x509.IPAddress))
     return found.get_values_for_type(x509.DNSName), list(addresses)
+
+
+def dns_name(written: str) -> str:
+    """A name that a server's certificate may carry; raises ``ValueError``."""
+    if not DNS_NAME.fullmatch(written):
+        raise ValueError(f"{written!r} is no DNS name")
+    return written
 
 
 def cluster_name(text: str) -> str:

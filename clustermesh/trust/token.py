@@ -107,7 +107,7 @@ def _parts(text: str) -> tuple[bytes, bytes]:
         raise TokenError(f"a token has at most {LONGEST} characters")
     mark, *rest = text.split(".")
     if mark != MARK or len(rest) != 2:
-        raise TokenError(f"this is no join token, or a part of one; it begins with {MARK}.")
+        raise TokenError(f"this is no join token, or a part of one; it begins with {MARK}")
     return _decoded(rest[0]), _decoded(rest[1])
 
 

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from clustermesh.certificates import CertificateError, certificates_in, common_name
 from clustermesh.errors import MeshError
-from clustermesh.meshctl.ca import app, known
+from clustermesh.meshctl import cli
 from clustermesh.meshctl.errors import MeshctlError
+from clustermesh.meshctl.places import known
 from clustermesh.meshfile import Cluster
 from clustermesh.pki import Authority
 from clustermesh.places.place import on_files
@@ -21,7 +22,7 @@ from clustermesh.trust import issuing, users
 
 
 def meshctl(*argv: object, code: int = 0) -> str:
-    done = CliRunner().invoke(app, [*map(str, argv)])
+    done = CliRunner().invoke(cli.ca.app, [*map(str, argv)])
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert done.exit_code == code, done.output
@@ -84,6 +85,8 @@ def test_a_server_has_its_further_names_and_addresses(pki: Path):
     assert "2001:db8::7" in map(str, names.get_values_for_type(x509.IPAddress))
     with pytest.raises(MeshctlError, match="does not appear to be an IPv4 or IPv6"):
         issue(pki, "server", "--address", "nowhere", "--force")
+    with pytest.raises(MeshctlError, match="'a b' is no DNS name"):
+        issue(pki, "server", "--name", "a b")
 
 
 def test_a_good_server_certificate_that_lacks_an_address_is_issued_with_it_added(pki: Path):

@@ -202,6 +202,20 @@ def test_a_group_of_commands_alone_says_which_there_are(run: Run):
     assert "rotate" in out
 
 
+def test_the_mesh_may_be_named_before_the_command(dead: Dead, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("MESHCTL_MESH")
+    _, out, err = dead.run("--mesh", "mesh.yaml", "plan", "a", "b")
+    assert "APISERVER_SILENT" in out, err
+    code, _, err = dead.run("--mesh", "mesh.yaml", "--context", "x", "plan", "a", "b")
+    assert (code, err) == (Exit.USAGE, "meshctl: give either --mesh or --context, not both.\n")
+
+
+def test_a_report_that_has_nowhere_to_go_is_told_before_the_work(dead: Dead):
+    code, out, err = dead.run("verify", "--junit", "/nonexistent/report.xml")
+    assert (code, out) == (Exit.USAGE, "")
+    assert "there is no directory /nonexistent" in err
+
+
 @pytest.mark.parametrize(
     "words",
     [
