@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from string import Template
 
 FENCE = "```"
 KEPT = re.compile(r"^export (\w+)=(\S+)$")
@@ -35,7 +36,7 @@ def retold(text: str) -> Iterator[str]:
 def answer(command: str, env: dict[str, str]) -> Iterator[str]:
     """What a shell shows, and how it ends."""
     if kept := KEPT.match(command):
-        env[kept[1]] = kept[2]
+        env[kept[1]] = Template(kept[2]).safe_substitute(env)
         return
     done = subprocess.run(  # noqa: S602  # a transcript of a shell
         command, shell=True, env=env, capture_output=True, text=True, executable="/bin/bash"
