@@ -26,7 +26,7 @@ from agent.facts import LocalKind, Me
 from agent.memory import Memory
 from agent.monitor.monitor import Monitor
 from agent.monitor.names import Names
-from agent.network.asked import asked
+from agent.network.asked import Asking
 from agent.network.keeper import Keeper
 from agent.probes.knock import knock
 from agent.probes.prober import Prober
@@ -95,7 +95,8 @@ class Agent:
         )
         self._dataplane = Dataplane(datapath.maps, self._me, settings)
         self._network = Keeper(settings, attach=self._attach, report=self._network_changed)
-        self._network.on_ready = self._dataplane.on_routes = self._want_network
+        self._asking = Asking(self._me, self._dataplane, self._network.demand)
+        self._dataplane.on_routes = self._want_network
         self._network.on_round = self._dataplane.wake
         self._dataplane.routed = self._routed
         self._closer = Closer(
@@ -236,9 +237,9 @@ class Agent:
         routes = self._dataplane.routes()
         if not self._network.ready:
             return not routes
-        lacking = self._network.lacking
-        return not lacking or not any(
-            route.cidr in lacking and not self._dataplane.unused(route.cluster) for route in routes
+        return all(
+            cidr not in routes or self._dataplane.unused(routes[cidr].cluster)
+            for cidr in self._network.lacking
         )
 
     def _network_changed(self, trouble: str | None) -> None:
@@ -252,13 +253,12 @@ class Agent:
 
     def _want_network(self) -> None:
         """Tell the network what the facts ask of it, once the own cluster's nodes are known."""
-        if not self._network.ready or not self._own.progress.confirmed:
+        if not self._own.progress.confirmed:
             return
-        self._prober.aim(self._dataplane.overlays())
-        complete = self._remotes.complete
-        self._network.want(
-            asked(self._me, self._dataplane, pods=self._heard.pods, complete=complete)
-        )
+        for cluster, node, address in self._dataplane.take_overlays():
+            self._prober.aim(cluster, node, address)
+        self._asking.ask(pods=self._heard.pods, complete=self._remotes.complete)
+        self._network.asked()
 
     # -- freshness and readiness ----------------------------------------------------------------
 

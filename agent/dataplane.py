@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import structlog
 
 from agent.addresses.addresses import Addresses
+from agent.addresses.own_ranges import OwnRanges
 from agent.addresses.routes import Route
 from agent.clusters import Clusters
 from agent.explain.explain import Explainer
@@ -245,7 +246,7 @@ class Dataplane:
         if addresses.puts:
             addresses.write()
         self._tell(routes=routes)
-        if services.dirty and self.routed():
+        if services.dirty and not addresses.judging and self.routed():
             end = clock() + budget
             services.round(clock(), enough=lambda: clock() >= end)
             return True
@@ -297,24 +298,23 @@ class Dataplane:
         """What the own services ask for: an earlier run's can be restored before the first fact."""
         return self._services.facts.policies
 
-    def routes(self) -> frozenset[Route]:
-        """Where the pods of other clusters are."""
+    def routes(self) -> Mapping[str, Route]:
+        """Where the pods of other clusters are, by prefix."""
         return self._addresses.routes
 
-    def own_ranges(self) -> Iterator[str]:
-        """Ranges of the own cluster's pods."""
-        nodes = self._addresses.nodes.known.of(self._me.cluster).values()
-        return (cidr for node in nodes for cidr in node.cidrs)
+    def take_routes(self) -> Iterator[tuple[str, Route | None]]:
+        """Routes that are others than when this was asked last, by prefix; None: gone."""
+        return self._addresses.reach.take()
 
-    def overlays(self) -> dict[str, list[str]]:
-        """By remote cluster: an address of each node that has one inside the mesh."""
-        known = self._addresses.nodes.known
-        found = {
-            cluster: [node.overlay[0] for node in known.of(cluster).values() if node.overlay]
-            for cluster in known.clusters()
-            if cluster != self._me.cluster
-        }
-        return {cluster: addresses for cluster, addresses in found.items() if addresses}
+    def take_overlays(self) -> Iterator[tuple[str, str, str]]:
+        """Nodes of other clusters with another address inside the mesh than when this was asked
+        last: cluster, node, and the address, empty when there is none."""
+        return self._addresses.nodes.take_reached()
+
+    @property
+    def own_ranges(self) -> OwnRanges:
+        """Ranges of the own cluster's pods."""
+        return self._addresses.nodes.own
 
     def overlay_addresses(self) -> tuple[str, ...]:
         """This node's own addresses inside the mesh."""

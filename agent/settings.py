@@ -129,7 +129,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     probe_port: Annotated[int, about("TCP port asked on remote nodes", ge=1, le=65535)] = 4240
     probe_interval: Annotated[float, seconds("how often a remote cluster is asked", ge=0.1)] = 1.0
     probe_timeout: Annotated[float, seconds("how long a node may take to answer", ge=0.05)] = 0.75
-    probe_rate: Annotated[float, about("most connections per second of all probes", ge=0.1)] = 20.0
+    probe_rate: Annotated[
+        float,
+        about(
+            "probes per second; beyond it clusters are asked less often, if they answer every 2 s",
+            ge=0.1,
+        ),
+    ] = 50.0
     network_interval: Annotated[
         float, seconds("how often device, routes and rules are compared without an event", ge=0.1)
     ] = 30.0

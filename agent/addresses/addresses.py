@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from agent.addresses.admission import Admission
 from agent.addresses.book import PLAIN, Book, claimant
 from agent.addresses.entries import (
     HOST,
@@ -29,6 +30,8 @@ from clustermesh.model import IPEntry
 
 SLICE: Final = 4096
 """Entries written between two yields to the loop: some 5 ms."""
+SOME_NODES: Final = 256
+"""Nodes whose ranges are judged between two yields to the loop: some 5 ms."""
 
 
 class Addresses:
@@ -49,6 +52,7 @@ class Addresses:
         self._books = (self._trusted, self._tunnel, self._ipcache)
         books = {IPCACHE: self._ipcache, TUNNEL: self._tunnel, NODES: self._trusted}
         self.reach = Reach(me, clusters, self._ipcache, host_routes=host_routes)
+        self._admission = Admission(me)
         self.nodes = Nodes(books, me, clusters, self.reach.moved)
         self._maps = maps
 
@@ -145,15 +149,25 @@ class Addresses:
                 gone = book.let_go()
                 if book is self._ipcache:
                     self.reach.check(gone)
-        if self.nodes.ranges_changed:
-            self.nodes.ranges_changed = False
-            self._hold(self.nodes.held())
-            self.reach.announce(n for n in self.nodes.remote() if n.cluster not in self.held)
-        return self.reach.step()
+        if self.nodes.moved:
+            self._judge()
+        if not self.nodes.moved and self._admission.doubtful:
+            self._hold(self._admission.conclude())
+        return not self.nodes.moved and self.reach.step()
+
+    def _judge(self) -> None:
+        """What some nodes announce, and whose it is."""
+        for cluster, name, node in self.nodes.take(SOME_NODES):
+            self._admission.put(cluster, name, node)
+            if cluster != self._me.cluster:
+                self.reach.put(cluster, name, None if cluster in self.held else node)
 
     def _hold(self, held: Mapping[str, str]) -> None:
+        changed = held.keys() ^ self.held.keys()
         freed = self.held.keys() - held.keys()
         self.held = self.reach.held = held
+        for cluster in changed:
+            self.nodes.again(cluster, {*self.nodes.known.of(cluster), *self.reach.names(cluster)})
         ids = frozenset(self._clusters.id_of(cluster) for cluster in held)
         if ids != self._held_ids:
             self._held_ids = ids
@@ -166,10 +180,15 @@ class Addresses:
     # -- writing ----------------------------------------------------------------------------------
 
     @property
+    def judging(self) -> bool:
+        """Whether it is still to be concluded where nodes' ranges lead."""
+        return self.nodes.moved or self._admission.doubtful
+
+    @property
     def puts(self) -> bool:
         """Whether entries wait to be written, or conclusions to be drawn."""
         return (
-            self.nodes.ranges_changed
+            self.judging
             or self.reach.busy
             or any(book.pending.puts or book.leaving or book.turning for book in self._books)
         )
@@ -206,8 +225,8 @@ class Addresses:
         return {it.map.name: it.refused for it in pending if it.refused}
 
     @property
-    def routes(self) -> frozenset[Route]:
-        """Where remote pods are."""
+    def routes(self) -> Mapping[str, Route]:
+        """Where remote pods are, by prefix."""
         return self.reach.routes
 
     @property

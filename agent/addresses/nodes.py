@@ -1,15 +1,18 @@
-"""Nodes of every cluster: their entries in the address maps, and the ranges they announce."""
+"""Nodes of every cluster: their entries in the address maps, and whose ranges have changed."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from agent.addresses.book import OF_NODES, Book, claimant
 from agent.addresses.entries import IPCACHE, NodeInfo, Place, node_entries
-from agent.addresses.overlaps import Claim, Hosts, overlaps
+from agent.addresses.own_ranges import OwnRanges
 from agent.clusters import Clusters
 from agent.facts import Change, Me
 from agent.known import Known
 from agent.ownership import Ownership
 from clustermesh.model import Node
+
+Names = dict[str, None]
+"""In order, each once."""
 
 
 class Nodes:
@@ -27,17 +30,18 @@ class Nodes:
         on_address: Callable[[bytes], None],
     ) -> None:
         self.known: Known[NodeInfo] = Known()
-        self.ranges_changed = False
-        """Set when announced ranges, or where they lead, are not what they were."""
+        self.own = OwnRanges()
+        """What the own cluster's nodes announce."""
         self._books = books
         self._me = me
         self._clusters = clusters
-        self._claims: dict[str, Claim] = {}
-        """By cluster: its ranges, as long as they have not changed."""
-        self._hosts = Hosts()
-        """Where tunnels to other clusters end."""
-        self._early: set[str] = set()
-        """Clusters that announce ranges in a first list, which is judged as a whole."""
+        self._moved: dict[str, Names] = {}
+        """By cluster: nodes whose ranges, or where they lead, may not be what they were."""
+        self._early: dict[str, Names] = {}
+        """The same of clusters whose first list is being told; that is judged as a whole."""
+        self._reached: dict[tuple[str, str], str] = {}
+        """By cluster and name: nodes that may have another overlay address than this; empty: had
+        none."""
         self._on_address = on_address
         self._owners: dict[str, Ownership[Place]] = {}
         """By cluster: which of its nodes has an entry that several name."""
@@ -58,16 +62,21 @@ class Nodes:
             self.known.put(cluster, name, node)
         if before == node:
             return
-        if cluster != self._me.cluster:
-            self._hosts.discard(before.underlay4 if before is not None else "")
-            self._hosts.add(node.underlay4 if node is not None else "")
-        if _ranges(before) != _ranges(node):
-            self._claims.pop(cluster, None)
-            if self._clusters.awaits_nodes(cluster):
-                self._early.add(cluster)
-            else:
-                self.ranges_changed = True
+        self._note(cluster, name, before, node)
         self._enter(cluster, name, before, node)
+
+    def _note(
+        self, cluster: str, name: str, before: NodeInfo | None, node: NodeInfo | None
+    ) -> None:
+        """Who else has to look at it."""
+        if cluster == self._me.cluster:
+            self.own.change(_cidrs(before), _cidrs(node))
+        elif _overlay(before) != _overlay(node):
+            self._reached.setdefault((cluster, name), _overlay(before))
+        if _ranges(before) != _ranges(node):
+            early = self._clusters.awaits_nodes(cluster)
+            names = self._early if early else self._moved
+            names.setdefault(cluster, {})[name] = None
 
     def _enter(
         self, cluster: str, name: str, before: NodeInfo | None, node: NodeInfo | None
@@ -94,41 +103,50 @@ class Nodes:
 
     def settle(self) -> None:
         """Perhaps a first list has been told, or is waited for no more."""
-        if told := {it for it in self._early if not self._clusters.awaits_nodes(it)}:
-            self._early -= told
-            self.ranges_changed = True
+        for cluster in [it for it in self._early if not self._clusters.awaits_nodes(it)]:
+            self.again(cluster, self._early.pop(cluster))
 
     def drain(self, cluster: str) -> None:
         """The cluster has no nodes any more; their entries are the books' to drain."""
-        self._early.discard(cluster)
-        self._claims.pop(cluster, None)
+        self._early.pop(cluster, None)
         gone = self.known.drain(cluster)
-        for node in gone.values():
-            self._hosts.discard(node.underlay4)
-        self.ranges_changed |= bool(gone)
+        for name, node in gone.items():
+            self._note(cluster, name, node, None)
+        self.again(cluster, gone)
+        self._early.pop(cluster, None)
         self._owners.pop(cluster, None)
 
-    def held(self) -> Mapping[str, str]:
-        """Clusters whose ranges overlap those of one that goes before, or cover a node, and why."""
-        own = Claim(self._me.cluster, self._me.cluster_id, self._own_ranges())
-        remotes = (it for it in self.known.clusters() if it != self._me.cluster)
-        claims = (self._claims.get(it) or self._claim(it) for it in remotes)
-        return overlaps(own, (claim for claim in claims if claim.cidrs), self._hosts)
+    # -- who has to be looked at ------------------------------------------------------------------
 
-    def _claim(self, cluster: str) -> Claim:
-        nodes = self.known.of(cluster).values()
-        number = next((node.cluster_id for node in nodes), 0)
-        cidrs = [cidr for node in nodes for cidr in node.cidrs]
-        claim = Claim(cluster, number, cidrs, native=cluster in self._me.native)
-        self._claims[cluster] = claim
-        return claim
+    @property
+    def moved(self) -> bool:
+        """Whether there are nodes whose ranges have to be looked at."""
+        return bool(self._moved)
 
-    def _own_ranges(self) -> list[str]:
-        """Own pod ranges, and own nodes: routes to remote pods must not lead to either."""
-        nodes = self.known.of(self._me.cluster).values()
-        addresses = (ip for node in nodes for ip in node.addresses)
-        hosts = [f"{ip}/{128 if ':' in ip else 32}" for ip in addresses]
-        return [*hosts, *(cidr for node in nodes for cidr in node.cidrs)]
+    def again(self, cluster: str, names: Iterable[str]) -> None:
+        """Look at the ranges of these nodes."""
+        if found := dict.fromkeys(names):
+            self._moved.setdefault(cluster, {}).update(found)
+
+    def take(self, most: int) -> Iterator[tuple[str, str, NodeInfo | None]]:
+        """Some whose ranges may have changed: cluster, name, and the node as it is now."""
+        for _ in range(most):
+            if not self._moved:
+                return
+            cluster, names = next(iter(self._moved.items()))
+            name, _ = names.popitem()
+            if not names:
+                del self._moved[cluster]
+            yield cluster, name, self.known.of(cluster).get(name)
+
+    def take_reached(self) -> Iterator[tuple[str, str, str]]:
+        """Remote nodes that have another overlay address than when this was asked last: cluster,
+        name, and the address, empty when there is none."""
+        reached, self._reached = self._reached, {}
+        for (cluster, name), before in reached.items():
+            now = _overlay(self.known.of(cluster).get(name))
+            if now != before:
+                yield cluster, name, now
 
     def remote(self) -> Iterator[NodeInfo]:
         """Nodes of other clusters."""
@@ -139,4 +157,14 @@ _NOBODY = NodeInfo("", "", 0, "", "", (), (), (), (), ())
 
 
 def _ranges(node: NodeInfo | None) -> tuple[object, ...]:
-    return () if node is None else (node.cidrs, node.underlay4, node.addresses, node.overlay)
+    if node is None:
+        return ()
+    return node.cidrs, node.underlay4, node.addresses, node.overlay, node.cluster_id
+
+
+def _cidrs(node: NodeInfo | None) -> tuple[str, ...]:
+    return node.cidrs if node is not None else ()
+
+
+def _overlay(node: NodeInfo | None) -> str:
+    return node.overlay[0] if node is not None and node.overlay else ""

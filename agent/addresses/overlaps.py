@@ -59,10 +59,10 @@ class Hosts:
         if not self._counts[number]:
             del self._counts[number], self._sorted[bisect_left(self._sorted, number)]
 
-    def within(self, span: "_Span") -> str:
-        """One of them that lies in the span, empty for none."""
-        at = bisect_left(self._sorted, span.first) if span.version == 4 else len(self._sorted)
-        if at < len(self._sorted) and self._sorted[at] <= span.last:
+    def within(self, version: int, first: int, last: int) -> str:
+        """The first of them in a range, empty for none."""
+        at = bisect_left(self._sorted, first) if version == 4 else len(self._sorted)
+        if at < len(self._sorted) and self._sorted[at] <= last:
             return spelled(self._sorted[at].to_bytes(4, "big"))
         return ""
 
@@ -103,8 +103,12 @@ def overlaps(own: Claim, remotes: Iterable[Claim], hosts: Hosts = NO_HOSTS) -> M
 def _covered(hosts: Hosts, spans: Sequence[_Span]) -> tuple[_Span, str] | None:
     """The first span that covers a host, and that host."""
     for block in _blocks(spans):
-        if hosts.within(block[0]._replace(last=block[-1].last)):
-            found = ((span, host) for span in block if (host := hosts.within(span)))
+        if hosts.within(block[0].version, block[0].first, block[-1].last):
+            found = (
+                (span, host)
+                for span in block
+                if (host := hosts.within(span.version, span.first, span.last))
+            )
             if covered := next(found, None):
                 return covered
     return None

@@ -1,9 +1,8 @@
 """Where remote pods are: announced ranges, and single addresses outside of any of them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from agent.addresses.entries import NodeInfo
 from clustermesh.addresses import packed, spelled
 
 
@@ -13,6 +12,11 @@ class Route(NamedTuple):
     cidr: str
     node_ip: str
     cluster: str
+
+
+def single(address: bytes) -> str:
+    """The prefix that is one address."""
+    return f"{spelled(address)}/{len(address) * 8}"
 
 
 class Cover:
@@ -26,11 +30,24 @@ class Cover:
 
     def add(self, cidr: str) -> None:
         """One more, as a canonical prefix."""
-        text, _, ones = cidr.partition("/")
-        raw = packed(text)
-        spare = len(raw) * 8 - int(ones)
-        prefixes = self._prefixes.setdefault((len(raw), spare), set())
-        prefixes.add(int.from_bytes(raw, "big") >> spare)
+        size, spare, number = _place(cidr)
+        self._prefixes.setdefault((size, spare), set()).add(number)
+
+    def discard(self, cidr: str) -> None:
+        """One less."""
+        size, spare, number = _place(cidr)
+        numbers = self._prefixes[size, spare]
+        numbers.discard(number)
+        if not numbers:
+            del self._prefixes[size, spare]
+
+    def contains(self, cidr: str) -> bool:
+        """Whether one of them is the prefix, or a wider one."""
+        size, spare, number = _place(cidr)
+        return any(
+            size == other and wide >= spare and number >> (wide - spare) in prefixes
+            for (other, wide), prefixes in self._prefixes.items()
+        )
 
     def covers(self, address: bytes) -> bool:
         """``address`` has 4 or 16 bytes."""
@@ -41,30 +58,12 @@ class Cover:
         return False
 
 
-def announced(nodes: Iterable[NodeInfo]) -> tuple[frozenset[Route], Cover]:
-    """One route for each announced range, and for each overlay address outside of them all; of
-    several nodes the first by cluster id and name. A node without an IPv4 underlay address leads
-    nowhere. And what these routes cover."""
-    best: dict[str, tuple[int, str, Route]] = {}
-    reachable = [node for node in nodes if node.underlay4]
-    for node in reachable:
-        for cidr in node.cidrs:
-            _offer(best, node, cidr)
-    cover, outside = Cover(best), []
-    for node in reachable:
-        for address in node.overlay:
-            raw = packed(address)
-            if not cover.covers(raw):
-                outside.append(f"{address}/{len(raw) * 8}")
-                _offer(best, node, outside[-1])
-    for cidr in outside:
-        cover.add(cidr)
-    return frozenset(route for _, _, route in best.values()), cover
-
-
-def _offer(best: dict[str, tuple[int, str, Route]], node: NodeInfo, cidr: str) -> None:
-    found = (node.cluster_id, node.name, Route(cidr, node.underlay4, node.cluster))
-    best[cidr] = min(found, best[cidr]) if cidr in best else found
+def _place(cidr: str) -> tuple[int, int, int]:
+    """Bytes of an address, its bits beyond the prefix, and the prefix without them."""
+    text, _, ones = cidr.partition("/")
+    raw = packed(text)
+    spare = len(raw) * 8 - int(ones)
+    return len(raw), spare, int.from_bytes(raw, "big") >> spare
 
 
 class HostRoutes:
@@ -105,9 +104,13 @@ class HostRoutes:
         self._routes.clear()
         self.left_out = 0
 
-    def __iter__(self) -> Iterator[Route]:
-        for address, (cluster, endpoint) in self._routes.items():
-            yield Route(f"{spelled(address)}/{len(address) * 8}", spelled(endpoint), cluster)
+    def route(self, address: bytes) -> Route | None:
+        """The route to an address, if it has one."""
+        found = self._routes.get(address)
+        if found is None:
+            return None
+        cluster, endpoint = found
+        return Route(single(address), spelled(endpoint), cluster)
 
     def __contains__(self, address: bytes) -> bool:
         return address in self._routes

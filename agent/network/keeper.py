@@ -4,11 +4,11 @@ They take a tenth of a second to import, and the first map entry needs none of t
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from agent.audit.ways import Present
-from agent.network.wanted import Facts
+from agent.network.demand import Demand
 from agent.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ class Keeper:
         attach: Callable[[int], bool],
         report: Callable[[str | None], None],
     ) -> None:
-        self.on_ready: Callable[[], None] = lambda: None
-        """Called when the network can be asked for something."""
+        self.demand = Demand()
+        """What is asked of it; call ``asked`` when that is something else."""
         self.on_round: Callable[[], None] = lambda: None
         """Called after each comparison, whatever came of it."""
         self._settings = settings
@@ -37,7 +37,7 @@ class Keeper:
 
     @property
     def ready(self) -> bool:
-        """Whether it can be asked for something."""
+        """Whether what is asked of it will be looked at soon."""
         return self._network is not None
 
     @property
@@ -46,19 +46,14 @@ class Keeper:
         return self._network.last if self._network else None
 
     @property
-    def caught_up(self) -> bool:
-        """Whether a comparison has been made with everything that is wanted now."""
-        return self._network is not None and self._network.caught_up
-
-    @property
-    def lacking(self) -> frozenset[str]:
+    def lacking(self) -> Iterable[str]:
         """Destinations that are wanted and were not compared yet."""
-        return self._network.lacking if self._network else frozenset()
+        return self.demand.lacking()
 
-    def want(self, facts: Facts) -> None:
-        """The mesh asks for this now; ``ready`` only."""
+    def asked(self) -> None:
+        """The mesh may ask for something else now."""
         if self._network is not None:
-            self._network.want(facts)
+            self._network.asked()
 
     async def run(self) -> None:
         """Load, then compare until cancelled."""
@@ -67,20 +62,20 @@ class Keeper:
 
         self._network = Network(
             self._place,
+            self.demand,
             attach=self._attach,
             report=self._report,
             interval=self._settings.network_interval,
             settle=self._settings.network_settle,
         )
         self._network.on_round = self.on_round
-        self.on_ready()
         await self._network.run()
 
     # -- for an audit -----------------------------------------------------------------------------
 
     def read(self) -> Present | None:
         """Routes as the kernel has them now; blocks. None before any was asked for."""
-        if self._network is None or not self._network.caught_up:
+        if self._network is None or self.lacking:
             return None
         from agent.audit import routes
 

@@ -9,6 +9,7 @@ import msgspec
 import structlog
 
 from agent.network import device, events, nftables, surroundings
+from agent.network.demand import Change, Demand
 from agent.network.device import Unfit
 from agent.network.events import News
 from agent.network.netlink import Link, kernel
@@ -39,12 +40,14 @@ class Network:
     """Owner of the device, the routing table with its rule, and the nftables table.
 
     ``attach`` gets the device's index in every complete comparison and says whether it had to
-    change anything. Where only destinations are others than before, only routes are compared.
+    change anything. Where nothing but some destinations is asked otherwise than before, only the
+    routes to these are compared.
     """
 
     def __init__(
         self,
         place: Place,
+        demand: Demand,
         *,
         attach: Callable[[int], bool],
         report: Callable[[str | None], None],
@@ -57,20 +60,16 @@ class Network:
         self.came = asyncio.Event()
         """Set when the device stood for the first time."""
         self._place = place
+        self._demand = demand
         self._attach = attach
         self._report = report
         self._interval = interval
         self._settle = settle
-        self._facts = Facts()
-        self._known = False
-        self._asked: frozenset[str] = frozenset()
-        """Every destination asked for since the last complete comparison: what of it is no longer
-        wanted goes, also while an unreachable cluster keeps us from telling which other routes
-        are strangers."""
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
         """Set when somewhere new is to be reached: that does not wait for things to settle."""
         self._compared: Facts | None = None
+        """All that was asked for at the last complete comparison."""
         self._whole = True
         """Set when more than what is wanted may have changed."""
         self._doubted = False
@@ -78,32 +77,11 @@ class Network:
         self.on_round: Callable[[], None] = lambda: None
         """Called after each comparison, whatever came of it."""
 
-    @property
-    def lacking(self) -> frozenset[str]:
-        """Destinations that are wanted now and were not in the last comparison."""
-        if self.caught_up:
-            return frozenset()
-        compared = self._compared
-        return self._facts.destinations - (compared.destinations if compared else frozenset())
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether a comparison has been made with every destination that is wanted now."""
-        if not self._known:
-            return True
-        facts, compared = self._facts, self._compared
-        return compared is facts or (
-            compared is not None and facts.destinations <= compared.destinations
-        )
-
-    def want(self, facts: Facts) -> None:
-        """The mesh asks for this now. Until the first call no route of ours is removed."""
-        if not self._known or facts != self._facts:
-            if not facts.destinations <= self._facts.destinations:
-                self._urgent.set()
-            self._known = True
-            self._facts = facts
-            self._asked |= facts.destinations
+    def asked(self) -> None:
+        """The mesh may ask for something else now."""
+        if self._demand.urgent:
+            self._urgent.set()
+        if self._demand.dirty:
             self._dirty.set()
 
     def again(self) -> None:
@@ -126,32 +104,42 @@ class Network:
     def _heard(self, news: News) -> None:
         """Somebody else changed something."""
         self._doubted |= News.TABLE in news
-        if news is not News.ELSEWHERE or self._facts.gateways:
+        if news is not News.ELSEWHERE or self._demand.has_gateways:
             self._whole = True
             self._dirty.set()
 
     async def _compare(self, routing: Routing) -> None:
         self._dirty.clear()
         self._urgent.clear()
-        facts, asked = self._facts if self._known else None, self._asked
         if self._doubted:
             self._doubted = False
             routing.doubt()
-        if facts is None or not await self._reroute(routing, facts):
+        if not await self._follow(routing):
             self._whole = False
-            work = partial(reconcile, disposable=asked, routing=routing)
-            self._tell(await asyncio.to_thread(work, self._place, facts, self._attach))
-        self._compared = facts
-        if facts is not None and facts.complete and not self.last.troubles:
-            self._asked = facts.destinations | self._facts.destinations
+            await self._compare_all(routing)
+        self._demand.ended()
         self.on_round()
 
-    async def _reroute(self, routing: Routing, facts: Facts) -> bool:
-        """Compare routes alone if that is enough; whether it was."""
-        before, last = self._compared, self.last
-        if self._whole or before is None or not only_routes(self._place, last, before, facts):
+    async def _compare_all(self, routing: Routing) -> None:
+        demand, facts, withdrawn = self._demand, None, frozenset[str]()
+        if demand.known:
+            facts, withdrawn = demand.all()
+        work = partial(reconcile, disposable=withdrawn, routing=routing)
+        self._tell(await asyncio.to_thread(work, self._place, facts, self._attach))
+        self._compared = facts
+        if facts is not None and facts.complete and not self.last.troubles:
+            demand.forget(withdrawn)
+
+    async def _follow(self, routing: Routing) -> bool:
+        """Look at routes alone, and of these at those that are asked otherwise, if that is enough;
+        whether it was."""
+        facts, last = self._compared, self.last
+        if self._whole or facts is None or last.link is None or not routing.sure:
             return False
-        self._tell(await asyncio.to_thread(reroute, facts, last, self._asked, routing))
+        if not self._demand.only_routes(peers=last.link.port == self._place.wire_port):
+            return False
+        change = self._demand.change()
+        self._tell(await asyncio.to_thread(follow, change, facts, last, routing))
         return self.last.routed == last.routed  # else there is a rule too few, or too many
 
     async def _due(self) -> None:
@@ -175,24 +163,13 @@ class Network:
         self._report("; ".join(done.troubles) or None)
 
 
-def only_routes(place: Place, last: Round, before: Facts, facts: Facts) -> bool:
-    """Whether what has changed since the last comparison concerns routes and nothing else. [pure]
-
-    Nodes' addresses are in the nftables table only where ports are rewritten.
-    """
-    if last.link is None:
-        return False
-    peers = before.peers if last.link.port == place.wire_port else facts.peers
-    same = msgspec.structs.replace(facts, destinations=before.destinations, peers=peers)
-    return same == before
-
-
-def reroute(facts: Facts, last: Round, asked: frozenset[str], routing: Routing) -> Round:
-    """Compare routes alone, when the last round has left device and rules as they should be."""
+def follow(change: Change, facts: Facts, last: Round, routing: Routing) -> Round:
+    """Compare these routes alone, when the last round, asked for ``facts``, has left device and
+    rules as they should be."""
     before = routing.writes
     link = last.link.index if last.link else 0
     try:
-        refused = tuple(routing.ensure(facts, link, disposable=_disposable(facts, asked)))
+        refused = tuple(routing.follow(change, facts, link))
     except OSError as error:
         refused = (str(error),)
     return msgspec.structs.replace(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from agent.network.demand import Change
 from agent.network.netlink import Kernel
 from agent.network.routes import Route, Table
 from agent.network.wanted import FAMILIES, Facts, Family, Place, family, source_address
@@ -55,6 +56,26 @@ class Routing:
             ),
         ]
 
+    @property
+    def sure(self) -> bool:
+        """Whether it is known what the table holds."""
+        return not self._doubted and len(self._held) == len(FAMILIES)
+
+    def follow(self, change: Change, facts: Facts, link: int) -> list[str]:
+        """Only what has changed since ``ensure`` was asked for ``facts``; ``sure`` only. All of it
+        goes by way of our device. What was refused, in sentences."""
+        refused: dict[Route, str] = {}
+        for which in FAMILIES:
+            source, metric = source_address(facts, which), METRIC[which]
+            new = [Route(it, metric, link, source) for it in change.wanted if family(it) == which]
+            places = [(it, metric) for it in change.gone if family(it) == which]
+            if new or places:
+                held = self._held.pop(which)
+                new = [route for route in new if held.get(route.place) != route]
+                gone = [held[place] for place in places if place in held]
+                refused |= self._write(which, held, new, gone)
+        return _refusals(refused)
+
     def remove(self) -> None:
         """No route is left."""
         self.doubt()
@@ -67,7 +88,7 @@ class Routing:
     def _change(
         self, which: Family, wanted: Sequence[Route], disposable: frozenset[str] | None
     ) -> dict[Route, str]:
-        """What was refused. Until all was done, what the table holds is not known."""
+        """What was refused."""
         held = self._held.pop(which, None)
         if held is None:
             held = {route.place: route for route in self._table.read(which)}
@@ -78,6 +99,16 @@ class Routing:
             for place, route in held.items()
             if place not in places and (disposable is None or route.prefix in disposable)
         ]
+        return self._write(which, held, new, gone)
+
+    def _write(
+        self,
+        which: Family,
+        held: dict[tuple[str, int], Route],
+        new: Sequence[Route],
+        gone: Sequence[Route],
+    ) -> dict[Route, str]:
+        """What was refused. Until all was done, what the table holds is not known."""
         refused = self._table.put(which, new)
         missing = self._table.drop(which, gone)
         for route in gone:

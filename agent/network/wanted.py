@@ -39,8 +39,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     ``destinations`` are prefixes of remote pods; ``gateways`` those of them that go without the
     tunnel, each with the underlay address of its node, and ``direct`` prefixes that may do so.
-    ``overlay`` are this node's overlay addresses,
-    ``sources`` prefixes of the own cluster's pods, ``peers`` underlay addresses of remote nodes.
+    ``overlay`` are this node's overlay addresses, ``sources`` prefixes of the own cluster's pods,
+    which may lie in each other, ``peers`` underlay addresses of remote nodes.
     """
 
     destinations: frozenset[str] = frozenset()

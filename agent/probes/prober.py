@@ -2,41 +2,51 @@
 
 import asyncio
 import hashlib
-import socket
-import struct
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from heapq import heappop, heappush
+from typing import Final
 
 import msgspec
 import structlog
 
-from agent.probes.verdict import Limits, Reach, Verdict, sample
+from agent.probes.dialer import Answered, Dialer
+from agent.probes.targets import Targets
+from agent.probes.verdict import Limits, Reach, Verdict
 from clustermesh.findings import ProbeAnswer
 
 log = structlog.get_logger()
 
 HALF_LIFE: Final = 0.2  # weight of the newest measurement in RTT and loss
 AT_ONCE: Final = 8  # nodes that one question is about
-NO_LINGER: Final = struct.pack("ii", 1, 0)
+PLACES: Final = 40
+"""Moments of a period at which clusters are asked: those of one moment are asked together."""
+SLACK: Final = 0.001
+"""Seconds within which moments are the same."""
 
-Connect = Callable[[str, int, float], Coroutine[Any, Any, float | None]]
+Ask = Callable[[str, Answered], None]
+"""Begin to ask an address."""
 
 
 class ProbeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Times in seconds. ``rate`` bounds the connections per second of all clusters together.
+    """Times in seconds.
 
-    As long as a cluster answers one node of it is asked, else ``nodes`` at once. A cluster that
-    falls silent is told after a pause between rounds and ``limits.failed`` times ``timeout`` and
-    ``again``: by default after at most 5 s in a mesh of up to 50 clusters.
+    As long as a cluster answers, one node of it is asked every ``interval``; of more clusters than
+    ``rate`` allows that less often, but at least every ``latest``. One that did not answer is asked
+    again at once, ``nodes`` at a time. So a cluster that falls silent is told after at most
+    ``latest`` and ``limits.failed`` times ``timeout`` and ``again``: 4.55 s by default. Those that
+    do not answer at all are asked ``rate`` times a second, all together.
     """
 
     port: int = 4240
     interval: float = 1.0
+    latest: float = 2.0
     timeout: float = 0.75
     again: float = 0.1
     """Between rounds as long as a round speaks against the verdict."""
     nodes: int = 3
-    rate: float = 20.0
+    rate: float = 50.0
     limits: Limits = Limits()
 
 
@@ -50,28 +60,8 @@ class ProbeStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     nodes: int
 
 
-async def connect(address: str, port: int, timeout: float) -> float | None:  # noqa: ASYNC109  # of one system call
-    """Seconds until the node answered; None when it did not.
-
-    A refusal is an answer: the packet went there through the mesh, and another one came back.
-    """
-    loop = asyncio.get_running_loop()
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    began = loop.time()
-    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
-        try:
-            async with asyncio.timeout(timeout):
-                await loop.sock_connect(probe, (address, port))
-        except ConnectionRefusedError:
-            pass
-        except OSError:  # TimeoutError is one, too
-            return None
-    return loop.time() - began
-
-
 class Prober:
-    """One task per remote cluster; ``told`` gets the silent clusters whenever they change."""
+    """Owner of the probes; ``told`` gets the silent clusters whenever they change."""
 
     def __init__(
         self,
@@ -79,30 +69,40 @@ class Prober:
         settings: ProbeSettings,
         *,
         told: Callable[[frozenset[str]], None],
-        connect: Connect = connect,
+        ask: Ask | None = None,
     ) -> None:
-        self._node = node
         self._settings = settings
         self._told = told
-        self._connect = connect
-        self._aimed: Mapping[str, Sequence[str]] = {}
-        self._targets: dict[str, list[str]] = {}
+        self._ask = ask
+        self._offset = _number(node)
         self._probes: dict[str, _ClusterProbe] = {}
-        self._changed = asyncio.Event()
+        self._due: list[tuple[float, str]] = []
+        """A heap: when which cluster is to be asked."""
+        self._new: list[str] = []
+        """Clusters that were never asked."""
+        self._answered: list[_ClusterProbe] = []
+        """Those of which all answers are there."""
+        self._news = asyncio.Event()
         self._silent: frozenset[str] = frozenset()
+        self._changed = False
+        """Set when others may be silent than were told."""
+        self._mute = 0
+        """How many clusters do not answer, or did never."""
 
-    def aim(self, nodes: Mapping[str, Sequence[str]]) -> None:
-        """By remote cluster: addresses of its nodes as they are now."""
-        if nodes == self._aimed:
-            return
-        self._targets = {
-            cluster: self._targets[cluster]
-            if addresses == self._aimed.get(cluster)
-            else sorted(addresses, key=self._rank)
-            for cluster, addresses in nodes.items()
-        }
-        self._aimed = dict(nodes)
-        self._changed.set()
+    def aim(self, cluster: str, node: str, address: str) -> None:
+        """A node of a remote cluster is there to be asked; empty: it is not."""
+        probe = self._probes.get(cluster)
+        if probe is None:
+            probe = self._probes[cluster] = _ClusterProbe(cluster, Targets(self._offset))
+            self._mute += 1
+            self._new.append(cluster)
+            self._news.set()
+        probe.targets.put(node, address)
+        if not probe.targets:
+            del self._probes[cluster]
+            self._mute -= not probe.answers
+            self._changed = True
+            self._news.set()
 
     def statuses(self) -> list[ProbeStatus]:
         """Every remote cluster that has nodes to ask, by name."""
@@ -128,55 +128,76 @@ class Prober:
 
     async def now(self, cluster: str) -> list[ProbeAnswer]:
         """Ask some nodes of a cluster at once, whatever is thought of it, if any is known."""
-        settings = self._settings
-        chosen = self._targets.get(cluster, [])[:AT_ONCE]
-        async with asyncio.TaskGroup() as group:
-            asked = [
-                group.create_task(self._connect(it, settings.port, settings.timeout))
-                for it in chosen
-            ]
+        probe = self._probes.get(cluster)
+        chosen = probe.targets.sample(AT_ONCE, 0) if probe else []
+        loop = asyncio.get_running_loop()
+        answers = [_future(loop) for _ in chosen]
+        with ExitStack() as stack:
+            ask = self._ask or stack.enter_context(self._dialer()).ask
+            for address, answer in zip(chosen, answers, strict=True):
+                ask(address, partial(_set, answer))
+            found = [await answer for answer in answers]
         return [
-            ProbeAnswer(address=address, rtt=task.result())
-            for address, task in zip(chosen, asked, strict=True)
+            ProbeAnswer(address=address, rtt=rtt)
+            for address, rtt in zip(chosen, found, strict=True)
         ]
+
+    def _dialer(self) -> Dialer:
+        return Dialer(self._settings.port, self._settings.timeout)
 
     async def run(self) -> None:
         """Probe until cancelled."""
-        tasks: dict[str, asyncio.Task[None]] = {}
-        async with asyncio.TaskGroup() as group:
+        loop = asyncio.get_running_loop()
+        with ExitStack() as stack:
+            ask = self._ask or stack.enter_context(self._dialer()).ask
             while True:
-                self._changed.clear()
-                for cluster in tasks.keys() - self._targets.keys():
-                    tasks.pop(cluster).cancel()
-                    del self._probes[cluster]
-                for cluster, addresses in self._targets.items():
-                    if cluster in self._probes:
-                        self._probes[cluster].addresses = addresses
-                    else:
-                        probe = self._probes[cluster] = _ClusterProbe(cluster, addresses)
-                        tasks[cluster] = group.create_task(self._watch(probe))
-                self._tell()
-                await self._changed.wait()
+                self._news.clear()
+                self._learn(loop.time())
+                self._ask_due(ask, loop.time() + SLACK)
+                if self._changed:
+                    self._changed = False
+                    self._tell()
+                timer = loop.call_at(self._due[0][0], self._news.set) if self._due else None
+                await self._news.wait()
+                if timer is not None:
+                    timer.cancel()
 
-    async def _watch(self, probe: "_ClusterProbe") -> None:
-        settings = self._settings
-        while True:
-            chosen = sample(probe.addresses, probe.most(settings.nodes), probe.turn)
-            async with asyncio.TaskGroup() as group:
-                asked = [
-                    group.create_task(self._connect(it, settings.port, settings.timeout))
-                    for it in chosen
-                ]
-            answers = [task.result() for task in asked]
-            doubtful = probe.learn(answers, settings.limits)
-            self._tell()
-            pause = self._pause(probe.most(settings.nodes))
-            await asyncio.sleep(settings.again if doubtful else pause)
+    def _learn(self, now: float) -> None:
+        for cluster in self._new:
+            heappush(self._due, (now, cluster))
+        self._new.clear()
+        for probe in self._answered:
+            if self._probes.get(probe.cluster) is probe:
+                before = probe.answers
+                doubtful = probe.learn(self._settings.limits)
+                self._mute += before - probe.answers
+                self._changed |= before is not probe.answers
+                pause = self._settings.again if doubtful else self._pause(probe, now)
+                heappush(self._due, (now + pause, probe.cluster))
+        self._answered.clear()
 
-    def _pause(self, nodes: int) -> float:
-        """Between rounds of one cluster, so that all together keep to the rate."""
+    def _pause(self, probe: "_ClusterProbe", now: float) -> float:
+        """Until the next round of a cluster. Each has its place in a period, so that not all are
+        asked together."""
         settings = self._settings
-        return max(settings.interval, len(self._probes) * nodes / settings.rate)
+        if probe.answers:
+            answering = len(self._probes) - self._mute
+            period = max(settings.interval, min(settings.latest, answering / settings.rate))
+        else:
+            period = max(settings.interval, self._mute * settings.nodes / settings.rate)
+        begun = (now + 2 * SLACK - period * probe.place / PLACES) % period
+        return period - begun + 2 * SLACK
+
+    def _ask_due(self, ask: Ask, until: float) -> None:
+        while self._due and self._due[0][0] <= until:
+            probe = self._probes.get(heappop(self._due)[1])
+            if probe is not None and not probe.asked:
+                for address in probe.choose(self._settings.nodes):
+                    ask(address, probe.hear(self._complete))
+
+    def _complete(self, probe: "_ClusterProbe") -> None:
+        self._answered.append(probe)
+        self._news.set()
 
     def _tell(self) -> None:
         silent = frozenset(
@@ -193,36 +214,55 @@ class Prober:
         self._silent = silent
         self._told(silent)
 
-    def _rank(self, address: str) -> bytes:
-        """Each node asks others first, so that not all ask the same."""
-        return hashlib.blake2b(f"{self._node} {address}".encode(), digest_size=8).digest()
-
 
 class _ClusterProbe:
     """What the probes of one cluster gave."""
 
-    def __init__(self, cluster: str, addresses: list[str]) -> None:
+    def __init__(self, cluster: str, targets: Targets) -> None:
         self.cluster = cluster
-        self.addresses = addresses
+        self.targets = targets
+        self.place = _number(cluster) % PLACES
         self.verdict = Verdict()
-        self.turn = 0
+        self.asked = 0
+        """How many answers are waited for."""
+        self._answers: list[float | None] = []
+        self._turn = 0
         self._rtt: float | None = None
         self._loss = 0.0
 
-    def most(self, nodes: int) -> int:
-        """How many to ask in a round."""
-        verdict = self.verdict
-        return 1 if verdict.reach is Reach.ANSWERS and not verdict.against else nodes
+    @property
+    def answers(self) -> bool:
+        """Whether it is thought to answer."""
+        return self.verdict.reach is Reach.ANSWERS
 
-    def learn(self, answers: list[float | None], limits: Limits) -> bool:
-        """A round's results; whether they speak against the verdict."""
+    def choose(self, nodes: int) -> list[str]:
+        """Whom to ask in a round: that begins now."""
+        trusted = self.answers and not self.verdict.against
+        chosen = self.targets.sample(1 if trusted else nodes, self._turn)
+        self.asked = len(chosen)
+        return chosen
+
+    def hear(self, complete: "Callable[[_ClusterProbe], None]") -> Answered:
+        """What to call with an answer; ``complete`` is called after the last one of a round."""
+
+        def answered(rtt: float | None) -> None:
+            self._answers.append(rtt)
+            self.asked -= 1
+            if not self.asked:
+                complete(self)
+
+        return answered
+
+    def learn(self, limits: Limits) -> bool:
+        """The round has ended; whether it speaks against the verdict."""
+        answers, self._answers = self._answers, []
         for rtt in answers:
             self._loss += HALF_LIFE * ((rtt is None) - self._loss)
             if rtt is not None:
                 self._rtt = rtt if self._rtt is None else self._rtt + HALF_LIFE * (rtt - self._rtt)
         answered = any(rtt is not None for rtt in answers)
         if not answered:
-            self.turn += 1  # others may answer
+            self._turn += 1  # others may answer
         self.verdict = self.verdict.after(answered=answered, limits=limits)
         return self.verdict.against > 0
 
@@ -233,5 +273,19 @@ class _ClusterProbe:
             reach=self.verdict.reach,
             rtt=self._rtt,
             loss=round(self._loss, 3),
-            nodes=len(self.addresses),
+            nodes=len(self.targets),
         )
+
+
+def _future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[float | None]":
+    return loop.create_future()
+
+
+def _set(answer: "asyncio.Future[float | None]", rtt: float | None) -> None:
+    if not answer.done():  # nobody waits for it any more
+        answer.set_result(rtt)
+
+
+def _number(name: str) -> int:
+    """Evenly spread over 32 bits, the same everywhere."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big")

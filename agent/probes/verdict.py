@@ -43,12 +43,3 @@ class Verdict(msgspec.Struct, frozen=True):
 
     def _doubted(self, against: int) -> "Verdict":
         return Verdict(self.reach, against)
-
-
-def sample(names: list[str], size: int, turn: int) -> list[str]:
-    """``size`` of the names, others at each turn until all had theirs. [pure]"""
-    count = len(names)
-    if count <= size:
-        return names
-    start = turn * size % count
-    return [names[(start + at) % count] for at in range(size)]

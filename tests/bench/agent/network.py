@@ -15,8 +15,9 @@ from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from agent.network.asked import asked
-from agent.network.network import Round, reconcile, reroute
+from agent.network.asked import Asking
+from agent.network.demand import Change, Demand
+from agent.network.network import Round, follow, reconcile
 from agent.network.routes import Table
 from agent.network.routing import Routing
 from agent.network.wanted import Facts, Place
@@ -52,44 +53,59 @@ def attach_nothing(_: int) -> bool:
 
 def rounds(count: int) -> None:
     """In the node's namespace."""
-    few, many, more = facts(1), facts(count), facts(count + 1)
+    few, many = facts(1), facts(count)
+    rest = tuple(many.destinations - few.destinations)
+    one = tuple(facts(count + 1).destinations - many.destinations)
     with Table(PLACE.table) as table:
         routing = Routing(table)
 
         def whole(wanted: Facts) -> Round:
             return reconcile(PLACE, wanted, attach_nothing, routing=routing)
 
+        def some(change: Change) -> Round:
+            return follow(change, many, last, routing)
+
         last = whole(few)
-        timed(f"{count} routes written", lambda: reroute(many, last, frozenset(), routing))
+        timed(f"{count} routes written", lambda: some(Change(wanted=rest)))
         last = whole(many)
         timed("all of it compared, nothing in doubt", lambda: whole(many))
         routing.doubt()
         timed("all of it compared, our table read", lambda: whole(many))
-        timed("one more route", lambda: reroute(more, last, frozenset(), routing))
-        timed("one route less", lambda: reroute(many, last, frozenset(), routing))
+        timed("one more route", lambda: some(Change(wanted=one)))
+        timed("one route less", lambda: some(Change(gone=one)))
 
 
 def conclusions(count: int) -> None:
     """In the event loop: from a changed node to what the network and the probes are told."""
-    agent, prober = Agent(), Prober("a1", ProbeSettings(), told=lambda _: None)
+    agent, prober, demand = Agent(), Prober("a1", ProbeSettings(), told=lambda _: None), Demand()
+    asking = Asking(agent.me, agent.dataplane, demand)
     nodes = [
         node("cluster-b", f"n{n}", f"192.168.{n >> 8}.{n & 255}", f"10.{n >> 8}.{n & 255}.0/24")
         for n in range(count)
     ]
-    me, dataplane = agent.me, agent.dataplane
+    dataplane = agent.dataplane
 
     def tell() -> None:
-        prober.aim(dataplane.overlays())
-        asked(me, dataplane, pods=frozenset(), complete=True)
+        for cluster, name, address in dataplane.take_overlays():
+            prober.aim(cluster, name, address)
+        asking.ask(pods=frozenset(), complete=True)
 
     dataplane.on_routes = tell
-    agent.expect("cluster-b").synced("cluster-b", kinds=[Kind.NODES]).nodes(*nodes).settle()
-    moved = node("cluster-b", "n7", "192.168.0.7", "11.0.0.0/24")
+    agent.expect("cluster-b").nodes(*nodes)
+
+    def join() -> None:
+        agent.synced("cluster-b", kinds=[Kind.NODES]).settle()
+
+    timed("all of them are told, in the event loop, in slices", join)
+    assert len(demand.change().wanted) == count
+    ranges = [f"11.0.{n}.0/24" for n in range(100)]
 
     def change() -> None:
-        agent.nodes(moved).settle()
+        for cidr in ranges:
+            agent.nodes(node("cluster-b", "n7", "192.168.0.7", cidr)).settle()
 
-    timed("one node changes, in the event loop", change)
+    timed(f"one node changes, {len(ranges)} times, in the event loop", change)
+    assert len(demand.change().wanted) == 1
 
 
 def main() -> None:

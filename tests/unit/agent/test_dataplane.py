@@ -305,14 +305,14 @@ def test_what_is_on_this_node_needs_no_tunnel() -> None:
 def test_routes_lead_to_remote_ranges_and_to_addresses_outside_of_them() -> None:
     agent = mesh().nodes(node(OWN, "a2", "192.168.0.3", "10.1.1.0/24")).settle()
     agent.pods("cluster-b", pod("172.20.0.5", "192.168.0.2", 2 << 16 | 8)).settle()
-    assert {(r.cidr, r.node_ip, r.cluster) for r in agent.dataplane.routes()} == {
+    assert {(r.cidr, r.node_ip, r.cluster) for r in agent.dataplane.routes().values()} == {
         ("10.2.0.0/24", "192.168.0.2", "cluster-b"),
         ("172.20.0.5/32", "192.168.0.2", "cluster-b"),
     }
     agent.nodes(node("cluster-b", "b2", "192.168.0.4", "172.20.0.0/16")).settle()
-    assert {r.cidr for r in agent.dataplane.routes()} == {"10.2.0.0/24", "172.20.0.0/16"}
+    assert {r.cidr for r in agent.dataplane.routes().values()} == {"10.2.0.0/24", "172.20.0.0/16"}
     agent.tell("cluster-b", Kind.NODES, {"b2": None}).settle()
-    assert {r.cidr for r in agent.dataplane.routes()} == {"10.2.0.0/24", "172.20.0.5/32"}
+    assert {r.cidr for r in agent.dataplane.routes().values()} == {"10.2.0.0/24", "172.20.0.5/32"}
 
 
 def test_routes_to_single_addresses_are_bounded_and_the_rest_is_said() -> None:
@@ -323,7 +323,7 @@ def test_routes_to_single_addresses_are_bounded_and_the_rest_is_said() -> None:
     (sentence,) = agent.dataplane.trouble()
     assert sentence.startswith("2 addresses outside of announced pod ranges have no route")
     agent.tell("cluster-b", Kind.IPS, dict.fromkeys(("172.20.0.1", "172.20.0.2"))).settle()
-    assert {r.cidr for r in agent.dataplane.routes()} == {
+    assert {r.cidr for r in agent.dataplane.routes().values()} == {
         "10.2.0.0/24", "172.20.0.3/32", "172.20.0.4/32",
     }  # fmt: skip
     assert agent.dataplane.trouble() == []
@@ -350,7 +350,7 @@ def test_the_later_of_two_clusters_with_one_range_is_left_out_until_that_ends() 
     agent.remote(offer("cluster-c", C1)).synced("cluster-c").settle()
     assert lb.where(agent.maps, *WEB) == at(A1, B1)
     assert lb.identity(agent.maps, "172.16.0.1") is None
-    assert {r.cluster for r in agent.dataplane.routes()} == {"cluster-b"}
+    assert {r.cluster for r in agent.dataplane.routes().values()} == {"cluster-b"}
     (sentence,) = agent.dataplane.trouble()
     assert "cluster cluster-c: its range 10.2.0.128/25 overlaps 10.2.0.0/24" in sentence
     agent.nodes(node("cluster-c", "c1", "192.168.0.9", "10.3.0.0/24")).settle()
@@ -537,7 +537,7 @@ def test_removing_a_cluster_takes_everything_of_it_without_asking_it() -> None:
     assert lb.where(agent.maps, *WEB) == at(A1)
     now = contents(agent.maps)
     assert [len(now[name]) for name in ("ipcache", "tunnel", "nodes", "backends4")] == [0, 0, 0, 1]
-    assert agent.dataplane.routes() == frozenset()
+    assert agent.dataplane.routes() == {}
 
 
 def test_removing_a_cluster_after_a_restart_beside_its_dead_etcd() -> None:
@@ -600,8 +600,15 @@ def test_what_the_network_and_the_probes_need_of_nodes() -> None:
         node("cluster-b", "b2", "192.168.0.4", "10.2.2.0/24"),
         node("cluster-c", "c1", "192.168.0.5", "10.3.1.0/24"),
     ).settle()
-    assert list(agent.dataplane.own_ranges()) == ["10.1.2.0/24"]
-    assert agent.dataplane.overlays() == {"cluster-b": ["10.2.1.1"]}
+    assert list(agent.dataplane.own_ranges) == ["10.1.2.0/24"]
+    assert list(agent.dataplane.take_overlays()) == [("cluster-b", "b1", "10.2.1.1")]
+    agent.nodes(node("cluster-b", "b2", "192.168.0.4", "10.2.2.0/24", "10.2.2.1"))
+    agent.tell("cluster-b", Kind.NODES, {"b1": None}).settle()
+    assert set(agent.dataplane.take_overlays()) == {
+        ("cluster-b", "b1", ""), ("cluster-b", "b2", "10.2.2.1"),
+    }  # fmt: skip
+    agent.dataplane.drain("cluster-b")
+    assert list(agent.dataplane.take_overlays()) == [("cluster-b", "b2", "")]
 
 
 def test_nobody_waits_for_the_way_to_a_cluster_that_is_still_being_told() -> None:

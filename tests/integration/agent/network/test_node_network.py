@@ -11,9 +11,11 @@ import msgspec
 import pytest
 
 from agent.network import network
+from agent.network.demand import Demand
 from agent.network.network import Network, reconcile
 from agent.network.wanted import Facts, Place
 from tests.support.bpf import inside, netns
+from tests.support.network import ask
 
 pytestmark = pytest.mark.root
 
@@ -274,18 +276,20 @@ async def until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0.02)
 
 
-def live(node: str, story: Callable[[Network], object], interval: float = 30.0) -> None:
+def live(node: str, story: Callable[[Network, Demand], object], interval: float = 30.0) -> None:
     """Run a story beside a living owner of the network."""
 
     async def both() -> None:
+        demand = Demand()
         owner = Network(
-            PLACE, attach=attach_nothing, report=lambda _: None, interval=interval, settle=0.01
-        )
-        owner.want(FACTS)
+            PLACE, demand, attach=attach_nothing, report=lambda _: None, interval=interval,
+            settle=0.01,
+        )  # fmt: skip
+        ask(demand, FACTS)
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(owner.run())
             await owner.came.wait()
-            await story(owner)
+            await story(owner, demand)
             task.cancel()
 
     inside(lambda: asyncio.run(both()), namespace=node)
@@ -306,9 +310,9 @@ def live(node: str, story: Callable[[Network], object], interval: float = 30.0) 
     ids=" ".join,
 )
 def test_a_living_owner_notices_and_mends(node: str, damage: list[str]) -> None:
-    async def story(owner: Network) -> None:
+    async def story(owner: Network, demand: Demand) -> None:
         await until(lambda: "inet clustermesh" in nft(node))
-        await until(lambda: owner.caught_up)
+        await until(lambda: not demand.lacking())
         before = _stable(node)
         ip(node, *damage)
         await until(lambda: _stable(node) == before)
@@ -317,8 +321,8 @@ def test_a_living_owner_notices_and_mends(node: str, damage: list[str]) -> None:
 
 
 def test_what_a_living_owner_writes_itself_is_no_news(node: str) -> None:
-    async def story(owner: Network) -> None:
-        await until(lambda: owner.caught_up)
+    async def story(owner: Network, demand: Demand) -> None:
+        await until(lambda: not demand.lacking())
         rounds = 0
 
         def count() -> None:
@@ -328,19 +332,45 @@ def test_what_a_living_owner_writes_itself_is_no_news(node: str) -> None:
         await asyncio.sleep(0.3)
         owner.on_round = count
         more = frozenset(f"10.3.{n}.0/24" for n in range(200))
-        owner.want(msgspec.structs.replace(FACTS, destinations=FACTS.destinations | more))
-        await until(lambda: owner.caught_up)
+        for cidr in more:
+            demand.lead(cidr, "192.0.2.2")
+        owner.asked()
+        await until(lambda: not demand.lacking())
         assert ip(node, "route", "show", "table", "8472").count("10.3.") == 200
         await asyncio.sleep(0.3)
         assert rounds == 1
-        owner.want(FACTS)
+        for cidr in more:
+            demand.leave(cidr)
+        owner.asked()
         await until(lambda: "10.3." not in ip(node, "route", "show", "table", "8472"))
 
     live(node, story)
 
 
+def test_route_by_route_it_comes_to_what_a_complete_comparison_wants(node: str) -> None:
+    async def story(owner: Network, demand: Demand) -> None:
+        await until(lambda: not demand.lacking())
+        for number in range(40):
+            demand.lead(f"10.3.{number}.0/24", "192.0.2.2")
+            demand.lead(f"fd00:3:{number + 1}::/64", "192.0.2.2")
+            if number % 3:
+                demand.leave(f"10.3.{number - 1}.0/24")
+            if number == 20:
+                demand.leave("fd00:2::/64")
+            owner.asked()
+            await asyncio.sleep(0.005)
+        await until(lambda: not demand.dirty and not demand.lacking())
+        await asyncio.sleep(0.1)
+        facts, _ = demand.all()
+        assert len(facts.destinations) == 2 + 14 + 40
+        done = await asyncio.to_thread(reconcile, PLACE, facts, attach_nothing)
+        assert done.writes == 0
+
+    live(node, story)
+
+
 def test_a_living_owner_falls_silent_when_all_is_right(node: str) -> None:
-    async def story(owner: Network) -> None:
+    async def story(owner: Network, demand: Demand) -> None:
         await until(lambda: "inet clustermesh" in nft(node))
         group = 0x1 | 0x40 | 0x80
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK) as listener:

@@ -8,7 +8,7 @@ IDENTITY = 2 << 16 | 9
 
 
 def routes(agent: Agent) -> dict[str, str]:
-    return {route.cidr: route.node_ip for route in agent.dataplane.routes()}
+    return {cidr: route.node_ip for cidr, route in agent.dataplane.routes().items()}
 
 
 def test_an_overlay_address_outside_of_every_range_has_a_route_of_its_own():

@@ -10,7 +10,8 @@ from agent.audit.addresses import Here
 from agent.audit.reading import Told
 from agent.audit.ways import LOOKED_UP, RULES, TUNNEL, differences, ways
 from agent.facts import Me
-from agent.network.asked import asked
+from agent.network.asked import Asking
+from agent.network.demand import Demand
 from clustermesh.audit import EXTRA, MISSING, WRONG
 from clustermesh.model import IPEntry, Node, NodeAddress
 from tests.support.mesh import IDS, NODE, NODE_IP, OWN, OWN_ID, Agent, node, pod
@@ -122,7 +123,9 @@ def test_the_agent_asks_for_the_same_routes(nodes, pods, own_pods) -> None:
     agent.nodes(*OURS, *other.nodes.values())
     agent.pods(OWN, *own.addresses.values()).pods("cluster-b", *other.addresses.values())
     agent.synced(OWN, "cluster-b").settle()
-    facts = asked(ME, agent.dataplane, pods=frozenset(), complete=True)
+    demand = Demand()
+    Asking(ME, agent.dataplane, demand).ask(pods=frozenset(), complete=True)
+    facts, _ = demand.all()
     wanted = ways(HERE, own, [other])
     assert facts.destinations == wanted.ranges.keys() | wanted.singles.keys()
 
