@@ -108,7 +108,9 @@ class EtcdConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Alias(msgspec.Struct, frozen=True):
-    ips: tuple[str, ...]
+    ips: tuple[str, ...] | None = None
+    hostname: str = ""
+    """Where aliases are a list, as some tools write them."""
 
 
 class _File(msgspec.Struct, frozen=True, rename="kebab"):
@@ -116,41 +118,79 @@ class _File(msgspec.Struct, frozen=True, rename="kebab"):
 
     endpoints: tuple[str, ...]
     trusted_ca_file: str | None = None
+    ca_file: str | None = None
+    """The older name of ``trusted-ca-file``."""
+    insecure_transport: bool = False
     cert_file: str | None = None
     key_file: str | None = None
     username: str | None = None
     password: str | None = None
     insecure_skip_tls_verify: bool = False
-    dial_timeout: str | int | None = None
-    dial_keep_alive_time: str | int | None = None
-    dial_keep_alive_timeout: str | int | None = None
-    cilium_host_aliases: Mapping[str, _Alias] | None = None
+    dial_timeout: str | None = None
+    dial_keep_alive_time: str | None = None
+    dial_keep_alive_timeout: str | None = None
+    cilium_host_aliases: Mapping[str, _Alias | None] | tuple[_Alias, ...] | None = None
+
+    def aliases(self) -> Mapping[str, tuple[str, ...]]:
+        """The addresses to dial for a name. A name without any is dialled as it stands."""
+        told = self.cilium_host_aliases or {}
+        named = told.items() if isinstance(told, Mapping) else ((one.hostname, one) for one in told)
+        return {name.lower(): one.ips for name, one in named if one is not None and one.ips}
+
+    def has_tls(self) -> bool:
+        """Are endpoints that do not say ``http`` or ``https`` meant to be spoken to in TLS?"""
+        files = (self.trusted_ca_file, self.ca_file, self.cert_file)
+        return any(files) and not self.insecure_transport
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes plain scalars for text where Go's fields are text: a password of digits stays what
+    was typed, and what looks like a date is none. Only booleans and nulls are told apart.
+    """
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, like) for tag, like in known if tag.rpartition(":")[2] in ("bool", "merge", "null")
+    ]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _document(text: bytes) -> object:
+    """What the file says, its names in lower case as Go takes them in any."""
+    try:
+        document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader with fewer types
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"$: expected YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        return document
+    return {str(name).lower(): value for name, value in document.items()}
 
 
 def parse(text: bytes, *, beside: Path) -> EtcdConfig:
     """A client file's content as a configuration; relative certificate paths are taken from
     ``beside``.
     """
+    document = _document(text)
     try:
-        document = yaml.safe_load(text)
         file = msgspec.convert(document, _File)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"$: expected YAML: {' '.join(str(error).split())}") from None
     except msgspec.ValidationError as error:
         raise ConfigError(f"{_path(str(error))}") from None
     _check(file)
     known = {field.encode_name for field in msgspec.structs.fields(_File)}
     config = EtcdConfig(
         endpoints=tuple(
-            _endpoint(one, f"$.endpoints[{at}]") for at, one in enumerate(file.endpoints)
+            _endpoint(one, f"$.endpoints[{at}]", secure=file.has_tls())
+            for at, one in enumerate(file.endpoints)
         ),
-        trusted_ca_file=_beside(beside, file.trusted_ca_file),
+        trusted_ca_file=_beside(beside, file.trusted_ca_file or file.ca_file),
         cert_file=_beside(beside, file.cert_file),
         key_file=_beside(beside, file.key_file),
-        username=file.username,
-        password=file.password,
-        host_aliases={name: alias.ips for name, alias in (file.cilium_host_aliases or {}).items()},
-        ignored=tuple(sorted(map(str, document.keys() - known))),
+        username=file.username or None,
+        password=file.password or None,
+        host_aliases=file.aliases(),
+        ignored=tuple(sorted(document.keys() - known)) if isinstance(document, dict) else (),
     )
     waits = (
         ("dial_timeout", "dial-timeout", file.dial_timeout),
@@ -170,18 +210,14 @@ def _check(file: _File) -> None:
         raise ConfigError(
             "$.insecure-skip-tls-verify: expected false; name the server's CA in trusted-ca-file"
         )
-    if (file.cert_file is None) != (file.key_file is None):
-        present, absent = (
-            ("cert-file", "key-file") if file.key_file is None else ("key-file", "cert-file")
-        )
+    if bool(file.cert_file) != bool(file.key_file):
+        present, absent = ("key-file", "cert-file") if file.key_file else ("cert-file", "key-file")
         raise ConfigError(f"$.{absent}: expected a path, since {present} is given")
-    if (file.username is None) != (file.password is None):
-        present, absent = (
-            ("username", "password") if file.password is None else ("password", "username")
-        )
+    if bool(file.username) != bool(file.password):
+        present, absent = ("password", "username") if file.password else ("username", "password")
         raise ConfigError(f"$.{absent}: expected a text, since {present} is given")
-    for name, alias in (file.cilium_host_aliases or {}).items():
-        for at, ip in enumerate(alias.ips):
+    for name, ips in file.aliases().items():
+        for at, ip in enumerate(ips):
             try:
                 ipaddress.ip_address(ip)
             except ValueError:
@@ -190,10 +226,12 @@ def _check(file: _File) -> None:
                 ) from None
 
 
-def _endpoint(text: str, path: str) -> Endpoint:
+def _endpoint(text: str, path: str, *, secure: bool = False) -> Endpoint:
+    """``secure``: what is meant where the text does not say."""
     wanted = f"{path}: expected https://HOST:PORT or http://HOST:PORT, got {text!r}"
+    scheme = "https" if secure else "http"
     try:
-        parts = urlsplit(text if "://" in text else f"http://{text}")
+        parts = urlsplit(text if "://" in text else f"{scheme}://{text}")
         port = parts.port
     except ValueError:
         raise ConfigError(wanted) from None
@@ -210,10 +248,10 @@ def _endpoint(text: str, path: str) -> Endpoint:
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def _seconds(value: str | int, path: str) -> float:
+def _seconds(value: str, path: str) -> float:
     """A Go duration: a text such as ``1m30s``, or a number of nanoseconds."""
-    if isinstance(value, int):
-        return value / 1e9
+    if value.isascii() and value.isdecimal():
+        return int(value) / 1e9
     if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", value):
         raise ConfigError(f"{path}: expected a duration such as 15s, got {value!r}")
     return sum(
@@ -223,7 +261,7 @@ def _seconds(value: str | int, path: str) -> float:
 
 
 def _beside(folder: Path, name: str | None) -> str | None:
-    return None if name is None else str(folder / name)
+    return str(folder / name) if name else None
 
 
 def _path(text: str) -> str:

@@ -25,7 +25,7 @@ def addresses(config: EtcdConfig, random: Random) -> list[Address]:
     found = []
     for endpoint in config.endpoints:
         ips = config.host_aliases.get(endpoint.host)
-        if ips is None:
+        if not ips:
             found.append(Address(endpoint, config.server_name))
             continue
         name = config.server_name or endpoint.host

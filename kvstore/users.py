@@ -89,6 +89,15 @@ def own_users(cluster: str) -> tuple[User, ...]:
     )
 
 
+def everybody(cluster: str, peers: Collection[User]) -> tuple[User, ...]:
+    """Own users and peers. A list of peers that names one of the own users, an administrator say,
+    takes no role from them.
+    """
+    own = own_users(cluster)
+    names = {user.name for user in own}
+    return (*own, *(peer for peer in peers if peer.name not in names))
+
+
 class _File(msgspec.Struct, frozen=True):
     users: tuple[User, ...] | None = None
     """None: the chart writes ``users:`` and nothing after it when there are no peers."""
@@ -106,7 +115,7 @@ def parse_users(content: bytes) -> tuple[User, ...]:
     try:
         document = yaml.safe_load(content)
         users = msgspec.convert({} if document is None else document, _File).users or ()
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"$: expected YAML: {' '.join(str(error).split())}") from None
     except msgspec.ValidationError as error:
         reason, _, at = str(error).partition(" - at ")
@@ -139,14 +148,14 @@ async def ensure_auth(config: EtcdConfig, cluster: str, peers: Collection[User] 
         if peers is None:
             await admin.add_users(own_users(cluster))
         else:
-            await admin.shape_users((*own_users(cluster), *peers))
+            await admin.shape_users(everybody(cluster, peers))
         await admin.enable()
 
 
 async def keep_peers(config: EtcdConfig, cluster: str, peers: Collection[User]) -> None:
     """Make the peers of a running etcd equal to a users list that has changed."""
     async with _administration(config) as admin:
-        await admin.shape_users((*own_users(cluster), *peers))
+        await admin.shape_users(everybody(cluster, peers))
 
 
 class _Administration:

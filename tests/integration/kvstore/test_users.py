@@ -154,6 +154,16 @@ async def test_peers_come_and_go_with_the_list(etcd: Etcd) -> None:
     assert "remote-oslo" not in users
 
 
+async def test_a_list_that_names_our_own_users_takes_no_role_from_them(etcd: Etcd) -> None:
+    await begin(etcd)
+    before = _dump(etcd)
+    peers = [*PEERS, *(User(name, "remote") for name in ("root", "admin-paris", "agent-paris"))]
+    for _ in range(2):  # they may still do it
+        await keep_peers(etcd.config("admin-paris"), OWN, peers)
+        await ensure_auth(etcd.config("admin-paris"), OWN, peers)
+    assert _dump(etcd) == before
+
+
 async def test_only_an_administrator_may_change_users(etcd: Etcd) -> None:
     await begin(etcd)
     with pytest.raises(Denied):

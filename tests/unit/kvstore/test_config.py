@@ -58,6 +58,78 @@ def test_what_it_does_not_know_is_named() -> None:
     assert config.ignored == ("trusted-ca-fil", "zzz")
 
 
+def test_names_are_taken_in_any_case_as_go_takes_them() -> None:
+    text = b"Endpoints: [https://a:1]\nTrusted-CA-File: /ca\nKEY-FILE: /k\ncert-File: /c\n"
+    config = parse(text, beside=HERE)
+    assert (config.trusted_ca_file, config.key_file, config.cert_file) == ("/ca", "/k", "/c")
+    assert config.ignored == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("0123", "0123"),
+        ("1e3", "1e3"),
+        ("2001-99-99", "2001-99-99"),
+        ("'12'", "12"),
+        ("1:30", "1:30"),
+    ],
+)
+def test_a_password_is_what_was_typed(written: str, meant: str) -> None:
+    text = f"endpoints: [http://a:1]\nusername: 7\npassword: {written}\n".encode()
+    config = parse(text, beside=HERE)
+    assert (config.username, config.password) == ("7", meant)
+
+
+def test_what_is_empty_is_absent() -> None:
+    text = (
+        b"endpoints: [http://a:1]\ntrusted-ca-file: ''\ncert-file: ''\nkey-file:\n"
+        b"username: ''\npassword: ~\ncilium-host-aliases:\n"
+    )
+    config = parse(text, beside=HERE)
+    assert (config.trusted_ca_file, config.cert_file, config.key_file) == (None, None, None)
+    assert (config.username, config.password, config.host_aliases) == (None, None, {})
+
+
+def test_flow_style_and_merged_maps_are_yaml_too() -> None:
+    text = b"{endpoints: ['https://a:1'], common: &c {ca-file: ca}, <<: *c, zzz: 1}"
+    config = parse(text, beside=HERE)
+    assert (config.trusted_ca_file, config.ignored) == ("/etc/mesh/ca", ("common", "zzz"))
+
+
+@pytest.mark.parametrize(
+    ("rest", "secure"),
+    [
+        (b"", False),
+        (b"trusted-ca-file: ca", True),
+        (b"cert-file: c\nkey-file: k", True),
+        (b"trusted-ca-file: ca\ninsecure-transport: true", False),
+    ],
+)
+def test_an_endpoint_without_a_scheme_is_spoken_to_in_tls_if_there_is_something_for_it(
+    rest: bytes, *, secure: bool
+) -> None:
+    config = parse(b"endpoints: ['a:1', 'http://b:2', 'https://c:3']\n" + rest, beside=HERE)
+    assert [one.secure for one in config.endpoints] == [secure, False, True]
+
+
+@pytest.mark.parametrize(
+    "aliases",
+    [
+        b"{Rome.mesh: {ips: [192.0.2.5]}, b: {ips: []}, c: {}, d: }",
+        b"[{hostname: rome.mesh, ips: [192.0.2.5]}, {hostname: b, ips: }]",
+    ],
+)
+def test_aliases_are_a_map_or_a_list_and_one_without_addresses_is_none(aliases: bytes) -> None:
+    text = b"endpoints: ['https://ROME.mesh:1', 'https://b:1']\ncilium-host-aliases: " + aliases
+    config = parse(text, beside=HERE)
+    assert config.host_aliases == {"rome.mesh": ("192.0.2.5",)}
+    assert {str(it.endpoint) for it in addresses(config, Random(0))} == {
+        "https://192.0.2.5:1",
+        "https://b:1",
+    }
+
+
 def test_secrets_are_not_shown() -> None:
     text = b"endpoints: [http://a:1]\nusername: me\npassword: s3cret\n"
     config = parse(text, beside=HERE)
@@ -75,7 +147,9 @@ def test_secrets_are_not_shown() -> None:
         (b"endpoint: http://a:1", "missing required field `endpoints`"),
         (b"endpoints: http://a:1", r"\$.endpoints: Expected `array`"),
         (b"endpoints: []", r"\$.endpoints: expected at least one"),
-        (b"endpoints: [http://a:1, 5]", r"\$.endpoints\[1\]: Expected `str`"),
+        (b"endpoints: [http://a:1, {b: 1}]", r"\$.endpoints\[1\]: Expected `str`"),
+        (b"endpoints: [http://a:1, 5]", r"\$.endpoints\[1\]: expected https://HOST:PORT"),
+        (b"endpoints: " + b"[" * 5_000, r"\$: expected YAML"),
         (b"endpoints: ['http://a:1', 'ftp://b:1']", r"\$.endpoints\[1\]: expected https://HOST"),
         (b"endpoints: [https://a]", r"\$.endpoints\[0\]: expected https://HOST:PORT"),
         (b"endpoints: ['https://a:port']", r"\$.endpoints\[0\]: expected https://HOST:PORT"),
@@ -94,7 +168,7 @@ def test_secrets_are_not_shown() -> None:
         ),
         (
             b"endpoints: [http://a:1]\ncilium-host-aliases: {a: [1.2.3.4]}",
-            r"\$.cilium-host-aliases\[...\]: Expected `object`",
+            r"\$.cilium-host-aliases\[...\]: Expected `object",
         ),
     ],
 )
