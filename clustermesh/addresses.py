@@ -3,6 +3,7 @@
 import base64
 import binascii
 import ipaddress
+from collections.abc import Iterable
 from functools import lru_cache
 
 # Text conversion only: nothing here opens a socket. Five times faster than ipaddress.
@@ -20,6 +21,16 @@ def packed(text: str) -> bytes:
     except (OSError, ValueError, UnicodeError):
         return b""
     return raw[12:] if raw.startswith(V4_IN_V6) else raw
+
+
+def strangers(texts: Iterable[str]) -> list[str]:
+    """The first of these that is no address, if there is one."""
+    for text in texts:
+        try:
+            inet_pton(AF_INET6 if ":" in text else AF_INET, text)
+        except (OSError, ValueError, UnicodeError):
+            return [text]
+    return []
 
 
 def spelled(raw: bytes) -> str:

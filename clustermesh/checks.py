@@ -1,6 +1,6 @@
 """What a consumer asks of a value before it believes it; each check names the field."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from clustermesh import addresses
@@ -55,6 +55,12 @@ def address(field: str, text: str) -> None:
     """Any spelling of an address."""
     if not packed(text):
         raise BadFact(f"{field}: {text!r} is not an IP address")
+
+
+def addresses_of(field: str, texts: Iterable[str]) -> None:
+    """Addresses, each in any spelling: ``address`` for many, at a quarter of its cost."""
+    if bad := addresses.strangers(texts):
+        raise BadFact(f"{field}: {bad[0]!r} is not an IP address")
 
 
 def address_of_type(field: str, text: str, type_: str) -> None:

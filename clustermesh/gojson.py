@@ -1,12 +1,12 @@
 """JSON exactly as Go's encoding/json writes it, and read as forgivingly as Go reads it."""
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from clustermesh.gonames import Fold, as_written, reading
+from clustermesh.gonames import Fold, as_written, names_of, reading, tolerant_of
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -14,6 +14,7 @@ S = TypeVar("S")
 TOO_DEEP: Final = "Nested too deeply"
 
 _encoder = msgspec.json.Encoder(order="deterministic")
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _anything = msgspec.json.Decoder(float_hook=float)
 """Numbers beyond a float's range are no reason to refuse what nobody reads: Go skips them."""
 
@@ -55,40 +56,59 @@ class Reader(Generic[T]):
     ``msgspec.ValidationError`` (with the field's path) or ``msgspec.DecodeError``.
     """
 
-    def __init__(
-        self, type_: type[T], *, fold: Fold = as_written, unusual: tuple[bytes, ...] = ()
-    ) -> None:
-        """Build the decoder once; keep the reader at module level. ``unusual`` are spellings of
-        inner names that Go would not write."""
+    def __init__(self, type_: type[T], *, fold: Fold = as_written) -> None:
+        """Build the decoder once; keep the reader at module level.
+
+        With a ``fold`` every struct of the type must refuse unknown fields: that is how a name in
+        another spelling is noticed. Raises ``TypeError`` for one that does not.
+        """
+        info = msgspec.inspect.type_info(type_)
         self._type = type_
+        self._fold = fold
+        if fold is not as_written and (tolerant := next(tolerant_of(info), None)):
+            raise TypeError(f"{tolerant.__name__}: expected forbid_unknown_fields=True")
+        self._names = frozenset(names_of(info) if fold is not as_written else ())
+        self._folded = frozenset(map(fold, self._names))
+        self._without = lru_cache(maxsize=64)(self._strangers_cut)
+        """A release writes the same names into thousands of documents."""
         self._decode = msgspec.json.Decoder(type_).decode
-        self._spelled = reading(msgspec.inspect.type_info(type_), fold)
-        names = () if fold is as_written else _always_written(type_)
-        self._unusual = re.compile(b"|".join(map(re.escape, unusual))).search if unusual else None
-        self._always = tuple(f'"{name}"'.encode() for name in names)
-        self._opening = b"{" + b"".join(self._always[:1]) + b":"
+        self._spelled = reading(info, fold)
 
     def decode(self, data: bytes) -> T:
-        """The value in ``data``. Only what the strict decoder refuses, and what neither begins as
-        Go would write it nor has all names that Go always writes, is looked at twice."""
+        """The value in ``data``. Only what the strict decoder refuses is looked at twice."""
         try:
-            value = self._decode(data)
-        except msgspec.ValidationError:
-            if b"null" not in data and self._usual(data):
-                raise
-        except (RecursionError, UnicodeDecodeError):
-            pass  # Go reads what is not UTF-8 as U+FFFD
-        else:
-            if self._unusual is None and data.startswith(self._opening):
-                return value  # as ``_usual`` finds, without a call for each of a million addresses
-            if self._usual(data):
-                return value
+            return self._decode(data)
+        except (msgspec.ValidationError, RecursionError, UnicodeDecodeError):
+            return self._patient(data)
+
+    def _patient(self, data: bytes) -> T:
+        """A later release may write names that nobody here reads: what is left without them is
+        read as usual. Go reads what is not UTF-8 as U+FFFD, and ``null`` as the zero value.
+        """
+        try:
+            if self._names and (known := self._known(data)) is not None:
+                return self._decode(known)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            pass  # the patient way says what is wrong
         return self.forgiving(data)
 
-    def _usual(self, data: bytes) -> bool:
-        if self._unusual is not None and self._unusual(data):
-            return False
-        return data.startswith(self._opening) or all(name in data for name in self._always)
+    def _known(self, data: bytes) -> bytes | None:
+        """The document without its strangers, if they are all that is unusual about its names."""
+        members = _members.decode(data)
+        if (without := self._without(tuple(members))) is None:
+            return None
+        kept, document = without
+        return document % tuple(map(members.__getitem__, kept))
+
+    def _strangers_cut(self, names: tuple[str, ...]) -> tuple[tuple[str, ...], bytes] | None:
+        """Of members with these names those to keep, and the document to put them in. None when
+        there is no stranger, or when one may be a field in another spelling.
+        """
+        kept = tuple(name for name in names if name in self._names)
+        strangers = set(names).difference(kept)
+        if not strangers or not self._folded.isdisjoint(map(self._fold, strangers)):
+            return None
+        return kept, b"{%b}" % b",".join(b'"%b":%%b' % name.encode() for name in kept)
 
     def forgiving(self, data: bytes) -> T:
         """The value in ``data``, every name looked at."""
@@ -104,10 +124,3 @@ class Reader(Generic[T]):
             return msgspec.convert(self._spelled(value), self._type)
         except RecursionError:
             raise msgspec.DecodeError(TOO_DEEP) from None
-
-
-def _always_written(type_: type) -> Iterator[str]:
-    """Names of the fields that are written even at their zero value; see ``always``."""
-    for field in msgspec.structs.fields(type_):
-        if field.default_factory is not msgspec.NODEFAULT:
-            yield field.encode_name

@@ -1,6 +1,6 @@
 """Names as Go's encoding/json takes them: in any case. And ``null``, which is the zero value."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import inspect
 
@@ -31,6 +31,31 @@ def reading(type_: inspect.Type, fold: Fold) -> Reading:
             return reading(known[0], fold) if len(known) == 1 else _plain
         case _:
             return _plain
+
+
+def names_of(type_: inspect.Type) -> Iterator[str]:
+    """The names of a struct's own fields; of anything else none."""
+    if isinstance(type_, inspect.StructType):
+        yield from (field.encode_name for field in type_.fields)
+
+
+def tolerant_of(type_: inspect.Type) -> Iterator[type]:
+    """The structs within ``type_`` (itself included) that take no notice of unknown fields."""
+    match type_:
+        case inspect.StructType():
+            if not type_.forbid_unknown_fields:
+                yield type_.cls
+            for field in type_.fields:
+                yield from tolerant_of(field.type)
+        case inspect.DictType():
+            yield from tolerant_of(type_.value_type)
+        case inspect.ListType() | inspect.VarTupleType():
+            yield from tolerant_of(type_.item_type)
+        case inspect.UnionType():
+            for one in type_.types:
+                yield from tolerant_of(one)
+        case _:
+            return
 
 
 def _plain(value: object) -> object:

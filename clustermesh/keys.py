@@ -195,7 +195,7 @@ def decoder(kind: Kind, origin: Origin) -> Decoder:
 _configs = gojson.Reader(ClusterConfig, fold=str.lower)
 _nodes = gojson.Reader(Node, fold=str.lower)
 _ips = gojson.Reader(IPEntry, fold=str.lower)
-_services = gojson.Reader(ClusterService, fold=str.lower, unusual=(b'"protocol":', b'"port":'))
+_services = gojson.Reader(ClusterService, fold=str.lower)
 _exports = gojson.Reader(ServiceExport, fold=str.lower)
 
 
@@ -221,10 +221,13 @@ def _node_decoder(origin: Origin, place: str) -> Decoder:
 def _ip_decoder(origin: Origin, place: str) -> Decoder:
     own = identity_range(origin.cluster_id, origin.max_clusters)
     first, last = own[0], own[-1]
-    start = len(place)
+    start, read = len(place), _ips.decode
 
     def decode_ip(key: str, value: bytes) -> IPEntry:
-        entry = _parse(_ips.decode, value)
+        try:
+            entry = read(value)
+        except msgspec.MsgspecError as error:
+            raise BadFact(str(error)) from None
         ip = entry.ip
         if entry.mask is not None or key[start:] != ip or not checks.is_canonical(ip):
             checks.ip_key(entry, key.removeprefix(place))
@@ -265,15 +268,26 @@ def _identity_decoder(origin: Origin, place: str) -> Decoder:
 
 
 def _service_decoder(origin: Origin, place: str) -> Decoder:
+    read, cluster, number = _services.decode, origin.cluster, origin.cluster_id
+
     def decode_service(key: str, value: bytes) -> ClusterService:
-        service = _parse(_services.decode, value)
-        checks.said("cluster", service.cluster, origin.cluster)
-        checks.named(service.namespace, service.name, key.removeprefix(place))
-        checks.number("clusterID", service.cluster_id, origin.cluster_id)
-        for address in service.frontends:
-            checks.address("frontends", address)
-        for address in service.backends:
-            checks.address("backends", address)
+        try:
+            service = read(value)
+        except msgspec.MsgspecError as error:
+            raise BadFact(str(error)) from None
+        namespace, name = service.namespace, service.name
+        if not (
+            namespace
+            and name
+            and key == f"{place}{namespace}/{name}"
+            and service.cluster == cluster
+            and service.cluster_id == number
+        ):
+            checks.said("cluster", service.cluster, cluster)
+            checks.named(namespace, name, key.removeprefix(place))
+            checks.number("clusterID", service.cluster_id, number)
+        checks.addresses_of("frontends", service.frontends)
+        checks.addresses_of("backends", service.backends)
         return service
 
     return decode_service

@@ -28,7 +28,11 @@ def _map() -> dict[str, Any]:
     return {}
 
 
-class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+class GoStruct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """What Go's encoding/json reads on the other side; see ``gojson.Reader`` for unknown fields."""
+
+
+class Capabilities(GoStruct, frozen=True, omit_defaults=True, rename="camel"):
     """What a cluster's control plane does (contract kvstore 2.1)."""
 
     synced_canaries: bool = False
@@ -38,21 +42,21 @@ class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True, rename="came
     endpoint_slices_export_mode: str = ""
 
 
-class ClusterConfig(msgspec.Struct, frozen=True, omit_defaults=True):
+class ClusterConfig(GoStruct, frozen=True, omit_defaults=True):
     """``cilium/cluster-config/C`` (contract kvstore 2.1)."""
 
     id: Uint32 = 0
     capabilities: Capabilities = always(Capabilities())
 
 
-class NodeAddress(msgspec.Struct, frozen=True, gc=False):
+class NodeAddress(GoStruct, frozen=True):
     """One address of a node; ``type`` as in contract kvstore 2.2."""
 
     type: str = field(name="Type", default="")
     ip: str = field(name="IP", default="")
 
 
-class Cidr(msgspec.Struct, frozen=True, gc=False):
+class Cidr(GoStruct, frozen=True):
     """A prefix as Go's net.IPNet: address text and base64 mask."""
 
     ip: str = field(name="IP", default="")
@@ -73,7 +77,7 @@ class Cidr(msgspec.Struct, frozen=True, gc=False):
         return f"{addresses.spelled(addresses.masked(raw, ones))}/{ones}"
 
 
-class Node(msgspec.Struct, frozen=True, omit_defaults=True, rename="pascal", gc=False):
+class Node(GoStruct, frozen=True, omit_defaults=True, rename="pascal"):
     """``cilium/state/nodes/v1/C/<node>``; nothing is ever omitted (contract kvstore 2.2)."""
 
     name: str = always("")
@@ -136,7 +140,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True, rename="pascal", gc=
         )
 
 
-class NamedPort(msgspec.Struct, frozen=True, rename="pascal", gc=False):
+class NamedPort(GoStruct, frozen=True, rename="pascal"):
     """A container port's name (contract kvstore 2.3)."""
 
     name: str = ""
@@ -144,7 +148,7 @@ class NamedPort(msgspec.Struct, frozen=True, rename="pascal", gc=False):
     protocol: str = ""
 
 
-class IPEntry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+class IPEntry(GoStruct, frozen=True, omit_defaults=True):
     """``cilium/state/ip/v1/default/<ip or cidr>`` (contract kvstore 2.3)."""
 
     ip: str = field(name="IP", default_factory=str)
@@ -177,20 +181,20 @@ class Identity(msgspec.Struct, frozen=True, gc=False):
         return tuple(label for label in self.labels.split(";") if label)
 
 
-class Port(msgspec.Struct, frozen=True, rename="pascal", gc=False):
+class Port(GoStruct, frozen=True, rename="pascal"):
     """A port of a frontend or backend: ``{"Protocol":"TCP","Port":80}``."""
 
     protocol: str = ""
     port: Uint16 = 0
 
 
-class ZoneHint(msgspec.Struct, frozen=True, gc=False):
+class ZoneHint(GoStruct, frozen=True):
     """A zone whose clients should use a backend."""
 
     name: str = ""
 
 
-class Zone(msgspec.Struct, frozen=True, rename="camel", gc=False):
+class Zone(GoStruct, frozen=True, rename="camel"):
     """Where a backend is and whom it should serve (contract kvstore 2.5)."""
 
     zone: str = ""
@@ -201,7 +205,7 @@ PortsByName = dict[str, Port]
 """Port name (the empty string for an unnamed port) to port."""
 
 
-class ClusterService(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel", gc=False):
+class ClusterService(GoStruct, frozen=True, omit_defaults=True, rename="camel"):
     """``cilium/state/services/v1/C/N/<name>`` (contract kvstore 2.5)."""
 
     cluster: str = always("")
@@ -220,7 +224,7 @@ class ClusterService(msgspec.Struct, frozen=True, omit_defaults=True, rename="ca
     cluster_id: Uint32 = field(name="clusterID", default_factory=int)
 
 
-class ExportedPort(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel", gc=False):
+class ExportedPort(GoStruct, frozen=True, omit_defaults=True, rename="camel"):
     """A port of an exported service (contract kvstore 2.6)."""
 
     name: str = ""
@@ -229,19 +233,19 @@ class ExportedPort(msgspec.Struct, frozen=True, omit_defaults=True, rename="came
     port: Annotated[int, Meta(ge=-0x80000000, le=0x7FFFFFFF)] = always(0)
 
 
-class ClientIP(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel", gc=False):
+class ClientIP(GoStruct, frozen=True, omit_defaults=True, rename="camel"):
     """Session affinity by client address, in seconds."""
 
     timeout_seconds: int | None = None
 
 
-class AffinityConfig(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+class AffinityConfig(GoStruct, frozen=True, omit_defaults=True):
     """Configuration of session affinity."""
 
     client_ip: ClientIP | None = field(name="clientIP", default=None)
 
 
-class ServiceExport(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel", gc=False):
+class ServiceExport(GoStruct, frozen=True, omit_defaults=True, rename="camel"):
     """``cilium/state/serviceexports/v1/C/N/<name>`` (contract kvstore 2.6)."""
 
     cluster: str = always("")

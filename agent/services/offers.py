@@ -4,8 +4,10 @@ Endpoints with the same ports and condition share a group, so an offer costs abo
 each of its addresses.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
+from functools import lru_cache
+from sys import intern
 from typing import Final, NamedTuple
 
 from bpf.layout_lb import BackendState
@@ -101,11 +103,19 @@ def of_remote(service: ClusterService) -> Offer | None:
     2.5). None when not shared."""
     if not service.shared:
         return None
-    endpoints = (
-        ((_ports_by_name(ports), Condition.ACTIVE, False), packed(address))
-        for address, ports in service.backends.items()
-    )
-    return _offer(service.cluster, service.cluster_id, endpoints)
+    groups: dict[tuple[OfferedPort, ...], list[bytes]] = {}
+    before: dict[str, Port] | None = None
+    members: list[bytes] = []
+    for address, ports in service.backends.items():
+        if ports != before:  # mostly all have the same
+            members = groups.setdefault(_shape(tuple(ports.items())), [])
+            before = ports
+        members.append(packed(address))
+    offered = [
+        Group(shape, Condition.ACTIVE, here=False, addresses=tuple(sorted(set(members))))
+        for shape, members in groups.items()
+    ]
+    return Offer(intern(service.cluster), service.cluster_id, tuple(sorted(offered)))
 
 
 def of_slices(slices: Sequence[EndpointSlice]) -> Offer | None:
@@ -142,8 +152,10 @@ def service_of(slice_: EndpointSlice) -> str:
     return f"{slice_.namespace}/{name}" if name else ""
 
 
-def _ports_by_name(ports: Mapping[str, Port]) -> tuple[OfferedPort, ...]:
-    return _ports((name, port.protocol, port.port) for name, port in ports.items())
+@lru_cache(maxsize=1024)
+def _shape(ports: tuple[tuple[str, Port], ...]) -> tuple[OfferedPort, ...]:
+    """Ports of a backend. There are few sorts of them, which many thousand services share."""
+    return _ports((name, port.protocol, port.port) for name, port in ports)
 
 
 def _ports(named: Iterable[tuple[str, str, int]]) -> tuple[OfferedPort, ...]:
