@@ -18,6 +18,7 @@ class BadFact(ValueError):
 
     def __init__(self, reason: str) -> None:
         """Cut out the middle of a reason that is too long: field and expectation are its ends."""
+        reason = reason.encode(errors="backslashreplace").decode()  # a key may be no UTF-8
         half = LONGEST_REASON // 2 - 2
         fits = len(reason) <= LONGEST_REASON
         super().__init__(reason if fits else f"{reason[:half]}...{reason[-half:]}")

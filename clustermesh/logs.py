@@ -96,7 +96,7 @@ class _Writer:
             dropped, self._dropped = self._dropped, 0
             lost = f"{dropped} lines of the log were dropped\n" if dropped else ""
             try:
-                self._stream.write(f"{line}\n{lost}")
+                self._stream.write(f"{_printable(line)}\n{lost}")
                 if self._lines.empty():
                     self._stream.flush()
             except (OSError, ValueError):
@@ -164,4 +164,13 @@ def _json(event: EventDict, **_: object) -> str:
     import msgspec
 
     first = {name: event.pop(name) for name in ("time", "level", "event") if name in event}
-    return msgspec.json.encode({**first, **event}, enc_hook=str).decode()
+    line = {**first, **event}
+    try:
+        return msgspec.json.encode(line, enc_hook=str).decode()
+    except UnicodeEncodeError:  # no line is worth the program
+        return msgspec.json.encode({key: _printable(str(line[key])) for key in line}).decode()
+
+
+def _printable(text: str) -> str:
+    """What is no character of Unicode is spelled out."""
+    return text.encode(errors="backslashreplace").decode()

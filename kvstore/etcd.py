@@ -22,6 +22,7 @@ from kvstore.client import (
 )
 from kvstore.config import EtcdConfig
 from kvstore.dial import Connector
+from kvstore.events import shown
 from kvstore.limits import Limiter, Waited
 from kvstore.lists import Listing, after_prefix, entry, to_bytes
 from kvstore.stream import Lagging
@@ -142,7 +143,7 @@ class EtcdStore:
         )
         reply = await self._write(TXN, rpc.TxnRequest(compare=[unchanged], success=[_op(op)]))
         if not reply.succeeded:
-            raise Conflict(f"{op.key} is not what it was at revision {expected}")
+            raise Conflict(f"{shown(op.key)} is not what it was at revision {expected}")
         return reply.header.revision
 
     async def grant(self, ttl: float) -> int:

@@ -3,6 +3,11 @@
 import msgspec
 
 
+def shown(key: str) -> str:
+    """A key for people, logs and JSON, which have no word for bytes that are not UTF-8."""
+    return key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 class Put(msgspec.Struct, frozen=True, gc=False):
     """A key has this value since this revision, and hangs on this lease (0: on none).
 

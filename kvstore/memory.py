@@ -23,7 +23,7 @@ from kvstore.client import (
     Unavailable,
     WriteOp,
 )
-from kvstore.events import Change, Delete
+from kvstore.events import Change, Delete, shown
 
 MAX_OPS = 128
 MAX_REQUEST = 3 << 19
@@ -171,7 +171,7 @@ class MemoryStore:
         self._check([op])
         found = self._entries.get(op.key)
         if (found.revision if found else 0) != expected:
-            raise Conflict(f"{op.key} is not what it was at revision {expected}")
+            raise Conflict(f"{shown(op.key)} is not what it was at revision {expected}")
         return self._apply([op])
 
     async def grant(self, ttl: float) -> int:

@@ -8,6 +8,7 @@ import msgspec
 
 from kvstore.backoff import Backoff
 from kvstore.client import LeaseGone, PutOp, Refused, Store, StoreError
+from kvstore.events import shown
 from kvstore.lease import Leases
 from kvstore.watch import Report, ending
 from kvstore.wishes import Op, Wishes
@@ -233,9 +234,8 @@ class Publisher:
     def _refusals(self) -> str | None:
         if not self.refused:
             return None
-        return (
-            f"the store does not take the values of {len(self.refused)} keys, first "
-            + (self.refused[0])
+        return f"the store does not take the values of {len(self.refused)} keys, first " + shown(
+            self.refused[0]
         )
 
     async def _write(self) -> None:
@@ -264,7 +264,7 @@ class Publisher:
         except Refused as error:
             if len(ops) == 1:
                 self._wishes.refuse(ops[0].key)
-                self._tell(f"{ops[0].key}: {error}")
+                self._tell(f"{shown(ops[0].key)}: {error}")
                 return
             await self._commit(ops[: len(ops) // 2])
             await self._commit(ops[len(ops) // 2 :])

@@ -4,7 +4,7 @@ import msgspec
 
 from kvstore._proto import etcd_pb2 as rpc
 from kvstore.client import HistoryLost, OtherPast, Point
-from kvstore.events import Change, Put
+from kvstore.events import Change, Put, shown
 from kvstore.lists import to_bytes
 from kvstore.wire import RANGE, Link
 
@@ -54,7 +54,7 @@ async def verify(link: Link, prefix: str, after: int | Point) -> Point:
         raise
     if changed != witness.changed:
         raise OtherPast(
-            f"{witness.key} changed at revision {witness.changed}, now etcd says {changed}"
+            f"{shown(witness.key)} changed at revision {witness.changed}, now etcd says {changed}"
         )
     return Point(revision, msgspec.structs.replace(witness, link=link.number))
 

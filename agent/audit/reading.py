@@ -11,6 +11,7 @@ from clustermesh.keys import Kind, Layout, Origin
 from clustermesh.local import LocalService
 from clustermesh.model import ClusterService, EndpointSlice, IPEntry, Node
 from kvstore.client import Reader
+from kvstore.events import shown
 
 Fact = TypeVar("Fact")
 
@@ -87,5 +88,5 @@ async def _read(
             try:
                 found[name] = decode(entry.key, entry.value)
             except BadFact as error:
-                told.bad[what, name] = str(error)
+                told.bad[what, shown(name)] = str(error)
     return found

@@ -11,6 +11,7 @@ from clustermesh.findings import Finding, Result
 from clustermesh.keys import Kind, Layout, Origin
 from clustermesh.model import ClusterConfig, Node
 from kvstore.client import Entry, Reader
+from kvstore.events import shown
 
 SLICES_ONLY: Final = "endpointslices-only"
 WIREGUARD: Final = 255
@@ -30,7 +31,7 @@ async def findings(
             try:
                 fact = keys.decode(kind, origin, entry.key, entry.value)
             except BadFact as error:
-                bad.append((entry.key, str(error)))
+                bad.append((shown(entry.key), str(error)))
                 continue
             if isinstance(fact, Node) and fact.encryption_key:
                 keyed[fact.name] = fact.encryption_key

@@ -108,12 +108,15 @@ class KindReader:
         name = event.key.removeprefix(feed.prefix)
         if isinstance(event, Delete):
             self._bad.discard(name)
+            if not _is_text(name):
+                return None
             self._record.delete(feed.kind, name)
             return name, None
         try:
             fact = feed.decode(event.key, event.value)
         except BadFact as error:
-            self._bad.add(name)
+            if _is_text(name):
+                self._bad.add(name)
             self._progress.bad_value(feed.kind, name, str(error))
             return None
         self._bad.discard(name)
@@ -128,6 +131,15 @@ class KindReader:
         self._record.listed(kind)
         self._sink.synced(self._progress.cluster, kind)
         self._progress.synced(kind)
+
+
+def _is_text(name: str) -> bool:
+    """Could there ever have been a fact of this name? etcd takes any bytes for a key."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def readers(

@@ -12,7 +12,7 @@ import msgspec
 from clustermesh.http import Answer, Query, Refused
 from clustermesh.kept import End, Kept
 from kvstore.client import Reader, StoreError
-from kvstore.events import Put
+from kvstore.events import Put, shown
 from kvstore.watch import ending
 
 TREES: Final = ("cilium/", "clustermesh/")
@@ -51,7 +51,9 @@ async def _list(store: Reader, prefix: str, limit: int) -> AsyncIterator[bytes]:
             async for page in pages:
                 revision = page.revision
                 for entry in page.entries[: limit - told]:
-                    kept = Kept(key=entry.key, value=entry.value, revision=int(entry.revision))
+                    kept = Kept(
+                        key=shown(entry.key), value=entry.value, revision=int(entry.revision)
+                    )
                     yield _line(kept)
                 told += len(page.entries[: limit - told])
                 if told >= limit:
@@ -73,7 +75,9 @@ async def _watch(store: Reader, prefix: str) -> AsyncIterator[bytes]:
             async for batch in batches:
                 for event in batch.events:
                     value = event.value if isinstance(event, Put) else None
-                    yield _line(Kept(key=event.key, value=value, revision=int(event.revision)))
+                    yield _line(
+                        Kept(key=shown(event.key), value=value, revision=int(event.revision))
+                    )
                 yield b"\n"
     except StoreError as error:
         yield _line(End(revision=int(revision), error=str(error)))

@@ -11,6 +11,7 @@ from clustermesh.keys import Kind
 from clustermesh.local import AnyKind, LocalKind
 from clustermesh.model import ClusterConfig
 from clustermesh.status import RemoteConfig, RemoteStatus, SyncedKinds
+from kvstore.events import shown
 from kvstore.heartbeat import Pulse
 
 log = structlog.get_logger()
@@ -153,7 +154,11 @@ class Progress:
         self._warned += 1
         if self._warned <= WARNINGS:
             log.warning(
-                "value refused", cluster=self.cluster, kind=str(kind), key=key, reason=reason
+                "value refused",
+                cluster=self.cluster,
+                kind=str(kind),
+                key=shown(key),
+                reason=reason,
             )
         elif self._warned == WARNINGS + 1:
             log.warning("more values refused, not named", cluster=self.cluster)

@@ -36,6 +36,15 @@ def test_the_level_changes_while_the_program_runs() -> None:
     assert [line["event"] for line in lines(stream)] == ["two"]
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_what_is_no_text_is_told_all_the_same(form: str) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    with logs.running(level="info", form=form, stream=stream):
+        logs.get_logger().info("key", key="a\udcff", count=3)
+    stream.flush()
+    assert b"a\\udcff" in stream.buffer.getvalue().replace(b"\\\\", b"\\")
+
+
 def test_people_get_text() -> None:
     stream = io.StringIO()
     with logs.running(level="info", form="console", stream=stream):
