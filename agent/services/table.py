@@ -15,6 +15,7 @@ from array import array
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import chain, cycle
 from typing import NamedTuple
 
 _FEW = 16
@@ -91,15 +92,15 @@ def _settle_in_turns(claims: Sequence[_Claims], left: list[int], entries: list[i
     """
     size = len(entries)
     turns = min(size, 6 * size // len(claims) + 1)
-    backends, free = range(len(claims)), size
-    for column in zip(*(each.first(turns, size) for each in claims), strict=True):
-        for backend, entry in zip(backends, column):  # noqa: B905 - the innermost loop
-            if entries[entry] < 0 and left[backend]:
-                entries[entry] = backend
-                left[backend] -= 1
-                free -= 1
-        if free < _FEW:
-            return
+    columns = zip(*(each.first(turns, size) for each in claims), strict=True)
+    owners, spare = cycle(range(len(claims))), size - _FEW
+    for backend, entry in zip(owners, chain.from_iterable(columns)):  # noqa: B905 - one is endless
+        if entries[entry] < 0 and left[backend]:
+            entries[entry] = backend
+            left[backend] -= 1
+            spare -= 1
+            if spare < 0:
+                return
 
 
 def _settle_the_rest(claims: Sequence[_Claims], left: list[int], entries: list[int]) -> None:
