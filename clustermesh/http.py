@@ -12,7 +12,7 @@
   that a taken address is a ``Fault`` before anything else starts. ``listen`` is ``host:port``, or
   several of them, or empty; ``:port`` is every address of the host. The unix socket is
   readable by its owner only and is removed at the end.
-  FastAPI is imported here, before anything runs that its 0.25 s would hold up.
+  FastAPI is imported before, so that neither what runs nor who asks is held up by its 0.25 s.
 - ``serve(surface, sockets)`` answers until it is cancelled, then closes within a second.
 - ``reads`` map a path to a function of the query (name -> last value) that gives a value msgspec
   can encode. It raises ``Refused(status, sentence)`` to refuse. Functions run in the event loop:
@@ -77,13 +77,13 @@ def listening(
 ) -> Iterator[list[sockets_.socket]]:
     """Bound, listening sockets; see the module's text."""
     made: list[sockets_.socket] = []
+    addresses = list(filter(None, [listen] if isinstance(listen, str) else listen))
+    if socket is not None or addresses:
+        _import_server()
     try:
         if socket is not None:
             made.append(_unix(socket))
-        addresses = [listen] if isinstance(listen, str) else listen
-        made += (_tcp(address) for address in dict.fromkeys(addresses) if address)
-        if made:
-            _import_server()
+        made += (_tcp(address) for address in dict.fromkeys(addresses))
         yield made
     finally:
         for each in made:
@@ -171,7 +171,7 @@ async def serve(surface: Surface, sockets: list[sockets_.socket]) -> None:
 
 def _import_server() -> None:
     import fastapi
-    import uvicorn
+    import uvicorn.protocols.http.h11_impl  # which uvicorn would import when it begins to serve
 
     _ = fastapi, uvicorn
 
