@@ -32,7 +32,7 @@ from clustermesh.model import (
     SliceEndpoint,
     SlicePort,
 )
-from tests.support.mesh import IDS, NODE, NODE_IP, OWN, OWN_ID, Agent, contents, garbage
+from tests.support.mesh import IDS, NODE, NODE_IP, OWN, OWN_ID, Agent, contents, garbage, writes
 
 PEERS = ("cluster-b", "cluster-c")
 Facts = dict[str, object]
@@ -205,6 +205,14 @@ def meshes(draw: st.DrawFn) -> tuple[dict[tuple[str, AnyKind], Facts], ...]:
     return first, last
 
 
+def finish(agent: Agent, told: Mapping[tuple[str, AnyKind], Facts]) -> None:
+    """Everybody has told all."""
+    agent.synced(OWN)
+    for cluster in PEERS:
+        agent.synced(cluster, kinds=[kind for of, kind in told if of == cluster])
+    agent.settle()
+
+
 @settings(max_examples=settings().max_examples // 3)
 @given(meshes(), st.booleans())
 def test_the_agent_writes_what_the_audit_works_out(meshes, every_service: bool) -> None:
@@ -214,12 +222,9 @@ def test_the_agent_writes_what_the_audit_works_out(meshes, every_service: bool) 
         agent.tell(cluster, kind, facts)
     agent.settle()
     for (cluster, kind), facts in last.items():
-        gone = dict.fromkeys(first[cluster, kind].keys() - facts.keys())
+        gone = dict.fromkeys(first.get((cluster, kind), {}).keys() - facts.keys())
         agent.tell(cluster, kind, {**gone, **facts})
-    agent.synced(OWN)
-    for cluster in PEERS:
-        agent.synced(cluster, kinds=[kind for of, kind in last if of == cluster])
-    agent.settle()
+    finish(agent, last)
     case = Case(
         here=Here(OWN, OWN_ID, NODE, NODE_IP),
         given=Circumstances(every_service, NODE),
@@ -232,3 +237,11 @@ def test_the_agent_writes_what_the_audit_works_out(meshes, every_service: bool) 
     )
     assert [it.what.sentence() for it in judge(case).drifts] == []
     assert garbage(agent.maps) == []
+    before, there = writes(agent.maps), contents(agent.maps)
+    again = Agent(agent.maps, kube_proxy_replacement=every_service).expect(*PEERS)
+    for (cluster, kind), facts in reversed(last.items()):
+        again.tell(cluster, kind, dict(reversed(facts.items())))
+    finish(again, last)
+    assert contents(again.maps) == there
+    if not any("is left out" in it for it in again.dataplane.trouble()):
+        assert writes(again.maps) == before  # else it was not known at first who is left out
