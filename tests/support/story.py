@@ -166,15 +166,16 @@ class Steps:
     async def where(self, frontend: str, text: str) -> None:
         """Wait until a connection to a frontend can get these backends, and no others.
 
-        ``refused``: there is none. ``untouched``: it passes by us.
+        ``refused``: there is none. ``untouched``: it passes by us. A protocol may follow the port.
         """
-        vip, _, port = frontend.rpartition(":")
+        place, _, protocol = frontend.partition("/")
+        vip, _, port = place.rpartition(":")
         wanted = set(self._texts[text].split()) if text in self._texts else text
         seen: object = None
 
         def now() -> bool:
             nonlocal seen
-            found = lb.where(self._maps, vip.strip("[]"), int(port))
+            found = lb.where(self._maps, vip.strip("[]"), int(port), protocol or "TCP")
             seen = found or ("refused" if found == set() else "untouched")
             return seen == wanted
 
