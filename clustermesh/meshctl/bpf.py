@@ -1,22 +1,23 @@
 """Read the nodes' pinned maps: what forwards packets now, also while the agent is dead."""
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bpf.errors import BpfError
-from bpf.kernel_maps import KernelCounters, KernelMap, KernelTables
-from clustermesh.meshctl import connections, maps
+from clustermesh.errors import NoAnswer
+from clustermesh.meshctl import connections, maps, pins
 from clustermesh.meshctl.context import MeshOption, NodeOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import Format, Output, columns, complain, say, show_json
+from clustermesh.meshctl.pins import Pins
 from clustermesh.meshfile import full_name
+from clustermesh.pinned import PAIR
 
 Rows = Sequence[tuple[str, ...]]
-Read = Callable[[Path], Rows]
+Read = Callable[[Pins], Rows]
 
 PINS = Path("clustermesh", "maps")
 BALANCER = Path("clustermesh", "lb", "maps")
@@ -111,15 +112,15 @@ def metrics(mesh: MeshOption = None, node: NodeOption = "", output: Output = For
     _show(mesh, node, output, header, read_metrics)
 
 
-def read_tunnel(root: Path) -> Rows:
+def read_tunnel(root: Pins) -> Rows:
     return maps.tunnel(_entries(root, "cilium_tunnel_map"))
 
 
-def read_ipcache(root: Path) -> Rows:
+def read_ipcache(root: Pins) -> Rows:
     return maps.ipcache(_entries(root, "cilium_ipcache"))
 
 
-def read_services(root: Path) -> Rows:
+def read_services(root: Pins) -> Rows:
     return [
         row
         for family in FAMILIES
@@ -127,15 +128,15 @@ def read_services(root: Path) -> Rows:
     ]
 
 
-def read_frontends(root: Path) -> Rows:
+def read_frontends(root: Pins) -> Rows:
     return [row for family in FAMILIES for row in maps.frontends(_services(root, family))]
 
 
-def read_backends(root: Path) -> Rows:
+def read_backends(root: Pins) -> Rows:
     return [row for family in FAMILIES for row in maps.backends(_backends(root, family))]
 
 
-def read_reverse_nat(root: Path) -> Rows:
+def read_reverse_nat(root: Pins) -> Rows:
     return [
         row
         for family in FAMILIES
@@ -143,7 +144,7 @@ def read_reverse_nat(root: Path) -> Rows:
     ]
 
 
-def read_source_ranges(root: Path) -> Rows:
+def read_source_ranges(root: Pins) -> Rows:
     return [
         row
         for family in FAMILIES
@@ -151,46 +152,45 @@ def read_source_ranges(root: Path) -> Rows:
     ]
 
 
-def read_tables(root: Path) -> Rows:
-    rows: list[tuple[str, ...]] = []
-    for family in FAMILIES:
-        path = root / PINS / f"cilium_lb{family}_maglev"
-        with closing(KernelTables.pinned(path, read_only=True)) as opened:
-            read = [(key, opened.read(key)) for key in opened.keys()]  # noqa: SIM118  # not a dict
-        rows += maps.tables([(key, table) for key, table in read if table is not None], family)
-    return rows
-
-
-def read_nodes(root: Path) -> Rows:
-    return maps.nodes(_entries(root, "cm_nodes"))
-
-
-def read_connections(root: Path) -> Rows:
-    if (root / PINS).is_dir() and not (root / BALANCER).is_dir():
-        return []  # its agent balances no packets
+def read_tables(root: Pins) -> Rows:
     return [
         row
-        for name in connections.MAPS
-        for row in connections.connections(_entries(root, name, BALANCER))
+        for family in FAMILIES
+        for row in maps.tables(_entries(root, f"cilium_lb{family}_maglev"), family)
     ]
 
 
-def read_metrics(root: Path) -> Rows:
-    with closing(KernelCounters.pinned(root / PINS / "cilium_metrics", read_only=True)) as counters:
-        return maps.metrics(counters.read())
+def read_nodes(root: Pins) -> Rows:
+    return maps.nodes(_entries(root, "cm_nodes"))
 
 
-def _services(root: Path, family: int) -> list[tuple[bytes, bytes]]:
+def read_connections(root: Pins) -> Rows:
+    try:
+        return [
+            row
+            for name in connections.MAPS
+            for row in connections.connections(_entries(root, name, BALANCER))
+        ]
+    except FileNotFoundError:
+        _entries(root, "cilium_metrics")  # there is an agent, or this fails as well
+        return []  # it balances no packets
+
+
+def read_metrics(root: Pins) -> Rows:
+    found = _entries(root, "cilium_metrics")
+    return maps.metrics({key: PAIR.unpack(value) for key, value in found})
+
+
+def _services(root: Pins, family: int) -> list[tuple[bytes, bytes]]:
     return _entries(root, f"cilium_lb{family}_services_v2")
 
 
-def _backends(root: Path, family: int) -> list[tuple[bytes, bytes]]:
+def _backends(root: Pins, family: int) -> list[tuple[bytes, bytes]]:
     return _entries(root, f"cilium_lb{family}_backends_v3")
 
 
-def _entries(root: Path, name: str, folder: Path = PINS) -> list[tuple[bytes, bytes]]:
-    with closing(KernelMap.pinned(root / folder / name, read_only=True)) as opened:
-        return list(opened.items())
+def _entries(root: Pins, name: str, folder: Path = PINS) -> list[tuple[bytes, bytes]]:
+    return root.entries(folder / name)
 
 
 def _show(
@@ -202,10 +202,10 @@ def _show(
     for cluster, entry in chosen:
         name = full_name(cluster, entry)
         try:
-            found[name] = read(Path(entry.bpf_root or "/sys/fs/bpf"))
+            found[name] = read(pins.of(entry))
         except OSError as error:
             failures.append(f"{name}: cannot read its maps ({error.strerror}); are they here?")
-        except BpfError as error:
+        except (BpfError, NoAnswer) as error:
             failures.append(f"{name}: {error}")
     if output is Format.JSON:
         told = {name: as_object(header, rows) for name, rows in found.items()}

@@ -2,18 +2,16 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 
 from bpf.errors import BpfError
-from bpf.kernel_maps import KernelMap
 from bpf.layout import IpcacheValue
 from bpf.layout_lb import BackendValue
 from clustermesh.findings import ProbeAnswer
-from clustermesh.meshctl import api
+from clustermesh.meshctl import api, pins
 from clustermesh.meshctl.bpf import PINS
 from clustermesh.meshctl.peering import Peering
 from clustermesh.meshfile import Mesh, Node, full_name
@@ -120,7 +118,12 @@ def drained(pair: Pair) -> Outcome:
             return _outcome(pair, done=False, why="still draining")
     except api.NoAnswer:
         reached = False
-    addresses, backends = left_in_maps(pair)
+    try:
+        addresses, backends = left_in_maps(pair)
+    except (OSError, BpfError, api.NoAnswer) as error:
+        why = f"its maps cannot be read ({error})"
+        why = f"its agent has nothing left; {why}" if reached else why
+        return _outcome(pair, done=True, reached=reached, why=why)
     if addresses or backends:
         why = f"{addresses} addresses and {backends} backends left in its maps"
         return _outcome(pair, done=not reached, reached=reached, why=why)
@@ -128,7 +131,10 @@ def drained(pair: Pair) -> Outcome:
 
 
 def left_in_maps(pair: Pair) -> tuple[int, int]:
-    """Entries that carry the peer's cluster id: in the ipcache, and among the backends."""
+    """Entries that carry the peer's cluster id: in the ipcache, and among the backends.
+
+    Raises ``OSError``, ``BpfError``, ``NoAnswer``.
+    """
     addresses = sum(
         IpcacheValue.unpack(value).identity >> pair.identity_bits == pair.peer_id
         for value in _values(pair.entry, "cilium_ipcache")
@@ -142,10 +148,8 @@ def left_in_maps(pair: Pair) -> tuple[int, int]:
 
 
 def _values(node: Node, name: str) -> list[bytes]:
-    with suppress(OSError, BpfError):
-        path = Path(node.bpf_root) / PINS / name
-        with closing(KernelMap.pinned(path, read_only=True)) as opened:
-            return [value for _, value in opened.items()]
+    with suppress(FileNotFoundError):
+        return [value for _, value in pins.of(node).entries(PINS / name)]
     return []
 
 

@@ -176,7 +176,9 @@ class _Pods:
 
     def nodes(self) -> Iterator[Node]:
         for pod in sorted(_pods(self._made, self._cluster.namespace, AGENTS), key=_node_name):
-            yield Node(name=_node_name(pod), agent=self._url(pod, "agent"))
+            agent = self._url(pod, "agent")
+            root = _arguments(pod).get("bpf-root", "") if agent else ""
+            yield Node(name=_node_name(pod), agent=agent, bpf_root=root)
 
     @cached_property
     def _may_exec(self) -> bool:

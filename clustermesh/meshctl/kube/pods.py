@@ -6,6 +6,8 @@
 import http.client
 import time
 from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
@@ -15,6 +17,7 @@ from clustermesh.meshctl.kube import relays
 from clustermesh.places.connection import connection
 
 SCHEME: Final = "kube:"
+NO_RIGHT: Final = "you have no right to get pods/exec"
 KEPT: Final = 3.0
 """Seconds for which a relay waits for another question; the process hangs up after five."""
 
@@ -55,6 +58,24 @@ def reach(url: str, timeout: float) -> http.client.HTTPConnection:
     return ways[url].open(timeout)
 
 
+def run(url: str, command: Sequence[str]) -> bytes:
+    """What a program says in the container of a process. Raises ``UsageError``, ``NoAnswer``."""
+    to = process(url)
+    if not to.socket:
+        raise NoAnswer(f"{spoken(url)} cannot be asked: {NO_RIGHT}")
+    try:
+        return relays.output(_container(to), command)
+    except relays.Unable as error:
+        raise NoAnswer(f"{spoken(url)} cannot be asked: {error}") from None
+    except OSError as error:
+        raise NoAnswer(f"{spoken(url)} does not answer ({error.strerror})") from error
+
+
+def _container(to: Process) -> relays.Container:
+    made = connection(to.context, to.kubeconfig)
+    return relays.Container(made, to.namespace, to.pod, to.container)
+
+
 def hang_up() -> None:
     """Let every relay end that waits for another question."""
     for way in _ways().values():
@@ -69,7 +90,7 @@ class _Way:
         self._to = process(url)
         self._name = spoken(url)
         self._idle: deque[tuple[float, relays.Relay]] = deque()
-        self._barred = "" if self._to.socket else "you have no right to get pods/exec"
+        self._barred = "" if self._to.socket else NO_RIGHT
 
     def open(self, timeout: float) -> http.client.HTTPConnection:
         if not self._barred:
@@ -87,15 +108,13 @@ class _Way:
 
     def _relay(self) -> relays.Relay:
         """One that has nothing to do, or a new one."""
-        while self._idle:
-            since, relay = self._idle.pop()
-            if time.monotonic() - since < KEPT:
-                return relay
-            relay.close()
-        made = connection(self._to.context, self._to.kubeconfig)
-        return relays.start(
-            made, self._to.namespace, self._to.pod, self._to.container, self._to.socket
-        )
+        with suppress(IndexError):  # several threads may ask
+            while True:
+                since, relay = self._idle.pop()
+                if time.monotonic() - since < KEPT:
+                    return relay
+                relay.close()
+        return relays.start(_container(self._to), self._to.socket)
 
     def _proxied(self, timeout: float) -> http.client.HTTPConnection:
         if not self._to.port:

@@ -1,4 +1,4 @@
-"""A relay that runs in a container, and HTTP by way of it (``clustermesh.relay``, ``pods/exec``).
+"""Programs that run in a container, and HTTP by way of one (``clustermesh.relay``, ``pods/exec``).
 
 The API server and kubelet carry WebSocket messages whose first byte names a stream, as the
 subprotocols ``v4.channel.k8s.io`` and ``v5.channel.k8s.io`` (KEP-4006) say. Whatever else goes
@@ -10,14 +10,15 @@ import http.client
 import io
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
 from clustermesh.places.connection import Connection
 from clustermesh.relay import GREETING
-from clustermesh.sources.kubernetes.failures import Status, failure
+from clustermesh.sources.kubernetes.failures import failure
 
 if TYPE_CHECKING:
     from websocket import WebSocket
@@ -34,12 +35,20 @@ class Unable(Exception):
     """No relay can be had there; the text is a clause that says why."""
 
 
-class Relay:
-    """One that runs; as much of a socket as ``http.client`` uses."""
+class _Outcome(msgspec.Struct, frozen=True):
+    """metav1.Status, of a program."""
 
-    def __init__(self, wire: "WebSocket") -> None:
-        """``wire`` is a connection to the stdin, stdout and stderr of the relay."""
+    status: str = ""
+    message: str = ""
+
+
+class Relay:
+    """A program that runs; as much of a socket as ``http.client`` uses."""
+
+    def __init__(self, wire: "WebSocket", program: str) -> None:
+        """``wire`` is a connection to the stdin, stdout and stderr of the program."""
         self._wire = wire
+        self._program = program
         self._heard = bytearray()
         self._complaint = b""
         self._verdict = b""
@@ -51,7 +60,7 @@ class Relay:
         self._wire.settimeout(seconds)
 
     def greeted(self) -> None:
-        """Wait until it is connected. Raises ``Unable``, ``OSError``."""
+        """Wait until a relay is connected. Raises ``Unable``, ``OSError``."""
         while len(self._heard) < len(GREETING):
             piece = self._next()
             if not piece:
@@ -60,6 +69,14 @@ class Relay:
         if not self._heard.startswith(GREETING):
             raise Unable(f"{PROGRAM} there is of another release")
         del self._heard[: len(GREETING)]
+
+    def all(self) -> bytes:
+        """What it says until it ends well. Raises ``Unable``, ``OSError``."""
+        while piece := self._next():
+            self._heard += piece
+        if self._outcome().status != "Success":
+            raise Unable(self._cause())
+        return bytes(self._heard)
 
     def sendall(self, data: bytes) -> None:
         """To the process."""
@@ -133,13 +150,16 @@ class Relay:
         """Why it has ended: in its own words, or those of who should have started it."""
         if said := self._complaint.decode(errors="replace").split():
             return " ".join(said)[:300]
-        try:
-            message = msgspec.json.decode(self._verdict, type=Status).message
-        except msgspec.MsgspecError:
-            message = ""
+        message = self._outcome().message
         if "not found" in message or "no such file" in message:
-            return f"its image has no {PROGRAM}: it is of an older release"
+            return f"its image has no {self._program}: it is of an older release"
         return message or "it ended at once"
+
+    def _outcome(self) -> "_Outcome":
+        try:
+            return msgspec.json.decode(self._verdict, type=_Outcome)
+        except msgspec.MsgspecError:
+            return _Outcome()
 
 
 class _Reader(io.RawIOBase):
@@ -188,13 +208,41 @@ class Inside(http.client.HTTPConnection):
         super().close()
 
 
-def start(made: Connection, namespace: str, pod: str, container: str, socket: str) -> Relay:
+class Container(NamedTuple):
+    """Where programs are started."""
+
+    made: Connection
+    namespace: str
+    pod: str
+    name: str
+
+
+def start(place: Container, socket: str) -> Relay:
     """Have a relay to a unix socket of a container run in it. Raises ``Unable``, ``OSError``."""
+    relay = _run(place, (PROGRAM, socket))
+    try:
+        relay.greeted()
+    except (OSError, Unable):
+        relay.close()
+        raise
+    return relay
+
+
+def output(place: Container, command: Sequence[str]) -> bytes:
+    """All that a program says, when it ends well. Raises ``Unable``, ``OSError``."""
+    running = _run(place, command)
+    try:
+        return running.all()
+    finally:
+        running.close()
+
+
+def _run(place: Container, command: Sequence[str]) -> Relay:
     from websocket import WebSocket, WebSocketBadStatusException, WebSocketException
 
-    words = "".join(f"&command={quote(word, safe='')}" for word in (PROGRAM, socket))
-    path = f"/api/v1/namespaces/{namespace}/pods/{pod}/exec?container={container}{words}"
-    opened = made.open(f"{path}&stdin=true&stdout=true&stderr=true", TIMEOUT)
+    words = "".join(f"&command={quote(word, safe='')}" for word in command)
+    path = f"/api/v1/namespaces/{place.namespace}/pods/{place.pod}/exec?container={place.name}"
+    opened = place.made.open(f"{path}{words}&stdin=true&stdout=true&stderr=true", TIMEOUT)
     wire = WebSocket(skip_utf8_validation=True)
     try:
         opened.connect()
@@ -206,16 +254,14 @@ def start(made: Connection, namespace: str, pod: str, container: str, socket: st
             suppress_origin=True,
             redirect_limit=0,
         )
-        wire.settimeout(TIMEOUT)
-        relay = Relay(wire)
-        relay.greeted()
     except WebSocketBadStatusException as error:
         opened.close()
         raise Unable(str(failure(error.status_code, error.resp_body or b""))) from None
     except WebSocketException as error:
         opened.close()
         raise OSError(errno.EPROTO, str(error)) from error
-    except (OSError, Unable):
+    except OSError:
         opened.close()
         raise
-    return relay
+    wire.settimeout(TIMEOUT)
+    return Relay(wire, command[0])

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from bpf.errors import BpfError
-from clustermesh.meshctl import api, bpf, kvstore
+from clustermesh.meshctl import api, bpf, kvstore, pins
 from clustermesh.meshctl.output import columns
 from clustermesh.meshfile import Cluster, Mesh, Node
 from clustermesh.version import VERSION
@@ -145,10 +145,7 @@ def _keys(cluster: Cluster, tree: str) -> bytes:
 
 
 def _map(read: bpf.Read, node: Node) -> bytes:
-    """Only of a node that is this machine: elsewhere we would read our own maps."""
-    if not node.agent.startswith("unix:"):
-        raise api.NoAnswer("maps are read on their node: run meshctl sysdump there")
-    rows = read(Path(node.bpf_root or "/sys/fs/bpf"))
+    rows = read(pins.of(node))
     return f"{columns([''] * len(rows[0]), rows).lstrip()}\n".encode() if rows else b""
 
 

@@ -3,20 +3,23 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from clustermesh import http
+from bpf.errors import BpfError
+from clustermesh import http, pinned
 from clustermesh.health import Board
 from clustermesh.logs import Control
-from clustermesh.meshctl import api
+from clustermesh.meshctl import api, pins
 from clustermesh.meshctl.kube import members as reading
 from clustermesh.meshctl.kube import pods
+from clustermesh.meshfile import Node
 from tests.support.kube.catalog import RBAC
 from tests.support.kube.execs import Program, relaying
 from tests.support.kube.kubeserver import ADMIN_TOKEN, READER, READER_TOKEN
@@ -182,6 +185,41 @@ def test_why_a_process_cannot_be_asked_is_said(world: World):
     assert said.endswith("agent.sock: No such file or directory")
     assert "another release" in refused(world, lambda _: ("echo", "clustermesh-relay two"))
     assert "container not found" in refused(world, None)
+
+
+def maps(world: World, said: str) -> pins.Pins:
+    """Those of a node whose container says this."""
+    world.mine.kube.api.pods.programs["agent-0/agent"] = lambda _: ("echo", said)
+    return pins.of(Node(name="n1", agent=world.agent(), bpf_root="/sys/fs/bpf"))
+
+
+def test_maps_are_those_of_the_node_and_not_of_this_machine(world: World):
+    asked: list[Sequence[str]] = []
+    said = msgspec.json.encode(pinned.Told(entries=[(b"\x01", b"\x02\xff")])).decode()
+
+    def program(command: Sequence[str]) -> Sequence[str]:
+        asked.append(command)
+        return ("echo", said)
+
+    world.mine.kube.api.pods.programs["agent-0/agent"] = program
+    found = pins.of(Node(name="n1", agent=world.agent(), bpf_root="/host/bpf"))
+    assert found.entries(Path("clustermesh/maps/cm_nodes")) == [(b"\x01", b"\x02\xff")]
+    assert asked == [["clustermesh-maps", "/host/bpf/clustermesh/maps/cm_nodes"]]
+
+
+def test_maps_that_cannot_be_read_are_an_error_as_here(world: World):
+    gone = msgspec.json.encode(pinned.Told(errno=2, error="No such file or directory")).decode()
+    with pytest.raises(FileNotFoundError):
+        maps(world, gone).entries(Path("x"))
+    with pytest.raises(BpfError, match="refused"):
+        maps(world, msgspec.json.encode(pinned.Told(error="refused")).decode()).entries(Path("x"))
+    with pytest.raises(api.NoAnswer, match="gives no maps"):
+        maps(world, "{").entries(Path("x"))
+    world.mine.kube.api.pods.programs["agent-0/agent"] = lambda _: ("false",)
+    with pytest.raises(api.NoAnswer, match="exit status 1"):
+        pins.of(Node(name="n1", agent=world.agent())).entries(Path("x"))
+    with pytest.raises(api.NoAnswer, match="another machine"):
+        pins.of(Node(name="n1", agent="http://192.0.2.1:9885"))
 
 
 def test_tcp_is_asked_where_an_older_image_has_no_relay(world: World):

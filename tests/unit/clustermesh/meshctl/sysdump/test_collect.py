@@ -34,7 +34,7 @@ def test_a_part_that_cannot_be_had_says_why_and_the_others_come(tmp_path: Path):
                  collect.everything(mesh, (tmp_path,))}  # fmt: skip
     assert found["clusters/a/apiserver/status.json"][0] == b'{"ready":true}'
     assert "answers 404" in found["clusters/a/apiserver/metrics.txt"][1]
-    assert "read on their node" in found["clusters/a/nodes/n1/maps/ipcache.txt"][1]
+    assert "on another machine" in found["clusters/a/nodes/n1/maps/ipcache.txt"][1]
     assert found["logs/x.log"] == (b"hello", "")
     assert "logs/link.log" not in found
     assert found["clusters/a/files.txt"][0] == b"FILE   MODE   BYTES\n"
