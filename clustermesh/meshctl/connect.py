@@ -7,7 +7,7 @@ import typer
 import yaml
 
 from clustermesh.findings import Finding
-from clustermesh.meshctl import gitops, plan, watch
+from clustermesh.meshctl import completing, gitops, plan, watch
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.desk import unasked
 from clustermesh.meshctl.errors import Exit, MeshctlError
@@ -35,7 +35,12 @@ from clustermesh.meshfile import Cluster, Mesh
 
 Clusters = Annotated[
     list[str],
-    typer.Argument(metavar="CLUSTER", help="Two or more clusters.", show_default=False),
+    typer.Argument(
+        metavar="CLUSTER",
+        help="Two or more clusters.",
+        show_default=False,
+        autocompletion=completing.clusters,
+    ),
 ]
 Timeout = Annotated[
     float,

@@ -10,6 +10,7 @@ import typer
 
 from clustermesh import meshfile
 from clustermesh.lab.paths import lab_root
+from clustermesh.meshctl import completing
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import complain
 
@@ -24,7 +25,13 @@ MeshOption = Annotated[
 ]
 NodeOption = Annotated[
     str,
-    typer.Option("--node", metavar="CLUSTER/NODE", help="Only this node.", show_default=False),
+    typer.Option(
+        "--node",
+        metavar="CLUSTER/NODE",
+        help="Only this node.",
+        show_default=False,
+        autocompletion=completing.nodes,
+    ),
 ]
 
 NAMESPACE = "kube-system"

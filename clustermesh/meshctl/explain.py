@@ -7,7 +7,7 @@ import msgspec
 import typer
 
 from clustermesh.explanation import Explanation
-from clustermesh.meshctl import api, explain_text
+from clustermesh.meshctl import api, completing, explain_text
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import Format, Output, complain, say, show_json
@@ -19,7 +19,11 @@ Service = Annotated[str, typer.Argument(metavar="NAMESPACE/NAME", show_default=F
 From = Annotated[
     str,
     typer.Option(
-        "--from", metavar="CLUSTER/NODE", help="As this node sees it.", show_default=False
+        "--from",
+        metavar="CLUSTER/NODE",
+        help="As this node sees it.",
+        show_default=False,
+        autocompletion=completing.nodes,
     ),
 ]
 

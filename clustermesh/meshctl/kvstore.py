@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from clustermesh.kept import Kept, Line
-from clustermesh.meshctl import api, decoding
+from clustermesh.meshctl import api, completing, decoding
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import Format, Output, complain, say, show_json
@@ -27,7 +27,11 @@ app = typer.Typer(help="The clusters' etcds, decoded.", no_args_is_help=True)
 ClusterOption = Annotated[
     str,
     typer.Option(
-        "--cluster", metavar="CLUSTER", help="Only this cluster's etcd.", show_default=False
+        "--cluster",
+        metavar="CLUSTER",
+        help="Only this cluster's etcd.",
+        show_default=False,
+        autocompletion=completing.clusters,
     ),
 ]
 Prefix = Annotated[str, typer.Argument(metavar="PREFIX", help="Beginning of the keys.")]

@@ -10,7 +10,7 @@ import typer
 from cryptography import x509
 
 from clustermesh.findings import Diagnosis, Finding, Premises, Reach, Result
-from clustermesh.meshctl import api, conditions, passing, premises
+from clustermesh.meshctl import api, completing, conditions, passing, premises
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import Format, Output, say, show_json
@@ -38,7 +38,10 @@ CATCHES_UP = frozenset({"AGENT_SILENT", "APISERVER_NOT_READY", "REACH_UNKNOWN"})
 Clusters = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="CLUSTER", help="Two or more; all, when none is named.", show_default=False
+        metavar="CLUSTER",
+        help="Two or more; all, when none is named.",
+        show_default=False,
+        autocompletion=completing.clusters,
     ),
 ]
 Connections = Annotated[

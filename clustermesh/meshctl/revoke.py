@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clustermesh.meshctl import api
+from clustermesh.meshctl import api, completing
 from clustermesh.meshctl.ca import DryRun, named
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.desk import desk_of, usable
@@ -25,7 +25,13 @@ WAIT = 30.0
 
 def revoke(
     cluster: Annotated[
-        str, typer.Argument(metavar="CLUSTER", help="Whose etcd.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="CLUSTER",
+            help="Whose etcd.",
+            show_default=False,
+            autocompletion=completing.clusters,
+        ),
     ],
     peer: Annotated[
         str, typer.Argument(metavar="PEER", help="Who is let in no more.", show_default=False)

@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from clustermesh.findings import Diagnosis, Finding, Result
-from clustermesh.meshctl import api
+from clustermesh.meshctl import api, completing
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import Format, Output, complain, say, show_json
@@ -40,7 +40,13 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
 def rotate(
     cluster: Annotated[
-        str, typer.Argument(metavar="CLUSTER", help="Whose authority.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="CLUSTER",
+            help="Whose authority.",
+            show_default=False,
+            autocompletion=completing.clusters,
+        ),
     ],
     mesh: MeshOption = None,
     step: Annotated[

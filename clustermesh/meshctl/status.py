@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from clustermesh.meshctl import api
+from clustermesh.meshctl import api, completing
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import (
@@ -63,7 +63,11 @@ def status(
     cluster: Annotated[
         str,
         typer.Option(
-            "--cluster", metavar="CLUSTER", help="Only this cluster's view.", show_default=False
+            "--cluster",
+            metavar="CLUSTER",
+            help="Only this cluster's view.",
+            show_default=False,
+            autocompletion=completing.clusters,
         ),
     ] = "",
     output: Output = Format.TABLE,

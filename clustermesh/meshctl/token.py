@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from clustermesh.meshctl import completing
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.desk import Desk, desk_of
 from clustermesh.meshctl.errors import Exit, MeshctlError
@@ -35,6 +36,7 @@ ClusterOption = Annotated[
         metavar="CLUSTER",
         help="The inviting cluster; else the only one of the mesh.",
         show_default=False,
+        autocompletion=completing.clusters,
     ),
 ]
 

@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from clustermesh.findings import Diagnosis, Finding, Result
-from clustermesh.meshctl import api
+from clustermesh.meshctl import api, completing
 from clustermesh.meshctl.context import MeshOption, NodeOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import Format, Output, columns, say, show_json
@@ -22,7 +22,11 @@ DEEP = re.compile(r"(?<!\S)/\S{24,}/([^/\s]+/[^/\s]+)")
 Remote = Annotated[
     str,
     typer.Option(
-        "--cluster", metavar="CLUSTER", help="Only the way to this cluster.", show_default=False
+        "--cluster",
+        metavar="CLUSTER",
+        help="Only the way to this cluster.",
+        show_default=False,
+        autocompletion=completing.clusters,
     ),
 ]
 

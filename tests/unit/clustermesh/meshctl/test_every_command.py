@@ -268,8 +268,28 @@ def test_shells_can_complete(run: Run, monkeypatch: pytest.MonkeyPatch, shell: s
 
 def test_a_shell_is_told_the_commands(run: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("_MESHCTL_COMPLETE", "complete_bash")
-    for words, last, wanted in (("meshctl sta", "1", "status"), ("meshctl ca ro", "2", "rotate")):
-        monkeypatch.setenv("COMP_WORDS", words)
-        monkeypatch.setenv("COMP_CWORD", last)
-        _, out, _ = run()
-        assert out.split() == [wanted]
+    assert completed(run, monkeypatch, "meshctl sta") == ["status"]
+    assert completed(run, monkeypatch, "meshctl ca ro") == ["rotate"]
+
+
+def test_a_shell_is_told_the_clusters_and_nodes_of_the_mesh(
+    dead: Dead, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("_MESHCTL_COMPLETE", "complete_bash")
+    for line, wanted in (
+        ("meshctl connect ", ["a", "b"]),
+        ("meshctl connect a ", ["b"]),
+        ("meshctl kvstore list --cluster ", ["a", "b"]),
+        ("meshctl status --cluster b", ["b"]),
+        ("meshctl verify --node b/", ["b/n1"]),
+        ("meshctl explain service d/s --from a", ["a/n1"]),
+        ("meshctl plan --mesh /nonexistent ", []),
+    ):
+        assert completed(dead.run, monkeypatch, line) == wanted, line
+
+
+def completed(run: Run, monkeypatch: pytest.MonkeyPatch, line: str) -> list[str]:
+    """What bash is told when Tab is pressed behind the line."""
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
+    return run()[1].split()

@@ -1,0 +1,32 @@
+"""What a shell completes besides commands and options: the names that the mesh's file has."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import typer
+
+from clustermesh import meshfile
+from clustermesh.errors import MeshError
+
+
+def clusters(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of clusters that the command line does not have yet."""
+    taken = context.params.get("clusters") or ()
+    names = [cluster.name for cluster in _mesh(context).clusters]
+    return [name for name in names if name.startswith(incomplete) and name not in taken]
+
+
+def nodes(context: typer.Context, incomplete: str) -> list[str]:
+    """Nodes, as ``CLUSTER/NODE``."""
+    names = [meshfile.full_name(*pair) for pair in _mesh(context).nodes()]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _mesh(context: typer.Context) -> meshfile.Mesh:
+    """As its file has it, without asking anybody; empty where it cannot be read."""
+    from clustermesh.meshctl.context import mesh_path  # it needs these for its own options
+
+    given = context.params.get("mesh")
+    with suppress(MeshError):
+        return meshfile.load(mesh_path(Path(given) if given else None))
+    return meshfile.Mesh(clusters=())
