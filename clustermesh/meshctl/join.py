@@ -10,7 +10,7 @@ import typer
 from clustermesh.meshctl import watch
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
-from clustermesh.meshctl.output import Format, Output, Progress, say, show_json
+from clustermesh.meshctl.output import Format, Output, Progress, complain, say, show_json, tell
 from clustermesh.meshctl.places import known, place_of
 from clustermesh.meshctl.quantities import SECONDS, seconds
 from clustermesh.meshctl.token import own
@@ -78,7 +78,8 @@ def join(
         )
         if request is not None:
             write_private(request, msgspec.json.encode(guest.request()))
-            say(f"written: {request}; take it to {guest.token.host}: meshctl token answer FILE")
+            text = f"written: {request}; take it to {guest.token.host}: meshctl token answer FILE"
+            tell({"written": str(request)}, text, output)
             return
         answer = _offline(guest, bundle, finish) if bundle else _online(guest)
     except TokenError as error:
@@ -114,7 +115,7 @@ def _offline(guest: Guest, bundle: Path, finish: Path | None) -> Answer:
     answer, envelope = guest.accept(sealed)
     write_private(finish, msgspec.json.encode(envelope))
     guest.connect(answer)
-    say(f"written: {finish}; take it to {guest.token.host}: meshctl token answer FILE")
+    complain(f"written: {finish}; take it to {guest.token.host}: meshctl token answer FILE")
     return answer
 
 

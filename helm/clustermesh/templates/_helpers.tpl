@@ -92,6 +92,23 @@ remote: {{ include "clustermesh.remoteUser" . }}
 {{- if hasKey .Values.remotes $name }}
 {{- fail (printf "remotes: %s is this cluster itself" $name) }}
 {{- end }}
+{{- range $other, $_ := .Values.remotes }}
+{{- if not (regexMatch "^([a-z0-9][-a-z0-9]{0,30})?[a-z0-9]$" $other) }}
+{{- fail (printf "remotes: %s cannot be a cluster's name: 1 to 32 of a-z, 0-9 and -" $other) }}
+{{- end }}
+{{- end }}
+{{- if has $name .Values.peers }}
+{{- fail (printf "peers: %s is this cluster itself" $name) }}
+{{- end }}
+{{- if and .Values.tls.auto (ne (empty .Values.tls.ca.cert) (empty .Values.tls.ca.key)) }}
+{{- fail "tls.ca: give certificate and key, or neither" }}
+{{- end }}
+{{- $ports := list 2379 (int .Values.apiserver.port) (int .Values.apiserver.etcd.metricsPort) }}
+{{- if .Values.kvstoremesh.enabled }}{{ $ports = append $ports (int .Values.kvstoremesh.port) }}{{ end }}
+{{- if .Values.join.enabled }}{{ $ports = append $ports (int .Values.join.port) }}{{ end }}
+{{- if ne (len $ports) (len (uniq $ports)) }}
+{{- fail (printf "the containers of one pod share its ports, and one is given twice: %v (etcd's own is 2379)" $ports) }}
+{{- end }}
 {{- end }}
 
 {{/* Where agents find the etcd of their own cluster, as lines of an etcd client file. */}}

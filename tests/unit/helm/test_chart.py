@@ -356,6 +356,14 @@ def test_the_schema_takes_the_defaults_and_every_case() -> None:
         ({"cluster": {"name": "p", "id": 1}, "agnet": {}}, ".agnet: unknown"),
         ({"cluster": {"name": "p", "id": 1}, "agent": {"tableSize": 1000}}, ".agent.tableSize"),
         (
+            {"cluster": {"name": "p", "id": 1}, "join": {"from": ["nope"]}},
+            ".join.from[0]: expected",
+        ),
+        (
+            {"cluster": {"name": "p", "id": 1}, "agent": {"etcd": {"ips": ["etcd.test"]}}},
+            ".agent.etcd.ips[0]: expected",
+        ),
+        (
             {"cluster": {"name": "p", "id": 1}, "remotes": {"q": {"endpoints": ["http://q"]}}},
             ".remotes.q.endpoints[0]: expected",
         ),
