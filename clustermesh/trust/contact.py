@@ -16,7 +16,7 @@ from typing import Self
 import msgspec
 from cryptography import x509
 
-from clustermesh.certificates import pem_of
+from clustermesh.certificates import CertificateError, parsed, pem_of
 from clustermesh.trust.listener import server_name
 from clustermesh.trust.messages import LONGEST, Envelope, JoinError, Sealed, pinned
 from clustermesh.trust.token import Token
@@ -29,7 +29,11 @@ class Unreached(Exception):
 
 
 class Refusal(JoinError):
-    """Somebody answers, and says no."""
+    """The join listener answers, and says no."""
+
+
+class Foreign(JoinError):
+    """Somebody answers who is no join listener; the text begins with the address."""
 
 
 class Contact:
@@ -43,18 +47,19 @@ class Contact:
 
     def meet(self) -> x509.Certificate:
         """The authority that the token names. Raises ``Unreached`` and ``JoinError``."""
-        why = "the token names no address: the host was started without --join-listen"
+        why = []
         for address in self._token.addresses:
             anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             anybody.check_hostname = False
             anybody.verify_mode = ssl.CERT_NONE  # what comes is compared with the token's hash
             try:
                 bundle = self._ask(address, anybody, "GET", "/v1/trust", b"")
-            except Unreached as error:
-                why = str(error)
+                _certificates(address, bundle)
+            except (Unreached, Foreign) as error:
+                why.append(str(error))
                 continue
             except Refusal as error:
-                why = f"{address} is no join listener of {self._token.host}: {error}"
+                why.append(f"{address}: {error}")
                 continue
             root = pinned(bundle, self._token.ca)
             if root is None:
@@ -64,7 +69,10 @@ class Contact:
                 )
             self._address, self.root = address, root
             return root
-        raise Unreached(why)
+        raise Unreached(
+            "; ".join(why)
+            or "the token names no address: the host was started without --join-listen"
+        )
 
     def join(self, envelope: Envelope) -> Sealed:
         """Send the request. Raises ``Unreached`` and ``JoinError``."""
@@ -106,14 +114,20 @@ class Contact:
                 " somebody is in between; nothing was sent to it"
             ) from None
         except (OSError, UnicodeError, http.client.HTTPException) as error:
-            late = limit.over or isinstance(error, TimeoutError)
-            why = f"not in {self._patience:g} s" if late else str(error)
-            raise Unreached(f"{address} does not answer ({why})") from None
+            if limit.over or isinstance(error, TimeoutError):
+                why = f"not in {self._patience:g} s"
+                raise Unreached(f"{address} does not answer ({why})") from None
+            if (what := _foreign(error)) is not None:
+                raise Foreign(_no_listener(address, what)) from None
+            raise Unreached(f"{address} does not answer ({_silence(error)})") from None
         finally:
             connection.close()
-        if response.status != http.client.OK:
-            raise Refusal(f"{self._token.host} refuses: {_reason(response.status, content)}")
-        return content
+        if response.status == http.client.OK:
+            return content
+        if (reason := _reason(content)) is None:
+            what = f"answers with the HTTP status {response.status}"
+            raise Foreign(_no_listener(address, what))
+        raise Refusal(f"{self._token.host} refuses: {reason}")
 
 
 class _Limit:
@@ -148,8 +162,45 @@ class _Limit:
             self._held.shutdown(socket.SHUT_RDWR)
 
 
-def _reason(status: int, content: bytes) -> str:
+def _reason(content: bytes) -> str | None:
+    """What a join listener says with a refusal; None: it is not one that speaks."""
     try:
         return str(json.loads(content)["error"])[:500]
     except (ValueError, KeyError, TypeError):
-        return f"status {status} without a reason"
+        return None
+
+
+def _certificates(address: str, bundle: bytes) -> None:
+    """Raises ``Foreign`` unless authorities are what came."""
+    try:
+        parsed(bundle, "it")
+    except CertificateError:
+        raise Foreign(_no_listener(address, "gives what is no certificate")) from None
+
+
+def _silence(error: Exception) -> str:
+    if isinstance(error, ConnectionResetError | ssl.SSLEOFError):
+        return "it ends the connection: it is busy, or an etcd, which wants a client certificate"
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _foreign(error: Exception) -> str | None:
+    """What shows that somebody else answers there; None: nobody does."""
+    if isinstance(error, http.client.RemoteDisconnected):
+        return None  # ours does so when too many ask at once: ``_silence``
+    if isinstance(error, http.client.HTTPException):
+        return "gives an answer that is no HTTP"
+    if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError):
+        return None
+    reason = str(error.reason or "").replace("_", " ").lower()
+    if "certificate" in reason:
+        return "asks for a client certificate, as an etcd does"
+    return f"does not speak TLS as it should ({reason or 'it breaks the handshake'})"
+
+
+def _no_listener(address: str, what: str) -> str:
+    return (
+        f"{address} {what}: that is no join listener, but another server or a proxy on the way;"
+        " run meshctl where this address leads to the host's clustermesh-apiserver itself, or get"
+        " a token with the listener's address (its --join-address)"
+    )

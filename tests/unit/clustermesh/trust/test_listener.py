@@ -6,7 +6,7 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -217,7 +217,7 @@ async def test_who_guesses_is_stopped_after_a_few_tries(world: World):
         said = [(await talk(world, wrong)).split(b" ")[1] for _ in range(EACH + 2)]
         assert said == [b"403"] * EACH + [b"429"] * 2
         text = await world.token()
-        with pytest.raises(Unreached, match=r"no join listener of cluster-b.*in a minute"):
+        with pytest.raises(Unreached, match=r"cluster-b refuses: too many attempts.*in a minute"):
             await asyncio.to_thread(world.joined, text)
 
 
@@ -258,6 +258,67 @@ async def test_an_address_where_nobody_is_leads_to_the_next(world: World):
     for address in ("nonsense", "x:y", ":1"):
         with pytest.raises(JoinError, match="no host:port"):
             Contact(msgspec.structs.replace(guest.token, addresses=(address,))).meet()
+
+
+@contextmanager
+def another_server(tls: ssl.SSLContext | None, answer: bytes) -> Iterator[str]:
+    """Its address; every request is answered alike."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+
+        def serve() -> None:
+            client, _ = bound.accept()
+            with client, client.dup() as below:
+                try:
+                    inside = tls.wrap_socket(client, server_side=True) if tls else client
+                    inside.recv(4096)
+                    inside.sendall(answer)
+                    inside.close()
+                except ssl.SSLError:
+                    while below.recv(4096):  # what is not read would take the alert along
+                        pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{bound.getsockname()[1]}"
+        thread.join(30)
+
+
+PLAIN, CLIENTS = b"speaks no TLS", b"wants a client certificate"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\n\r\n404 page not found\n", "HTTP status 404"),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", "HTTP status 404"),
+        (b"HTTP/1.1 302 Found\r\nLocation: https://login/\r\n\r\n", "HTTP status 302"),
+        (b"HTTP/1.1 503 Busy\r\n\r\n[1]", "HTTP status 503"),
+        (b"HTTP/1.1 200 OK\r\n\r\n<html>Please log in</html>", "what is no certificate"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "no HTTP"),
+        (PLAIN, "does not speak TLS"),
+        (CLIENTS, "client certificate, as an etcd does"),
+    ],
+)
+async def test_another_server_is_told_from_a_join_listener(world: World, answer: bytes, said: str):
+    """Whatever it answers, the operator learns that the address leads to somebody else."""
+    text = await world.token()
+    Authority.create("other").server().write(world.top / "o.crt", world.top / "o.key")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(world.top / "o.crt", world.top / "o.key")
+    if answer == CLIENTS:
+        tls.load_verify_locations(world.top / "o.crt")
+        tls.verify_mode = ssl.CERT_REQUIRED
+    with another_server(None if answer == PLAIN else tls, answer) as address:
+        token = Guest(text, world.a, on_files(world.a), max_clusters=255).token
+        other = msgspec.structs.replace(token, addresses=("127.0.0.1:1", address))
+        with pytest.raises(Unreached) as failure:
+            await asyncio.to_thread(Contact(other).meet)
+    first, _, second = str(failure.value).partition("; ")
+    assert "127.0.0.1:1 does not answer" in first
+    assert second.startswith(address)
+    assert said in second
+    assert "that is no join listener" in second
+    assert "run meshctl where" in second
 
 
 async def test_an_answer_that_trickles_in_is_waited_for_no_longer_than_silence(world: World):
