@@ -3,26 +3,25 @@
 The official package reads the kubeconfig, in a process of its own (``sources.kubernetes.login``).
 """
 
-import asyncio
 import http.client
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import msgspec
-
 from clustermesh.errors import NoAnswer, UsageError
 from clustermesh.places.shelf import REHEARSING, Taken
-from clustermesh.sources.kubernetes.access import Access, access_of, log_in
+from clustermesh.places.standing import Standing
+from clustermesh.sources.kubernetes.access import Access
 from clustermesh.sources.kubernetes.failures import (
     ApiFailure,
     Conflict,
     CredentialsError,
     Missing,
+    Unauthorized,
     failure,
 )
 from clustermesh.sources.kubernetes.settings import KubernetesSettings
@@ -44,15 +43,15 @@ class Connection:
         path = Path(kubeconfig) if kubeconfig else None
         settings = KubernetesSettings(kubeconfig=path, context=context)
         try:
-            self._login = asyncio.run(log_in(settings))
-            self._access = access_of(self._login)
+            self._standing = Standing(settings)
+            self._server = self._standing.current().server
         except CredentialsError as error:
             raise UsageError(f"{self._name}: {error}.") from None
 
     @property
     def server(self) -> str:
         """The API server's URL."""
-        return self._access.server
+        return self._server
 
     def get(self, path: str) -> Object | None:
         """The object at a path of the API; None when there is none. Raises ``NoAnswer``."""
@@ -100,12 +99,11 @@ class Connection:
 
     def open(self, path: str, timeout: float) -> "Below":
         """A connection on which every path is below one of the API server's."""
-        access = self._access
-        if self._login.token_file:  # a pod's, which is replaced every hour
-            token = Path(self._login.token_file).read_text().strip()
-            headers = {**access.headers, "Authorization": f"Bearer {token}"}
-            access = msgspec.structs.replace(access, headers=headers)
-        return Below(access, path, timeout)
+        try:
+            access = self._standing.current()
+        except CredentialsError as error:
+            raise NoAnswer(f"{self._name}: {error}") from None
+        return Below(access, path, timeout, doubt=self._standing.doubt)
 
     def _call(self, method: str, path: str, body: Object | None = None) -> Object:
         raw = self._raw(method, path, body)
@@ -116,17 +114,17 @@ class Connection:
         return found
 
     def _raw(self, method: str, path: str, body: Object | None = None) -> bytes:
-        opened = self.open("", TIMEOUT)
         if method != "GET" and REHEARSING.get():
             path += "?dryRun=All"
-        data = None if body is None else json.dumps(body).encode()
-        kind = {"Content-Type": "application/json"} if body is not None else {}
+        opened = self.open("", TIMEOUT)
         try:
-            opened.request(method, path, data, {"Accept": "application/json", **kind})
-            response = opened.getresponse()
-            raw = response.read()
-            if response.status >= http.client.MULTIPLE_CHOICES:
-                raise failure(response.status, raw)
+            try:
+                return opened.ask(method, path, body)
+            except (Unauthorized, ssl.SSLError, ConnectionResetError):
+                other = self.open("", TIMEOUT)
+                if other.access is opened.access:
+                    raise
+                return other.ask(method, path, body)
         except Missing:
             raise
         except Conflict as error:
@@ -136,9 +134,6 @@ class Connection:
         except (OSError, http.client.HTTPException, ValueError) as error:
             said = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
             raise NoAnswer(f"{self._name}: {self.server} does not answer ({said})") from None
-        finally:
-            opened.close()
-        return raw
 
 
 @cache
@@ -148,24 +143,38 @@ def connection(context: str, kubeconfig: str) -> Connection:
 
 
 class Below(http.client.HTTPSConnection):
-    """HTTP to an API server, logged in by the headers ``login``, with a path before every path."""
+    """HTTP to an API server, logged in by ``access``, with a path before every path.
 
-    def __init__(self, access: Access, base: str, timeout: float) -> None:
+    ``doubt`` is told of an access that the server does not take, or a server that it cannot be.
+    """
+
+    def __init__(
+        self, access: Access, base: str, timeout: float, *, doubt: Callable[[Access], None]
+    ) -> None:
         parts = urlsplit(access.server)
         self._plain = access.tls is None
         tls = access.tls or ssl.create_default_context()
         super().__init__(parts.hostname or "", parts.port, timeout=timeout, context=tls)
         self._base = f"{parts.path.rstrip('/')}{base}"
         self.url = f"{parts.scheme}://{parts.netloc}{self._base}"
-        self.login = access.headers
-        self._server_name = access.server_name
+        self.access = access
+        self._doubt = doubt
+
+    @property
+    def login(self) -> Mapping[str, str]:
+        """Headers that say who we are."""
+        return self.access.headers
 
     def connect(self) -> None:
         """Without TLS where the kubeconfig says so, or with the server name that it says."""
         http.client.HTTPConnection.connect(self)
         if not self._plain:
-            name = self._server_name or self.host
-            self.sock = self._context.wrap_socket(self.sock, server_hostname=name)
+            name = self.access.server_name or self.host
+            try:
+                self.sock = self._context.wrap_socket(self.sock, server_hostname=name)
+            except ssl.SSLError:
+                self._doubt(self.access)
+                raise
 
     _context: ssl.SSLContext
 
@@ -179,5 +188,30 @@ class Below(http.client.HTTPSConnection):
         encode_chunked: bool = False,
     ) -> None:
         """As the base class, further down."""
-        all_headers = {**self.login, **headers}
+        all_headers = {**self.access.headers, **headers}
         super().request(method, self._base + url, body, all_headers, encode_chunked=encode_chunked)
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        """As the base class."""
+        try:
+            response = super().getresponse()
+        except (ssl.SSLError, ConnectionResetError):  # how TLS 1.3 refuses a client certificate
+            self._doubt(self.access)
+            raise
+        if response.status == http.client.UNAUTHORIZED:
+            self._doubt(self.access)
+        return response
+
+    def ask(self, method: str, path: str, body: Object | None = None) -> bytes:
+        """One question and its whole answer, JSON both. Raises ``ApiFailure`` and ``OSError``."""
+        data = None if body is None else json.dumps(body).encode()
+        kind = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            self.request(method, path, data, {"Accept": "application/json", **kind})
+            response = self.getresponse()
+            raw = response.read()
+        finally:
+            self.close()
+        if response.status >= http.client.MULTIPLE_CHOICES:
+            raise failure(response.status, raw)
+        return raw

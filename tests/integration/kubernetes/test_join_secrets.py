@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,27 @@ async def test_a_cluster_joins_and_all_that_is_kept_is_in_secrets(world: World):
     role = RENDERED["Role", "clustermesh-join"]
     used = {(verb, what) for user, verb, what in world.paris.kube.api.used if user == ACCOUNT}
     assert granted([role]) - used == set()
+
+
+@contextmanager
+def renewed(world: World) -> Iterator[None]:
+    """Somebody has put another token into the kubeconfig; the old one is good no more."""
+    path, users = Path(str(world.joining._settings.kubeconfig)), world.paris.kube.api.users
+    before = path.read_text()
+    users["renewed"] = users.pop(ACCOUNT_TOKEN)
+    path.write_text(before.replace(ACCOUNT_TOKEN, "renewed"))
+    try:
+        yield
+    finally:
+        users[ACCOUNT_TOKEN] = users.pop("renewed")
+        path.write_text(before)
+
+
+async def test_a_listener_outlives_its_credentials(world: World):
+    """Outside of a pod they are in a kubeconfig."""
+    assert await world.token()
+    with renewed(world):
+        assert await world.token()
 
 
 async def test_other_secrets_are_out_of_its_reach(world: World):

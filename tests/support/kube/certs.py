@@ -40,15 +40,19 @@ class Authority:
         ]
         return self._issue(_name("kube-apiserver"), ExtendedKeyUsageOID.SERVER_AUTH, names)
 
-    def client(self, user: str, *groups: str) -> Pair:
-        return self._issue(_name(user, *groups), ExtendedKeyUsageOID.CLIENT_AUTH, [])
+    def client(self, user: str, *groups: str, until: datetime.datetime | None = None) -> Pair:
+        return self._issue(_name(user, *groups), ExtendedKeyUsageOID.CLIENT_AUTH, [], until)
 
     def _issue(
-        self, name: x509.Name, usage: x509.ObjectIdentifier, names: list[x509.GeneralName]
+        self,
+        name: x509.Name,
+        usage: x509.ObjectIdentifier,
+        names: list[x509.GeneralName],
+        until: datetime.datetime | None = None,
     ) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         builder = (
-            _builder(name, self._name, key.public_key())
+            _builder(name, self._name, key.public_key(), until)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -73,7 +77,10 @@ def _name(common: str, *organizations: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    until: datetime.datetime | None = None,
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
@@ -83,7 +90,7 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_after(until or now + datetime.timedelta(days=1))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
