@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import NameOID
@@ -13,6 +13,14 @@ from cryptography.x509.oid import NameOID
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 E = TypeVar("E", bound=x509.ExtensionType)
+
+_DAMAGED = (
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What a certificate can be, that is none, besides ``ValueError``."""
 
 
 class CertificateError(ValueError):
@@ -27,9 +35,18 @@ def certificates_in(path: Path) -> list[x509.Certificate]:
 def parsed(pem: bytes, where: str) -> list[x509.Certificate]:
     """The certificates of a PEM text, at least one. Raises ``CertificateError``."""
     try:
-        return x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+        found = x509.load_pem_x509_certificates(pem)
+        for one in found:
+            _look_through(one)
+    except (*_DAMAGED, ValueError) as error:
         raise CertificateError(f"{where} holds no certificate in PEM") from error
+    return found
+
+
+def _look_through(found: x509.Certificate) -> None:
+    """Take out everything that is asked for later: a damaged one shows only then."""
+    _ = (found.public_key(), found.extensions, found.subject, found.issuer)
+    _ = (found.not_valid_before_utc, found.not_valid_after_utc)
 
 
 def attested(root: x509.Certificate, content: bytes, signature: bytes) -> bool:

@@ -13,12 +13,12 @@ from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import Format, Output, Progress, complain, say, show_json, tell
 from clustermesh.meshctl.places import known, place_of
 from clustermesh.meshctl.quantities import SECONDS, seconds
-from clustermesh.meshctl.token import own
+from clustermesh.meshctl.token import message, own
 from clustermesh.meshfile import Cluster, Mesh, full_name
 from clustermesh.pki import write_private
 from clustermesh.trust.contact import Contact, Unreached
 from clustermesh.trust.guest import Guest
-from clustermesh.trust.messages import LONGEST, Answer, JoinError, Sealed
+from clustermesh.trust.messages import Answer, JoinError, Sealed
 from clustermesh.trust.token import TokenError
 
 WAIT = 60.0
@@ -106,13 +106,7 @@ def _online(guest: Guest) -> Answer:
 def _offline(guest: Guest, bundle: Path, finish: Path | None) -> Answer:
     if finish is None:
         raise MeshctlError("say with --finish where the file for the host goes.", Exit.USAGE)
-    if bundle.stat().st_size > 2 * LONGEST:
-        raise MeshctlError(f"{bundle} is too large to be an answer.")
-    try:
-        sealed = msgspec.json.decode(bundle.read_bytes(), type=Sealed)
-    except msgspec.MsgspecError as error:
-        raise MeshctlError(f"{bundle} is no answer of a host: {error}.") from error
-    answer, envelope = guest.accept(sealed)
+    answer, envelope = guest.accept(message(bundle, Sealed, "host's answer"))
     write_private(finish, msgspec.json.encode(envelope))
     guest.connect(answer)
     complain(f"written: {finish}; take it to {guest.token.host}: meshctl token answer FILE")

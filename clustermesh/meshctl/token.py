@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 import typer
@@ -24,7 +24,9 @@ from clustermesh.meshctl.output import (
 from clustermesh.meshctl.quantities import number
 from clustermesh.meshfile import Cluster, Mesh
 from clustermesh.pki import write_private
-from clustermesh.trust.messages import JOIN, Envelope
+from clustermesh.trust.messages import JOIN, LONGEST, Envelope
+
+T = TypeVar("T")
 
 app = typer.Typer(
     help="Invitations for other clusters to join (docs/trust.md).", no_args_is_help=True
@@ -108,10 +110,7 @@ def answer(
     opened = open_mesh(mesh)
     host = own(opened, cluster)
     desk = desk_of(host, opened)
-    try:
-        envelope = msgspec.json.decode(request.read_bytes(), type=Envelope)
-    except msgspec.MsgspecError as error:
-        raise MeshctlError(f"{request} is no request to join: {error}.") from error
+    envelope = message(request, Envelope, "request to join")
     if envelope.purpose != JOIN:
         joined = desk.finish(envelope)
         tell({"joined": joined}, f"{joined} has joined {host.name}", output)
@@ -121,6 +120,20 @@ def answer(
     write_private(out, msgspec.json.encode(desk.join(envelope)))
     text = f"written: {out}; take it to {host.name}'s guest: meshctl join TOKEN --bundle FILE"
     tell({"written": str(out)}, text, output)
+
+
+def message(path: Path, kind: type[T], what: str) -> T:
+    """What a file from the other side holds. Raises ``MeshctlError``."""
+    with path.open("rb") as file:
+        content = file.read(2 * LONGEST + 1)
+    if len(content) > 2 * LONGEST:
+        raise MeshctlError(f"{path} is too large to be a {what}.")
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise MeshctlError(
+            f"{path} is no {what}, or not the whole of one: {str(error)[:200]}."
+        ) from None
 
 
 def own(mesh: Mesh, name: str) -> Cluster:

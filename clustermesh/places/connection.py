@@ -161,7 +161,7 @@ class Below(http.client.HTTPSConnection):
         self._doubt = doubt
 
     @property
-    def login(self) -> Mapping[str, str]:
+    def login(self) -> dict[str, str]:
         """Headers that say who we are."""
         return self.access.headers
 

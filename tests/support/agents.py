@@ -6,13 +6,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 Answers = dict[str, Any]
 """Path (without the query) to a value, or to a function of the whole path and the body. Bytes go
-as they are, everything else as JSON."""
+as they are, everything else as JSON; ``Said`` with a status of its own."""
+
+
+class Said(NamedTuple):
+    """An answer with a status."""
+
+    status: int
+    value: Any
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -37,8 +44,9 @@ def _handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
             value = answers.get(self.path.partition("?")[0])
             if isinstance(value, Callable):
                 value = value(self.path, body)
-            code = 404 if value is None else 200
-            value = {"error": "not found"} if value is None else value
+            code, value = value if isinstance(value, Said) else (200, value)
+            if value is None:
+                code, value = 404, {"error": "not found"}
             data = value if isinstance(value, bytes) else msgspec.json.encode(value)
             self.send_response(code)
             self.send_header("Content-Length", str(len(data)))
