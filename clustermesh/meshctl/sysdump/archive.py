@@ -31,10 +31,14 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
 
 class Archive:
-    """Written while it is collected; refuses to replace a file. Only its owner may read it."""
+    """Written while it is collected; refuses to replace a file. Only its owner may read it.
+
+    One that was not finished is removed: nobody takes it for a whole one.
+    """
 
     def __init__(self, path: Path, *, part: int = PART, whole: int = WHOLE) -> None:
         self.parts: list[Part] = []
+        self._path = path
         self._top = path.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz")
         self._part = part
         self._room = whole
@@ -46,9 +50,18 @@ class Archive:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._tar.close()
-        self._file.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        whole = kind is None
+        try:
+            with self._file:
+                self._tar.close()
+        except OSError:
+            whole = False
+            if kind is None:
+                raise
+        finally:
+            if not whole:
+                self._path.unlink(missing_ok=True)
 
     def add(self, place: tuple[str, ...], content: bytes) -> None:
         """A part, its secrets marked; ``place`` are folders and a name, whoever thought of them."""

@@ -1,7 +1,11 @@
 """An archive is attacked by the names and sizes that peers choose."""
 
 import json
+import os
+import resource
+import signal
 import tarfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -94,3 +98,36 @@ def test_only_its_owner_reads_it_and_nothing_is_replaced(tmp_path: Path):
     with pytest.raises(OSError, match="File exists"):
         Archive(link)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_one_that_was_not_finished_is_not_left(tmp_path: Path):
+    """Interrupted, or where the disk is full: a half is taken for nothing."""
+    path = tmp_path / "d.tar.gz"
+    with pytest.raises(KeyboardInterrupt), Archive(path):
+        raise KeyboardInterrupt
+    assert not path.exists()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError, match="too large"), Archive(path) as kept:
+            kept.add(("part",), os.urandom(64 << 10))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert not path.exists()
+
+
+def test_one_that_was_cut_off_is_not_taken_for_whole(tmp_path: Path):
+    """The table of all parts comes last: whoever has it has all of them."""
+    path = tmp_path / "d.tar.gz"
+    with Archive(path) as kept:
+        for number in range(3):
+            kept.add((f"part{number}",), os.urandom(2000))
+        kept.close_with(index(kept.parts))
+    assert list(members(path))[-1] == "d/index.json"
+    whole = path.read_bytes()
+    for end in range(0, len(whole) - 1, 97):
+        path.write_bytes(whole[:end])
+        with pytest.raises((tarfile.TarError, EOFError, OSError, zlib.error)):
+            members(path)
