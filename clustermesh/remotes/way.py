@@ -30,6 +30,10 @@ SOON: Final = timedelta(days=30)
 
 _EXPIRED, _NOT_YET, _WRONG_NAME, _WRONG_IP = 10, 9, 62, 64
 """OpenSSL's verification codes."""
+_OF_CLIENTS: Final = (
+    "certificate", "unknown ca", "access denied", "decrypt error", "handshake failure",
+)  # fmt: skip
+"""Words of the alerts by which a server refuses a client."""
 
 
 class Server(NamedTuple):
@@ -163,18 +167,32 @@ def _handshake(server: Server, plain: socket.socket) -> tuple[str, datetime | No
     except ssl.SSLError as error:
         if not server.certificate and "certificate" in _reason(error):
             return "it is who it should be, and asks for a client certificate", None
-        raise Stopped(
-            "TLS_REFUSED",
-            f"the server ends the TLS handshake: {_reason(error)}",
-            "the server does not take the client certificate: issue it anew by the peer's CA"
-            " (meshctl connect does), and see that the server trusts that CA",
-        ) from None
-    except OSError as error:
+        raise _ended(_reason(error)) from None
+    except TimeoutError:
         raise Stopped(
             "TLS_BROKEN",
-            f"the connection ends within the TLS handshake: {error.strerror or error}",
-            "see whether an etcd with TLS listens there, and no proxy in front of it",
+            f"the port is open, but nothing comes back within {TIMEOUT:g} s of the TLS handshake",
+            "see whether the peer's etcd is stopped or overloaded, and whether it is what listens"
+            " there",
         ) from None
+    except OSError as error:
+        raise _ended(str(error.strerror or error)) from None
+
+
+def _ended(reason: str) -> Stopped:
+    """The handshake failed after the server was believed: because of us, or it speaks no TLS."""
+    if any(word in reason for word in _OF_CLIENTS):
+        return Stopped(
+            "TLS_REFUSED",
+            f"the server ends the TLS handshake: {reason}",
+            "the server does not take the client certificate: issue it anew by the peer's CA"
+            " (meshctl connect does), and see that the server trusts that CA",
+        )
+    return Stopped(
+        "TLS_BROKEN",
+        f"the connection ends within the TLS handshake: {reason}",
+        "see whether an etcd with TLS listens there, and no proxy in front of it",
+    )
 
 
 def _context(server: Server) -> ssl.SSLContext:

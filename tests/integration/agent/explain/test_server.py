@@ -16,6 +16,7 @@ from clustermesh.pki import Authority
 from clustermesh.remotes import way
 from clustermesh.remotes.way import Server, walk
 from tests.support.etcd import free_port
+from tests.support.provoked import provokes, witnessed
 
 NAME = "clustermesh-apiserver.cilium.io"
 LONG_AGO = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=4000)
@@ -77,9 +78,11 @@ def tried(port: int, folder: Path, *, client: bool = True, **changes: str) -> li
     )
     findings = walk(server._replace(**changes))
     assert all(bool(one.fix) is (one.result is not Result.OK) for one in findings)
+    witnessed(one.code for one in findings)
     return [(one.code, one.seen) for one in findings]
 
 
+@provokes("DNS", "TCP", "TLS")
 def test_a_way_that_works_names_who_answered(pki):
     _, folder = pki
     with listening(etcd_like(folder)) as port:
@@ -94,11 +97,13 @@ def test_without_a_client_certificate_the_server_still_proves_who_it_is(pki):
         assert [code for code, _ in tried(port, folder, client=False)] == ["DNS", "TCP", "TLS"]
 
 
+@provokes("DNS_FAILED")
 def test_a_name_without_an_address(pki):
     _, folder = pki
     assert tried(1, folder, host="nowhere.invalid")[-1][0] == "DNS_FAILED"
 
 
+@provokes("TCP_REFUSED")
 def test_a_port_where_nobody_listens(pki):
     _, folder = pki
     port = free_port()
@@ -107,11 +112,13 @@ def test_a_port_where_nobody_listens(pki):
     assert str(port) in seen
 
 
+@provokes("TCP_UNREACHABLE")
 def test_an_address_that_cannot_be_reached(pki):
     _, folder = pki
     assert tried(2379, folder, host="255.255.255.255")[-1][0] == "TCP_UNREACHABLE"
 
 
+@provokes("TCP_TIMEOUT")
 def test_an_address_that_says_nothing(pki, monkeypatch: pytest.MonkeyPatch):
     """As behind a firewall: a full backlog drops what comes."""
     _, folder = pki
@@ -125,6 +132,7 @@ def test_an_address_that_says_nothing(pki, monkeypatch: pytest.MonkeyPatch):
         assert tried(deaf.getsockname()[1], folder)[-1][0] == "TCP_TIMEOUT"
 
 
+@provokes("TLS_NOT_YET_VALID")
 def test_a_server_from_the_future(pki):
     authority, folder = pki
     soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=2)
@@ -133,6 +141,7 @@ def test_a_server_from_the_future(pki):
         assert tried(port, folder)[-1][0] == "TLS_NOT_YET_VALID"
 
 
+@provokes("TLS_WRONG_CA")
 def test_a_server_of_another_authority(pki, tmp_path: Path):
     _, folder = pki
     Authority.create("stranger").write(tmp_path / "other.crt", tmp_path / "other.key")
@@ -141,6 +150,7 @@ def test_a_server_of_another_authority(pki, tmp_path: Path):
         assert tried(port, folder, authority=authority)[-1][0] == "TLS_WRONG_CA"
 
 
+@provokes("TLS_WRONG_NAME")
 def test_a_server_of_another_name(pki):
     _, folder = pki
     with listening(etcd_like(folder)) as port:
@@ -149,6 +159,7 @@ def test_a_server_of_another_name(pki):
     assert "elsewhere.example" in seen
 
 
+@provokes("TLS_EXPIRED")
 def test_a_server_whose_authority_has_expired(pki):
     _, folder = pki
     old = Authority.create("cluster-b", now=LONG_AGO)
@@ -158,6 +169,7 @@ def test_a_server_whose_authority_has_expired(pki):
         assert tried(port, folder)[-1][0] == "TLS_EXPIRED"
 
 
+@provokes("TLS_REFUSED")
 def test_a_client_certificate_that_the_server_does_not_take(pki):
     _, folder = pki
     other = Authority.create("other")
@@ -166,12 +178,26 @@ def test_a_client_certificate_that_the_server_does_not_take(pki):
         assert tried(port, folder)[-1][0] == "TLS_REFUSED"
 
 
+@provokes("TLS_BROKEN")
 def test_a_port_that_speaks_no_tls(pki):
     _, folder = pki
     with listening() as port:
-        assert tried(port, folder)[-1][0] in {"TLS_BROKEN", "TLS_REFUSED"}
+        code, seen = tried(port, folder)[-1]
+    assert code == "TLS_BROKEN"
+    assert "within the TLS handshake" in seen
 
 
+def test_a_server_that_hangs_is_told_from_one_that_hangs_up(pki, monkeypatch: pytest.MonkeyPatch):
+    """As an etcd that was stopped: the kernel takes connections for it."""
+    _, folder = pki
+    monkeypatch.setattr(way, "TIMEOUT", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        code, seen = tried(made.getsockname()[1], folder)[-1]
+    assert code == "TLS_BROKEN"
+    assert "nothing comes back" in seen
+
+
+@provokes("CA_UNREADABLE", "CLIENT_CERT_UNREADABLE")
 def test_files_that_cannot_be_used(pki):
     _, folder = pki
     with listening(etcd_like(folder)) as port:
@@ -179,6 +205,7 @@ def test_files_that_cannot_be_used(pki):
         assert tried(port, folder, key="/nowhere")[-1][0] == "CLIENT_CERT_UNREADABLE"
 
 
+@provokes("TLS_EXPIRES")
 def test_a_certificate_that_ends_soon_is_a_warning(pki: tuple[Authority, Path]):
     authority, folder = pki
     old = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=350)
