@@ -41,21 +41,23 @@ class Admission:
         for territory in self._territories.change(cluster, before, self._ranges(cluster, node)):
             self._settle(territory)
         if cluster != self._me.cluster and _underlay(old) != _underlay(node):
-            self._move(_underlay(old), _underlay(node))
+            self._move(cluster, _underlay(old), _underlay(node))
 
     def _settle(self, territory: Territory) -> None:
         """A territory has come or gone: in whose way?"""
         concerned = set(self._territories.rivals(territory))
-        if concerned or self._hosts.within(*territory[:3]):
+        concerned.update(host.cluster for host in self._hosts.within(*territory[:3]))
+        if concerned:
             self._concern({territory.cluster, *concerned})
 
-    def _move(self, before: str, after: str) -> None:
+    def _move(self, cluster: str, before: str, after: str) -> None:
         """A tunnel ends here and not there: in whose territory?"""
-        self._hosts.discard(before)
-        self._hosts.add(after)
+        self._hosts.discard(before, cluster)
+        self._hosts.add(after, cluster)
         for address in filter(None, (before, after)):
             place = Territory(*range_of(f"{address}/32"), NOBODY)
-            self._concern(set(self._territories.rivals(place)))
+            if concerned := set(self._territories.rivals(place)):
+                self._concern({cluster, *concerned})
 
     def _concern(self, clusters: set[str]) -> None:
         self._concerned |= clusters
@@ -67,7 +69,6 @@ class Admission:
         held = overlaps(
             self._claim(self._me.cluster),
             [self._claim(it) for it in self._concerned & self._nodes.keys() - {self._me.cluster}],
-            self._hosts,
         )
         if not held:
             self._concerned.clear()
@@ -77,7 +78,8 @@ class Admission:
         nodes = self._nodes.get(cluster, {}) if cluster in self._concerned else {}
         number = next((node.cluster_id for node in nodes.values()), 0)
         ranges = [cidr for node in nodes.values() for cidr in self._ranges(cluster, node)]
-        return Claim(cluster, number, ranges, native=cluster in self._me.native)
+        hosts = [] if cluster == self._me.cluster else [it.underlay4 for it in nodes.values()]
+        return Claim(cluster, number, ranges, hosts, native=cluster in self._me.native)
 
     def _ranges(self, cluster: str, node: NodeInfo | None) -> list[str]:
         """Pod ranges; and own nodes: routes to remote pods must not lead to either."""

@@ -1,18 +1,20 @@
 """Which clusters announce pod ranges that others have: they are held out until that ends.
 
 An address can be in one place only. The own cluster goes first, then lower ids; a cluster that
-overlaps one before it is left out as a whole, because nothing of it can be told apart safely. So is
-one whose ranges cover a node: what is sent to that node, all its tunnels included, would be routed
-into the tunnel.
+overlaps one before it is left out as a whole, because nothing of it can be told apart safely.
+
+Nor may a range that is reached through the tunnel cover the end of a tunnel: what is sent to that
+node would be routed into itself. Here, too, it is the later of the two clusters that has to go, so
+that nobody puts out one before it by the addresses it names.
 """
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from agent.addresses.entries import range_of
 from clustermesh.addresses import packed, spelled
@@ -25,6 +27,8 @@ class Claim:
     cluster: str
     cluster_id: int
     cidrs: Sequence[str]
+    hosts: Sequence[str] = ()
+    """Where tunnels to it end, as IPv4 addresses."""
     native: bool = False
     """Whether packets go there without the tunnel."""
 
@@ -35,39 +39,42 @@ class Claim:
 
 
 class Hosts:
-    """Underlay addresses of remote nodes (IPv4, like the underlay); several may have the same."""
+    """Where tunnels to other clusters end (IPv4, like the underlay); several may have the same."""
 
     def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
-        self._sorted: list[int] = []
+        self._counts: Counter[_Host] = Counter()
+        self._sorted: list[_Host] = []
 
-    def add(self, address: str) -> None:
-        """One more node has it; an empty text is none."""
-        if not address:
-            return
-        number = int.from_bytes(packed(address), "big")
-        if not self._counts[number]:
-            insort(self._sorted, number)
-        self._counts[number] += 1
+    def add(self, address: str, cluster: str) -> None:
+        """One more node of the cluster has it; an empty text is none."""
+        if host := _host(address, cluster):
+            if not self._counts[host]:
+                insort(self._sorted, host)
+            self._counts[host] += 1
 
-    def discard(self, address: str) -> None:
+    def discard(self, address: str, cluster: str) -> None:
         """One node less has it."""
-        if not address:
-            return
-        number = int.from_bytes(packed(address), "big")
-        self._counts[number] -= 1
-        if not self._counts[number]:
-            del self._counts[number], self._sorted[bisect_left(self._sorted, number)]
+        if host := _host(address, cluster):
+            self._counts[host] -= 1
+            if not self._counts[host]:
+                del self._counts[host], self._sorted[bisect_left(self._sorted, host)]
 
-    def within(self, version: int, first: int, last: int) -> str:
-        """The first of them in a range, empty for none."""
-        at = bisect_left(self._sorted, first) if version == 4 else len(self._sorted)
-        if at < len(self._sorted) and self._sorted[at] <= last:
-            return spelled(self._sorted[at].to_bytes(4, "big"))
-        return ""
+    def within(self, version: int, first: int, last: int) -> "Iterator[_Host]":
+        """Those in a range."""
+        if version == 4:
+            for at in range(bisect_left(self._sorted, _Host(first, "")), len(self._sorted)):
+                if self._sorted[at].number > last:
+                    return
+                yield self._sorted[at]
 
 
-NO_HOSTS: Final = Hosts()
+class _Host(NamedTuple):
+    number: int
+    cluster: str
+
+
+def _host(address: str, cluster: str) -> _Host | None:
+    return _Host(int.from_bytes(packed(address), "big"), cluster) if address else None
 
 
 class _Span(NamedTuple):
@@ -78,40 +85,56 @@ class _Span(NamedTuple):
     cluster: str
 
 
-def overlaps(own: Claim, remotes: Iterable[Claim], hosts: Hosts = NO_HOSTS) -> Mapping[str, str]:
-    """Clusters to hold out, each with the reason. All cidrs of one cluster may overlap freely.
-
-    ``hosts`` are those that no range may cover, but one that needs no tunnel (``native``).
-    """
-    accepted = list(own.spans)
+def overlaps(own: Claim, remotes: Iterable[Claim]) -> Mapping[str, str]:
+    """Clusters to hold out, each with the reason. All cidrs of one cluster may overlap freely."""
+    accepted, tunnelled, hosts = list(own.spans), list[_Span](), Hosts()
     held: dict[str, str] = {}
     for claim in sorted(remotes, key=lambda claim: claim.cluster_id):
-        if clash := _clash(accepted, claim.spans):
-            span, hit = clash
-            fault = f"its range {span.cidr} overlaps {hit.cidr} of cluster {hit.cluster}"
-        elif not claim.native and (covered := _covered(hosts, claim.spans)):
-            fault = f"its range {covered[0].cidr} covers {covered[1]}, the address of a node"
-        else:
-            _accept(accepted, claim.spans)
-            continue
-        held[claim.cluster] = (
-            f"{fault}: all of {claim.cluster} is left out until one of the two changes"
+        ends = Hosts()
+        for address in claim.hosts:
+            ends.add(address, claim.cluster)
+        mine = () if claim.native else claim.spans
+        fault = (
+            _overlapping(accepted, claim.spans)
+            or _covering(mine, (hosts, ends))
+            or _covered(tunnelled, ends)
         )
+        if fault:
+            held[claim.cluster] = (
+                f"{fault}: all of {claim.cluster} is left out until one of the two changes"
+            )
+            continue
+        _accept(accepted, claim.spans)
+        _accept(tunnelled, mine)
+        for address in claim.hosts:
+            hosts.add(address, claim.cluster)
     return held
 
 
-def _covered(hosts: Hosts, spans: Sequence[_Span]) -> tuple[_Span, str] | None:
-    """The first span that covers a host, and that host."""
-    for block in _blocks(spans):
-        if hosts.within(block[0].version, block[0].first, block[-1].last):
-            found = (
-                (span, host)
-                for span in block
-                if (host := hosts.within(span.version, span.first, span.last))
-            )
-            if covered := next(found, None):
-                return covered
-    return None
+def _overlapping(accepted: Sequence[_Span], spans: Sequence[_Span]) -> str:
+    clash = _clash(accepted, spans)
+    if clash is None:
+        return ""
+    return f"its range {clash[0].cidr} overlaps {clash[1].cidr} of cluster {clash[1].cluster}"
+
+
+def _covering(spans: Sequence[_Span], ends: Iterable[Hosts]) -> str:
+    for hosts in ends:
+        for span in spans:
+            for host in hosts.within(span.version, span.first, span.last):
+                return f"its range {span.cidr} covers {_spelled(host)}, a node of {host.cluster}"
+    return ""
+
+
+def _covered(tunnelled: Sequence[_Span], ends: Hosts) -> str:
+    for span in tunnelled:
+        for host in ends.within(span.version, span.first, span.last):
+            return f"its node {_spelled(host)} lies in {span.cidr} of cluster {span.cluster}"
+    return ""
+
+
+def _spelled(host: _Host) -> str:
+    return spelled(host.number.to_bytes(4, "big"))
 
 
 def _blocks(spans: Sequence[_Span]) -> Iterable[list[_Span]]:

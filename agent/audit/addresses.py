@@ -165,22 +165,17 @@ def _trust(cluster_id: int, max_clusters: int) -> bytes:
 
 
 def overlapping(here: Here, mesh: Iterable[Told]) -> set[str]:
-    """Remote clusters with a pod range that the own cluster, or one with a lower id, has too, or
-    that is tunnelled and covers the address where a tunnel ends.
+    """Remote clusters with a pod range that the own cluster, or one with a lower id, has too; and
+    of two clusters of which one has a tunnelled range over the end of a tunnel to the other, the
+    later one.
 
     Of two networks that share an address one contains the other: so looking up what contains a
     network, and what it contains, in those accepted so far finds every overlap.
     """
-    mesh = list(mesh)
-    covering = {
-        parent
-        for told in mesh
-        for node in told.nodes.values()
-        if told.cluster != here.cluster and (end := node.underlay(4))
-        for parent in _containing(ip_network(end))
-    }
     accepted: set[Network] = set()
     above: set[Network] = set()
+    tunnelled: set[Network] = set()
+    over_ends: set[Network] = set()
     held: set[str] = set()
     for told in sorted(
         mesh, key=lambda told: (told.cluster_id != here.cluster_id, told.cluster_id)
@@ -190,13 +185,24 @@ def overlapping(here: Here, mesh: Iterable[Told]) -> set[str]:
         if own:
             ranges |= {ip_network(_host(ip)) for n in told.nodes.values() for ip in _plain(n)}
         parents = {parent for it in ranges for parent in _containing(it)}
-        overlap = ranges & above or parents & accepted
-        if not own and (overlap or (told.cluster not in here.native and ranges & covering)):
+        through = set() if own or told.cluster in here.native else ranges
+        ends = set() if own else _over_ends(told)
+        if not own and (
+            ranges & above or parents & accepted or through & (over_ends | ends) or tunnelled & ends
+        ):
             held.add(told.cluster)
-        else:
-            accepted |= ranges
-            above |= parents
+            continue
+        accepted |= ranges
+        above |= parents
+        tunnelled |= through
+        over_ends |= ends
     return held
+
+
+def _over_ends(told: Told) -> set[Network]:
+    """Every network that covers the end of a tunnel to the cluster."""
+    ends = filter(None, (node.underlay(4) for node in told.nodes.values()))
+    return {parent for end in ends for parent in _containing(ip_network(end))}
 
 
 def _containing(network: Network) -> Iterator[Network]:

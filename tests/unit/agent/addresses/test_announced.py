@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agent.addresses.admission import Admission
 from agent.addresses.announced import Announced
 from agent.addresses.entries import NodeInfo
-from agent.addresses.overlaps import Claim, Hosts, overlaps
+from agent.addresses.overlaps import Claim, overlaps
 from agent.addresses.routes import Route
 from agent.facts import Me
 from clustermesh.addresses import packed
@@ -95,13 +95,10 @@ def held_from_scratch(nodes: Mapping[Key, NodeInfo]) -> Mapping[str, str]:
         cidrs = [cidr for node in mine for cidr in node.cidrs]
         if cluster == ME.cluster:
             cidrs += [f"{ip}/32" for node in mine for ip in node.addresses]
-        return Claim(cluster, IDS[cluster], cidrs, native=cluster == "d")
+        ends = [] if cluster == ME.cluster else [node.underlay4 for node in mine]
+        return Claim(cluster, IDS[cluster], cidrs, ends, native=cluster == "d")
 
-    hosts = Hosts()
-    for (cluster, _), node in nodes.items():
-        if cluster != ME.cluster:
-            hosts.add(node.underlay4)
-    return overlaps(claim("a"), [claim(it) for it in "bcd"], hosts)
+    return overlaps(claim("a"), [claim(it) for it in "bcd"])
 
 
 @given(st.lists(changes, max_size=4))

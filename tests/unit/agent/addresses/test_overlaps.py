@@ -5,7 +5,7 @@ import ipaddress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.addresses.overlaps import Claim, Hosts, overlaps
+from agent.addresses.overlaps import Claim, overlaps
 
 OWN = Claim("cluster-a", 5, ["10.1.0.0/16", "192.168.0.1/32"])
 
@@ -50,20 +50,26 @@ def test_the_reason_names_both_ranges() -> None:
 
 def test_a_range_over_the_end_of_a_tunnel_is_left_out() -> None:
     """What is sent to that node, its tunnel included, would be routed into the tunnel."""
-    hosts = Hosts()
-    for address in ("172.16.0.2", "172.16.0.2", "172.16.9.9", ""):
-        hosts.add(address)
-    claims = [Claim("b", 2, ["10.2.0.0/24", "172.16.0.0/24"]), Claim("c", 3, ["172.16.1.0/24"])]
-    assert overlaps(OWN, claims, hosts) == {
-        "b": "its range 172.16.0.0/24 covers 172.16.0.2, the address of a node: all of b is left "
-        "out until one of the two changes"
+    c = Claim("c", 3, ["10.3.0.0/24", "172.16.0.0/24"])
+    for b in (Claim("b", 2, [], ["172.16.9.9", "172.16.0.2"]), Claim("b", 2, [], ["172.16.9.9"])):
+        expected = {"c"} if "172.16.0.2" in b.hosts else set()
+        assert set(overlaps(OWN, [b, c])) == expected
+    native = Claim("c", 3, c.cidrs, native=True)
+    assert overlaps(OWN, [Claim("b", 2, [], ["172.16.0.2"]), native]) == {}  # sent as it is
+    own_end = Claim("c", 3, c.cidrs, ["172.16.0.2"])
+    assert overlaps(OWN, [own_end]) == {
+        "c": "its range 172.16.0.0/24 covers 172.16.0.2, a node of c: all of c is left out until "
+        "one of the two changes"
     }
-    native = Claim("b", 2, claims[0].cidrs, native=True)
-    assert overlaps(OWN, [native], hosts) == {}  # it is sent to the node as it is
-    hosts.discard("172.16.0.2")
-    assert set(overlaps(OWN, claims, hosts)) == {"b"}
-    hosts.discard("172.16.0.2")
-    assert overlaps(OWN, claims, hosts) == {}
+
+
+def test_nobody_puts_out_a_cluster_before_it_by_naming_a_node() -> None:
+    b = Claim("b", 2, ["172.16.0.0/24"], ["192.168.0.2"])
+    c = Claim("c", 3, ["10.3.0.0/24"], ["172.16.0.7"])
+    assert overlaps(OWN, [b, c]) == {
+        "c": "its node 172.16.0.7 lies in 172.16.0.0/24 of cluster b: all of c is left out until "
+        "one of the two changes"
+    }
 
 
 networks = st.builds(
