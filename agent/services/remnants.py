@@ -1,10 +1,11 @@
 """Backends that an earlier run left in the maps, of clusters that have not spoken yet.
 
 A cluster that cannot be reached must not lose its backends because the agent was restarted: until
-it tells its services, what the maps say of it stands in for its offer.
+it tells its services, what the maps say of it stands in for its offer. It also goes before what a
+checkpoint says, which was written after the maps: what came or went last, only they know.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 
 from agent.clusters import Clusters
 from agent.services.adopt import Adopted
@@ -18,6 +19,8 @@ class Remnants:
 
     def __init__(self) -> None:
         self._offers: dict[Place, dict[int, tuple[Group, ...]]] = {}
+        self._torn: set[Place] = set()
+        """Frontends that an interrupted run left half-made: backends may be missing there."""
         self.cluster_ids: set[int] = set()
         """Clusters of which there is something left."""
 
@@ -34,12 +37,29 @@ class Remnants:
             if by_cluster:
                 remnants._offers[place] = {c: tuple(groups) for c, groups in by_cluster.items()}
                 remnants.cluster_ids |= by_cluster.keys()
+                if not program.whole:
+                    remnants._torn.add(place)
         return remnants
 
-    def at(self, place: Place, clusters: Clusters) -> Iterator[Offer]:
-        """Offers for a frontend, beside what a checkpoint says: the maps may be newer than it."""
-        for cluster_id, groups in self._offers.get(place, {}).items():
-            yield Offer(clusters.name_of(cluster_id), cluster_id, groups)
+    def beside(
+        self,
+        known: Iterable[Offer],
+        place: Place,
+        clusters: Clusters,
+        *,
+        remembered: Callable[[str], bool],
+    ) -> list[Offer]:
+        """The offers for a frontend: what is known, and what is left of clusters that have not
+        spoken. ``remembered``: whether all that is known of a cluster is a checkpoint's word."""
+        offers, left = list(known), dict(self._offers.get(place, {}))
+        if not left:
+            return offers
+        for offer in offers:
+            if offer.cluster_id in left and not remembered(offer.cluster):
+                del left[offer.cluster_id]
+        if place not in self._torn:
+            offers = [offer for offer in offers if offer.cluster_id not in left]
+        return [*offers, *(Offer(clusters.name_of(it), it, left[it]) for it in left)]
 
     def forget(self, cluster_id: int) -> list[Place]:
         """The cluster has spoken, or is no more; frontends that had something of it."""

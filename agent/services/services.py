@@ -252,8 +252,12 @@ class Services:
         self, name: str, service: LocalService, place: Place, frontend: Frontend
     ) -> list[Verdict]:
         """Every backend that matches the frontend, and whether it is used."""
-        offers = list(self.facts.offers(name))
-        offers += self._remnants.at(place, self._clusters)
+        offers = self._remnants.beside(
+            self.facts.offers(name),
+            place,
+            self._clusters,
+            remembered=lambda cluster: self.facts.is_remembered(cluster, name),
+        )
         offers = [offer for offer in offers if offer.cluster not in self.held]
         found = merge.candidates(frontend, place.proto, len(place.address), offers)
         consumer = self.facts.consumer(service, name, frontend, place.scope)

@@ -157,6 +157,12 @@ class ServiceFacts:
             yield self._own[name]
         yield from self._offers.get(name, {}).values()
 
+    def is_remembered(self, cluster: str, name: str) -> bool:
+        """Whether a cluster has said nothing of a service since its word was doubted."""
+        stale = self._stale.get(cluster, ())
+        slices = self._slices_of.get((cluster, name), (name,))
+        return all(it in stale for it in slices)
+
     def consumer(
         self, service: LocalService, name: str, frontend: Frontend, scope: int = 0
     ) -> Consumer:
