@@ -18,6 +18,10 @@ class Routing:
     def __init__(self, table: Table) -> None:
         self._table = table
         self._held: dict[Family, dict[tuple[str, int], Route]] = {}
+        self._prints: dict[Family, bytes] = {}
+        """The table's fingerprints, of what is held now."""
+        self._settled: tuple[object, ...] = ()
+        """What was asked when nothing was left to do; empty when that may be otherwise now."""
         self._doubted = False
 
     @property
@@ -39,13 +43,17 @@ class Routing:
         is not wanted goes. What was refused or has to take the tunnel, in sentences."""
         if self._doubted:
             self._doubted = False
-            self._held.clear()
+            self._look()
+        asked = (facts.destinations, facts.gateways, facts.overlay, link, disposable)
+        if self._settled == asked and not facts.gateways:
+            return []
         gateways = dict(facts.gateways)
         links = self._table.links_to(4, sorted(set(gateways.values())))
         refused: dict[Route, str] = {}
         for which in FAMILIES:
             wanted = _wanted(facts, which, link, gateways, links)
             refused |= self._change(which, wanted, disposable)
+        self._settled = () if refused or self._doubted else asked
         return [
             *_refusals(refused),
             *(
@@ -55,6 +63,15 @@ class Routing:
                 if found in (0, link)
             ),
         ]
+
+    def _look(self) -> None:
+        """What is held goes where the table is not what it was."""
+        for which in FAMILIES:
+            before = self._prints.get(which)
+            now = self._prints[which] = self._table.fingerprint(which)
+            if before != now:
+                self._held.pop(which, None)
+                self._settled = ()
 
     @property
     def sure(self) -> bool:
@@ -109,6 +126,9 @@ class Routing:
         gone: Sequence[Route],
     ) -> dict[Route, str]:
         """What was refused. Until all was done, what the table holds is not known."""
+        if new or gone:
+            self._prints.pop(which, None)
+            self._settled = ()
         refused = self._table.put(which, new)
         missing = self._table.drop(which, gone)
         for route in gone:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from agent.network.routes import Route, Table
+from agent.network.routing import Routing
+from agent.network.wanted import Facts, Family
 from tests.support.bpf import inside, netns
 
 pytestmark = pytest.mark.root
@@ -113,3 +115,56 @@ def test_the_link_of_an_address_is_the_one_that_it_is_on(node: str) -> None:
         assert table.links_to(4, asked) == {**dict.fromkeys(asked, 0), "192.0.2.7": link}
 
     on(node, work)
+
+
+def test_a_table_that_nobody_changed_has_the_same_fingerprint(node: str) -> None:
+    def work(table: Table, link: int) -> None:
+        assert table.fingerprint(4) == table.fingerprint(4), "there is no table yet"
+        routes = [Route(f"10.{n >> 8}.{n & 255}.0/24", 0, link) for n in range(1000)]
+        table.put(4, routes)
+        table.put(6, [Route("fd00:2::/64", 1024, link, "2001:db8::1")])
+        prints = table.fingerprint(4), table.fingerprint(6)
+        assert len(table.read(4)) == 1000
+        assert (table.fingerprint(4), table.fingerprint(6)) == prints
+        ip(node, "route", "change", "10.3.7.0/24", "dev", "lo", "table", "8472")
+        assert table.fingerprint(4) != prints[0]
+        assert table.fingerprint(6) == prints[1]
+        table.put(4, routes)
+        assert table.fingerprint(4) == prints[0]
+
+    on(node, work)
+
+
+class Counting(Table):
+    """Says how often it was read."""
+
+    reads = 0
+
+    def read(self, which: Family) -> list[Route]:
+        self.reads += 1
+        return super().read(which)
+
+
+def test_a_table_is_read_again_only_when_it_is_another(node: str) -> None:
+    facts = Facts(destinations=frozenset({"10.2.0.0/24", "10.3.0.0/24", "fd00:2::/64"}))
+    link = int(ip(node, "-o", "link", "show", "d0").partition(":")[0])
+
+    def ensure(routing: Routing) -> list[str]:
+        routing.doubt()
+        return routing.ensure(facts, link, disposable=None)
+
+    def work() -> None:
+        with Counting(NUMBER) as table:
+            routing = Routing(table)
+            assert [ensure(routing) for _ in range(2)] == [[], []]
+            reads, writes = table.reads, table.writes
+            assert [ensure(routing) for _ in range(3)] == [[], [], []]
+            assert (table.reads, table.writes) == (reads, writes)
+            ip(node, "route", "del", "10.2.0.0/24", "table", "8472")
+            ensure(routing)
+            assert (table.reads, table.writes) == (reads + 1, writes + 1)
+            ip(node, "-6", "route", "add", "fd00:9::/64", "dev", "d0", "table", "8472")
+            ensure(routing)
+            assert len(table.read(6)) == 1
+
+    inside(work, namespace=node)
