@@ -234,13 +234,9 @@ class Agent:
     def _routed(self) -> bool:
         """Services lead to other clusters only when there is a way (a comparison always ends).
         Nobody waits for the way to a cluster that no service leads to yet."""
-        routes = self._dataplane.routes()
         if not self._network.ready:
-            return not routes
-        return all(
-            cidr not in routes or self._dataplane.unused(routes[cidr].cluster)
-            for cidr in self._network.lacking
-        )
+            return not self._dataplane.routes()
+        return all(map(self._dataplane.unused, self._network.lacking))
 
     def _network_changed(self, trouble: str | None) -> None:
         last = self._network.last

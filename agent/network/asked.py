@@ -37,7 +37,8 @@ class Asking:
             if route is None:
                 self._demand.leave(cidr)
             else:
-                self._demand.lead(cidr, route.node_ip, direct=self._is_direct(route))
+                direct = self._is_direct(route)
+                self._demand.lead(cidr, route.node_ip, cluster=route.cluster, direct=direct)
         self._ask_from(self._mesh.own_ranges, pods)
         self._demand.here(overlay=self._mesh.overlay_addresses(), complete=complete)
 

@@ -3,7 +3,7 @@
 All of it is copied for a complete comparison only. Of the event loop's thread alone.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 import msgspec
@@ -38,10 +38,12 @@ class Demand:
         self._sources: Callable[[], Iterable[str]] = frozenset
         self._changed: set[str] = set()
         """Destinations that are asked otherwise than at the last comparison."""
-        self._fresh: set[str] = set()
-        """Those that were not asked for at all then."""
-        self._compared: set[str] = set()
+        self._fresh: dict[str, str] = {}
+        """Those that were not asked for at all then, and whose they are."""
+        self._compared: dict[str, str] = {}
         """Those that are being compared for the first time."""
+        self._lacking: dict[str, int] = {}
+        """By cluster: how many these two are."""
         self._withdrawn: set[str] = set()
         """Those that are wanted no more, since the last comparison that left no trouble: they go,
         also while an unreachable cluster keeps us from telling which other routes are strangers."""
@@ -52,12 +54,13 @@ class Demand:
 
     # -- asked ------------------------------------------------------------------------------------
 
-    def lead(self, cidr: str, node_ip: str, *, direct: bool = False) -> None:
-        """The pods of this prefix are behind this node, and reached without the tunnel if it is
-        ``direct``."""
+    def lead(self, cidr: str, node_ip: str, *, cluster: str = "", direct: bool = False) -> None:
+        """The pods of this prefix are behind this node of a cluster, and reached without the tunnel
+        if it is ``direct``."""
         before = self._nodes.get(cidr)
         if before is None:
-            self._fresh.add(cidr)
+            self._fresh[cidr] = cluster
+            self._lacking[cluster] = self._lacking.get(cluster, 0) + 1
             self._withdrawn.discard(cidr)
             self._changed.add(cidr)
         if before != node_ip:
@@ -75,8 +78,9 @@ class Demand:
         self._direct(cidr, "")
         self._changed.add(cidr)
         self._withdrawn.add(cidr)
-        self._fresh.discard(cidr)
-        self._compared.discard(cidr)
+        for waiting in (self._fresh, self._compared):
+            if (cluster := waiting.pop(cidr, None)) is not None:
+                self._arrived(cluster)
 
     def _direct(self, cidr: str, gateway: str) -> None:
         if self._gateways.get(cidr, "") == gateway:
@@ -126,9 +130,10 @@ class Demand:
         """Whether anything goes without the tunnel."""
         return bool(self._gateways)
 
-    def lacking(self) -> Iterable[str]:
-        """Destinations that are wanted now and that no comparison has ended with."""
-        return self._fresh | self._compared if self._compared else self._fresh
+    @property
+    def lacking(self) -> Collection[str]:
+        """Clusters with destinations that are wanted now and that no comparison has ended with."""
+        return self._lacking.keys()
 
     def only_routes(self, *, peers: bool) -> bool:
         """Whether nothing but destinations through the tunnel is asked otherwise; and ``peers``:
@@ -162,12 +167,19 @@ class Demand:
         return facts, frozenset(self._withdrawn)
 
     def _taken(self) -> None:
-        self._compared |= self._fresh
+        self._compared.update(self._fresh)
         self._fresh.clear()
 
     def ended(self) -> None:
         """A comparison has ended, whatever came of it."""
+        for cluster in self._compared.values():
+            self._arrived(cluster)
         self._compared.clear()
+
+    def _arrived(self, cluster: str) -> None:
+        self._lacking[cluster] -= 1
+        if not self._lacking[cluster]:
+            del self._lacking[cluster]
 
     def forget(self, withdrawn: frozenset[str]) -> None:
         """Nothing is left of these."""

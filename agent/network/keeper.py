@@ -4,7 +4,7 @@ They take a tenth of a second to import, and the first map entry needs none of t
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from agent.audit.ways import Present
@@ -46,9 +46,9 @@ class Keeper:
         return self._network.last if self._network else None
 
     @property
-    def lacking(self) -> Iterable[str]:
-        """Destinations that are wanted and were not compared yet."""
-        return self.demand.lacking()
+    def lacking(self) -> Collection[str]:
+        """Clusters with destinations that are wanted and were not compared yet."""
+        return self.demand.lacking
 
     def asked(self) -> None:
         """The mesh may ask for something else now."""

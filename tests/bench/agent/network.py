@@ -71,6 +71,8 @@ def rounds(count: int) -> None:
         timed("all of it compared, nothing in doubt", lambda: whole(many))
         routing.doubt()
         timed("all of it compared, our table read", lambda: whole(many))
+        routing.doubt()
+        timed("all of it compared, our table as it was", lambda: whole(many))
         timed("one more route", lambda: some(Change(wanted=one)))
         timed("one route less", lambda: some(Change(gone=one)))
 

@@ -312,7 +312,7 @@ def live(node: str, story: Callable[[Network, Demand], object], interval: float 
 def test_a_living_owner_notices_and_mends(node: str, damage: list[str]) -> None:
     async def story(owner: Network, demand: Demand) -> None:
         await until(lambda: "inet clustermesh" in nft(node))
-        await until(lambda: not demand.lacking())
+        await until(lambda: not demand.lacking)
         before = _stable(node)
         ip(node, *damage)
         await until(lambda: _stable(node) == before)
@@ -322,7 +322,7 @@ def test_a_living_owner_notices_and_mends(node: str, damage: list[str]) -> None:
 
 def test_what_a_living_owner_writes_itself_is_no_news(node: str) -> None:
     async def story(owner: Network, demand: Demand) -> None:
-        await until(lambda: not demand.lacking())
+        await until(lambda: not demand.lacking)
         rounds = 0
 
         def count() -> None:
@@ -335,7 +335,7 @@ def test_what_a_living_owner_writes_itself_is_no_news(node: str) -> None:
         for cidr in more:
             demand.lead(cidr, "192.0.2.2")
         owner.asked()
-        await until(lambda: not demand.lacking())
+        await until(lambda: not demand.lacking)
         assert ip(node, "route", "show", "table", "8472").count("10.3.") == 200
         await asyncio.sleep(0.3)
         assert rounds == 1
@@ -349,7 +349,7 @@ def test_what_a_living_owner_writes_itself_is_no_news(node: str) -> None:
 
 def test_route_by_route_it_comes_to_what_a_complete_comparison_wants(node: str) -> None:
     async def story(owner: Network, demand: Demand) -> None:
-        await until(lambda: not demand.lacking())
+        await until(lambda: not demand.lacking)
         for number in range(40):
             demand.lead(f"10.3.{number}.0/24", "192.0.2.2")
             demand.lead(f"fd00:3:{number + 1}::/64", "192.0.2.2")
@@ -359,7 +359,7 @@ def test_route_by_route_it_comes_to_what_a_complete_comparison_wants(node: str) 
                 demand.leave("fd00:2::/64")
             owner.asked()
             await asyncio.sleep(0.005)
-        await until(lambda: not demand.dirty and not demand.lacking())
+        await until(lambda: not demand.dirty and not demand.lacking)
         await asyncio.sleep(0.1)
         facts, _ = demand.all()
         assert len(facts.destinations) == 2 + 14 + 40

@@ -15,39 +15,41 @@ def demand(*destinations: str) -> Demand:
     """These have been compared, and all the rest."""
     made = Demand()
     for cidr in destinations:
-        made.lead(cidr, "192.0.2.2")
+        made.lead(cidr, "192.0.2.2", cluster="b")
     made.here(overlay=("10.1.0.1",), complete=True)
     made.all()
     made.ended()
     return made
 
 
-def lacking(asked: Demand) -> set[str]:
-    return set(asked.lacking())
-
-
 def test_a_new_destination_is_waited_for_until_a_comparison_with_it_has_ended():
     asked = demand()
     assert not asked.urgent
-    asked.lead(FIRST, "192.0.2.2")
+    asked.lead(FIRST, "192.0.2.2", cluster="b")
     assert asked.urgent
-    assert lacking(asked) == {FIRST}
+    assert set(asked.lacking) == {"b"}
     assert asked.change() == Change(wanted=(FIRST,))
     assert not asked.urgent
-    asked.lead(MORE, "192.0.2.2")
-    assert lacking(asked) == {FIRST, MORE}
+    asked.lead(MORE, "192.0.2.2", cluster="c")
+    assert set(asked.lacking) == {"b", "c"}
     asked.ended()
-    assert lacking(asked) == {MORE}
+    assert set(asked.lacking) == {"c"}
 
 
 def test_nobody_waits_for_what_is_wanted_no_more():
     asked = demand(FIRST)
-    asked.lead(MORE, "192.0.2.2")
+    asked.lead(MORE, "192.0.2.2", cluster="c")
     asked.leave(MORE)
     asked.leave(FIRST)
-    assert lacking(asked) == set()
+    assert not asked.lacking
     assert set(asked.change().gone) == {FIRST, MORE}
     assert not asked.dirty
+    asked.lead(MORE, "192.0.2.2", cluster="c")
+    asked.change()
+    asked.leave(MORE)
+    assert not asked.lacking
+    asked.ended()
+    assert not asked.lacking
 
 
 def test_what_was_never_asked_for_is_not_dirty_and_nothing_is_lacking():
