@@ -103,14 +103,15 @@ class Addresses:
         """A full list has been told, perhaps the first."""
         if kind is Kind.NODES:
             self.nodes.confirm(cluster)
-            if first and cluster != self._me.cluster:
-                self.reach.check_all_of(self._claimant(cluster))
+            if first:
+                self.reach.nodes_known(cluster)
         elif kind is Kind.IPS:
             self._ipcache.confirm(self._claimant(cluster))
 
     def drain(self, cluster: str, cluster_id: int) -> None:
         """The cluster has nothing any more."""
         self.nodes.drain(cluster)
+        self.reach.drain(cluster)
         if cluster_id:
             for book in self._books:
                 book.drain(cluster_id)

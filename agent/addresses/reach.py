@@ -31,6 +31,8 @@ class Reach:
         self._clusters = clusters
         self._ipcache = ipcache
         self._announced = Announced()
+        self._early: dict[str, list[bytes]] = {}
+        """By cluster: addresses that came before its nodes."""
         self._unchecked: deque[Batches] = deque()
         """Addresses that may need a route now, or none any more."""
         self._crowded = False
@@ -56,7 +58,9 @@ class Reach:
         if claim is not None and claim.rank == PLAIN and is_single(key):
             cluster = self._clusters.name_of(claim.cluster_id)
             address = _address(key)
-            if self._routed(cluster) and not self._announced.covers(address):
+            if cluster and self._awaited(cluster):
+                self._early.setdefault(cluster, []).append(key)
+            elif self._routed(cluster) and not self._announced.covers(address):
                 if self.host_routes.add(address, cluster, claim.value[4:8]):
                     self._touched.add(single(address))
                 return
@@ -66,9 +70,21 @@ class Reach:
                 self._check_everything()
 
     def _routed(self, cluster: str) -> bool:
-        """Before its nodes are known, every address of a cluster is outside of its ranges."""
+        """Whether addresses of the cluster have a route if they are outside of every range."""
         remote = cluster != self._me.cluster and cluster not in self.held
-        return remote and self._clusters.has(cluster, Kind.NODES)
+        return remote and not self._awaited(cluster)
+
+    def _awaited(self, cluster: str) -> bool:
+        """Before its nodes are known, every address of a cluster is outside of its ranges."""
+        return cluster != self._me.cluster and not self._clusters.has(cluster, Kind.NODES)
+
+    def nodes_known(self, cluster: str) -> None:
+        """Where the cluster's ranges are is known from now on."""
+        self.check(self._early.pop(cluster, []))
+
+    def drain(self, cluster: str) -> None:
+        """The cluster has no addresses any more."""
+        self._early.pop(cluster, None)
 
     def put(self, cluster: str, name: str, node: NodeInfo | None) -> None:
         """Routes may lead to this node of another cluster; None: to none of this name."""
