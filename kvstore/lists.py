@@ -2,7 +2,8 @@
 way.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from operator import attrgetter
 
 from kvstore._proto import etcd_pb2 as rpc
 from kvstore.client import Entry, Page, Refused
@@ -31,6 +32,20 @@ def to_text(key: bytes) -> str:
 
 def entry(kv: rpc.KeyValue) -> Entry:
     return Entry(kv.key.decode("utf-8", "surrogateescape"), kv.value, kv.mod_revision, kv.lease)
+
+
+_fields = attrgetter("key", "value", "mod_revision", "lease")
+
+
+def _entries(kvs: Sequence[rpc.KeyValue]) -> list[Entry]:
+    """``entry`` of each, without a call for each of what may be a million."""
+    try:
+        return [
+            Entry(key.decode(), value, revision, lease)
+            for key, value, revision, lease in map(_fields, kvs)
+        ]
+    except UnicodeDecodeError:
+        return [entry(kv) for kv in kvs]
 
 
 class Listing:
@@ -96,12 +111,5 @@ class Listing:
         kvs, step = reply.kvs, self._config.slice_keys
         for at in range(0, max(1, len(kvs)), step):
             began = self._pace.begin()
-            # as ``entry`` does it, without a call for each of what may be a million
-            entries = [
-                Entry(
-                    kv.key.decode("utf-8", "surrogateescape"), kv.value, kv.mod_revision, kv.lease
-                )
-                for kv in kvs[at : at + step]
-            ]
-            yield Page(entries, self._revision)
+            yield Page(_entries(kvs[at : at + step]), self._revision)
             await self._pace.ended(began)  # whatever its reader did with it counts too

@@ -103,19 +103,20 @@ def of_remote(service: ClusterService) -> Offer | None:
     2.5). None when not shared."""
     if not service.shared:
         return None
-    groups: dict[tuple[OfferedPort, ...], list[bytes]] = {}
+    groups: dict[tuple[OfferedPort, ...], set[bytes]] = {}
     before: dict[str, Port] | None = None
-    members: list[bytes] = []
+    members: set[bytes] = set()
     for address, ports in service.backends.items():
         if ports != before:  # mostly all have the same
-            members = groups.setdefault(_shape(tuple(ports.items())), [])
+            members = groups.setdefault(_shape(tuple(ports.items())), set())
             before = ports
-        members.append(packed(address))
+        members.add(packed(address))
     offered = [
-        Group(shape, Condition.ACTIVE, here=False, addresses=tuple(sorted(set(members))))
+        Group._make((shape, Condition.ACTIVE, False, tuple(sorted(members))))
         for shape, members in groups.items()
     ]
-    return Offer(intern(service.cluster), service.cluster_id, tuple(sorted(offered)))
+    offered.sort()
+    return Offer._make((intern(service.cluster), service.cluster_id, tuple(offered)))
 
 
 def of_slices(slices: Sequence[EndpointSlice]) -> Offer | None:

@@ -5,7 +5,7 @@ runs in a process of its own against the same etcd, several times; CPU is user p
 process, of the quickest run. The floor is what the transport costs: the same pages as bytes that
 nobody decodes. Garbage is collected as agents do it: not during a list, but once after it, and that
 counts. "decode" alone is the decoder of the agents (every check of a consumer included), called
-with values that are at hand. "kept" is what the resident memory grew by, for each key.
+with values that are at hand. An agent keeps of a service what it offers ("follow+offer"). "kept" is what the resident memory grew by, for each key.
 """
 
 import argparse
@@ -23,9 +23,11 @@ from typing import TypeVar
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from agent import interpreter
+from agent.services import offers
 from clustermesh import keys
 from clustermesh.keys import Kind, Layout, Origin
 from clustermesh.lab.generate.world import Cluster, Shape
+from clustermesh.model import ClusterService
 from kvstore import wire
 from kvstore._proto import etcd_pb2 as rpc
 from kvstore.channel import Address, dial
@@ -133,6 +135,17 @@ async def follow_decoded(endpoint: str, kind: Kind, count: int) -> object:
     return await followed(endpoint, kind, count, keys.decoder(kind, ORIGIN))
 
 
+async def follow_offers(endpoint: str, kind: Kind, count: int) -> object:
+    """The same, and of each service what an agent keeps of it: what it offers."""
+    decoder = keys.decoder(kind, ORIGIN)
+
+    def offer(key: str, value: bytes) -> object:
+        fact = decoder(key, value)
+        return offers.of_remote(fact) if isinstance(fact, ClusterService) else fact
+
+    return await followed(endpoint, kind, count, offer)
+
+
 async def decode(endpoint: str, kind: Kind, count: int) -> object:
     """The decoding alone."""
     at_hand, decoder = list(pairs(kind, count)), keys.decoder(kind, ORIGIN)
@@ -147,6 +160,7 @@ WAYS: dict[str, Callable[[str, Kind, int], Awaitable[object]]] = {
     "pages": pages,
     "follow": follow_raw,
     "follow+decode": follow_decoded,
+    "follow+offer": follow_offers,
     "decode": decode,
 }
 
@@ -193,6 +207,8 @@ def compared(endpoint: str, kind: Kind, count: int, runs: int) -> dict[str, dict
     best: dict[str, dict[str, float]] = {}
     for _ in range(runs):
         for way in WAYS:
+            if way == "follow+offer" and kind is not SERVICES:
+                continue
             command = [sys.executable, __file__, f"--keys={count}", "--one", way, endpoint, kind]
             found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
             if way not in best or found["cpu"] < best[way]["cpu"]:
