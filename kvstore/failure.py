@@ -42,6 +42,8 @@ _BY_CODE: dict[object, type[StoreError]] = {
     _CODES.ALREADY_EXISTS: Conflict,
     _CODES.NOT_FOUND: Conflict,
 }
+_TOKEN = ("invalid auth token", "auth store is old", "user name is empty")
+"""The last: authentication was turned on under a connection that was made without it."""
 _BROKEN = frozenset(
     {
         _CODES.UNAVAILABLE,
@@ -83,7 +85,7 @@ def breaks(error: grpc.aio.AioRpcError) -> bool:
 def asks_for_new_token(error: grpc.aio.AioRpcError) -> bool:
     """Will the same call work after authenticating again?"""
     details = error.details() or ""
-    return "invalid auth token" in details or "auth store is old" in details
+    return any(text in details for text in _TOKEN)
 
 
 def sentence(details: str, code: object) -> str:

@@ -12,6 +12,7 @@ import msgspec
 
 from clustermesh.remotes.inotify import DirectoryWatch
 from kvstore.config import ConfigError, EtcdConfig, parse
+from kvstore.events import shown
 
 MARK: Final = b"endpoints:"
 NAME: Final = re.compile(r"([a-z0-9][-a-z0-9]{0,30})?[a-z0-9]")
@@ -51,7 +52,7 @@ def scan(
     found = {}
     for path in paths:
         if path.name != own and (file := _read(path, known)) is not None:
-            found[path.name] = file
+            found[file.cluster] = file
     return found, ""
 
 
@@ -65,13 +66,13 @@ def _read(path: Path, known: Remotes) -> RemoteFile | None:
     if MARK not in content:
         return None
     digest = hashlib.sha256(content).hexdigest()
-    name = path.name
+    name = shown(path.name)
     if name in known and known[name].digest == digest and known[name].path == path:
         return known[name]
     if not NAME.fullmatch(name):
         problem = (
-            f"{path}: the file's name is no cluster name; expected 1 to 32 of a-z, 0-9 and -,"
-            " beginning and ending with a letter or digit; rename it"
+            f"{shown(str(path))}: the file's name is no cluster name; expected 1 to 32 of a-z, 0-9"
+            " and -, beginning and ending with a letter or digit; rename it"
         )
         return RemoteFile(name, path, digest, problem=problem)
     try:

@@ -5,7 +5,8 @@ runs in a process of its own against the same etcd, several times; CPU is user p
 process, of the quickest run. The floor is what the transport costs: the same pages as bytes that
 nobody decodes. Garbage is collected as agents do it: not during a list, but once after it, and that
 counts. "decode" alone is the decoder of the agents (every check of a consumer included), called
-with values that are at hand. An agent keeps of a service what it offers ("follow+offer"). "kept" is what the resident memory grew by, for each key.
+with values that are at hand. An agent keeps of a service what it offers ("follow+offer"). "kept" is
+what the resident memory grew by, for each key.
 """
 
 import argparse

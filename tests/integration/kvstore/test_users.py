@@ -179,9 +179,20 @@ def test_a_users_file_may_not_hand_out_other_roles(tmp_path: Path) -> None:
 
 async def test_a_password_works_and_outlives_its_tokens() -> None:
     with running_etcd(WHEEL, options=["--auth-token-ttl=1"]) as etcd:
-        etcd.ctl("user", "add", "root:s3cret")
-        etcd.ctl("user", "grant-role", "root", "root")
-        etcd.ctl("auth", "enable")
+        async with open_etcd(etcd.config(**LOGIN)) as early:
+            await early.commit([PutOp("early", b"")])  # it lets everybody in
+            etcd.ctl("user", "add", "root:s3cret")
+            etcd.ctl("user", "grant-role", "root", "root")
+            etcd.ctl("auth", "enable")
+            assert await early.get("early") is not None
+            assert early.connections == 1
+            async with ending(early.changes("a", after=0)) as batches:
+                with pytest.raises(Unavailable, match="its token has run out"):
+                    await anext(batches)
+            async with asyncio.timeout(20):
+                await early.connected(beyond=1)
+            async with ending(early.changes("a", after=0)) as batches:
+                await anext(batches)
         wrong = etcd.config(**(LOGIN | {"password": "guess"}))
         async with open_etcd(wrong) as store:
             with pytest.raises(Denied, match="refuses user root"):

@@ -88,6 +88,7 @@ def test_which_failures_are_worth_a_new_token() -> None:
     assert asks_for_new_token(
         status(CODE.INVALID_ARGUMENT, "etcdserver: revision of auth store is old")
     )
+    assert asks_for_new_token(status(CODE.INVALID_ARGUMENT, "etcdserver: user name is empty"))
     assert not asks_for_new_token(status(CODE.PERMISSION_DENIED, "etcdserver: permission denied"))
 
 

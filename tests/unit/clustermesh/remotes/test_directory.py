@@ -25,9 +25,9 @@ def test_files_with_endpoints_are_clusters(tmp_path: Path) -> None:
     assert names(tmp_path) == ["paris"]
 
 
-@pytest.mark.parametrize("name", ["Paris", "par_is", "paris-", "x" * 33])
+@pytest.mark.parametrize("name", ["Paris", "par_is", "paris-", "x" * 33, "\\xff"])
 def test_a_name_that_is_none_is_named_with_the_way_out(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text(GOOD)
+    (tmp_path / name.replace("\\xff", "\udcff")).write_text(GOOD)
     (tmp_path / "paris").write_text(GOOD)
     files, problem = directory.scan(tmp_path, own="home")
     assert problem == ""
@@ -42,6 +42,15 @@ def test_a_bad_file_is_named_with_the_field(tmp_path: Path) -> None:
     assert file.config is None
     assert "endpoints" in file.problem
     assert str(tmp_path / "paris") in file.problem
+
+
+@pytest.mark.parametrize(
+    "content", ["a: 2001-99-99", "a: " + "[" * 5_000, "a: &a [*a]", "a: !!python/name:os.system"]
+)
+def test_no_content_stops_the_others_from_being_read(tmp_path: Path, content: str) -> None:
+    (tmp_path / "paris").write_text(GOOD)
+    (tmp_path / "rome").write_text(f"{GOOD}{content}\n")
+    assert directory.scan(tmp_path, own="home")[0]["paris"].config is not None
 
 
 def test_only_content_counts(tmp_path: Path) -> None:
