@@ -6,6 +6,7 @@
 import http.client
 import socket
 from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -17,6 +18,8 @@ from clustermesh.errors import NoAnswer as NoAnswer  # noqa: PLC0414  # what eve
 T = TypeVar("T")
 
 TIMEOUT = 5.0
+AT_ONCE = 16
+"""How many are asked at the same time."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -33,6 +36,31 @@ class _UnixConnection(http.client.HTTPConnection):
 def fetch(url: str, path: str, kind: type[T], *, timeout: float = TIMEOUT) -> T:
     """GET a path and decode its JSON; raises ``NoAnswer``."""
     return _decoded(url, path, kind, get(url, path, timeout=timeout))
+
+
+def fetch_all(
+    urls: Mapping[str, str], path: str, kind: type[T], *, timeout: float = TIMEOUT
+) -> tuple[dict[str, T], dict[str, str]]:
+    """The same of many, several at a time: what each answers, by name, and why others do not.
+
+    Those who do not answer cost the time of one; a program in a pod takes a while to start.
+    """
+    found: dict[str, T] = {}
+    silent: dict[str, str] = {}
+
+    def one(url: str) -> T | NoAnswer:
+        try:
+            return fetch(url, path, kind, timeout=timeout)
+        except NoAnswer as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+        for name, told in zip(urls, pool.map(one, urls.values()), strict=True):
+            if isinstance(told, NoAnswer):
+                silent[name] = str(told)
+            else:
+                found[name] = told
+    return found, silent
 
 
 def post(url: str, path: str, kind: type[T], *, timeout: float = TIMEOUT) -> T:

@@ -79,19 +79,18 @@ def service(
 
 def gather(mesh: Mesh, name: str, view: str = "") -> Explained:
     """Ask every node, or the one meant and then others until each cluster has spoken."""
-    asked = tuple(full_name(*pair) for pair in mesh.nodes(view))
-    nodes: dict[str, Explanation] = {}
-    silent: dict[str, str] = {}
-    others = [pair for pair in mesh.nodes() if full_name(*pair) not in asked]
-    for cluster, entry in (*mesh.nodes(view), *others):
+    path = f"/v1/explain?service={name}"
+    asked = {full_name(*pair): pair[1].agent for pair in mesh.nodes(view)}
+    nodes, silent = api.fetch_all(asked, path, Explanation)
+    for cluster, entry in mesh.nodes():
         node = full_name(cluster, entry)
-        if node not in asked and any(found.cluster == cluster.name for found in nodes.values()):
+        if node in asked or any(found.cluster == cluster.name for found in nodes.values()):
             continue
         try:
-            nodes[node] = api.fetch(entry.agent, f"/v1/explain?service={name}", Explanation)
+            nodes[node] = api.fetch(entry.agent, path, Explanation)
         except api.NoAnswer as error:
             silent[node] = str(error)
-    return Explained(service=name, asked=asked, nodes=nodes, silent=silent)
+    return Explained(service=name, asked=tuple(asked), nodes=nodes, silent=silent)
 
 
 def _check(name: str) -> None:

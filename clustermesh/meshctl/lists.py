@@ -158,22 +158,16 @@ def _list(
 ) -> dict[str, tuple[T, ...]]:
     """Ask every agent, or one; show what is told, and who is silent."""
     path = f"{listed.path}?{urlencode(query)}" if query else listed.path
-    found: dict[str, tuple[T, ...]] = {}
-    silent = []
-    for cluster, entry in mesh.nodes(node):
-        name = full_name(cluster, entry)
-        try:
-            found[name] = api.fetch(entry.agent, path, listed.kind)
-        except api.NoAnswer as error:
-            silent.append(f"{name}: {error}")
+    asked = {full_name(*pair): pair[1].agent for pair in mesh.nodes(node)}
+    found, silent = api.fetch_all(asked, path, listed.kind)
     if output is Format.JSON:
         one = found.get(node) if node else None
         show_json(msgspec.to_builtins(found if one is None else one))
     elif found:
         say("\n\n".join(f"{name}:\n{listed.render(items)}" for name, items in found.items()))
     if silent:
-        for line in silent:
-            complain(line)
+        for name, reason in silent.items():
+            complain(f"{name}: {reason}")
         raise MeshctlError(
             f"{len(silent)} of {len(mesh.nodes(node))} agents do not answer.", Exit.UNREACHABLE
         )

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,7 @@ from clustermesh.meshctl.peering import Mode, Peering, making, peerings
 from clustermesh.meshctl.places import place_of
 from clustermesh.meshctl.premises import Side
 from clustermesh.meshctl.troubleshoot import rows
-from clustermesh.meshfile import Cluster, Mesh, full_name
+from clustermesh.meshfile import Cluster, Mesh, Node, full_name
 from clustermesh.pki import CertificateError
 from clustermesh.status import ApiserverStatus, KvstoremeshStatus
 
@@ -145,14 +146,19 @@ def side(cluster: Cluster, skews: dict[str, float]) -> Side:
     """A cluster as its processes tell it; ``skews`` gets how far each node's clock is before
     ours, as well as the time that the answer took allows.
     """
+
+    def premises_of(agent: str) -> tuple[Premises | str, float]:
+        asked = time.time()
+        found = _asked(agent, "/v1/premises", Premises)
+        return found, (asked + time.time()) / 2
+
+    agents = {full_name(cluster, it): it.agent for it in cluster.nodes if it.agent}
     nodes: dict[str, Premises | str] = {}
-    for node in cluster.nodes:
-        if not node.agent:
-            continue
-        name, asked = full_name(cluster, node), time.time()
-        found = nodes[name] = _asked(node.agent, "/v1/premises", Premises)
-        if isinstance(found, Premises) and found.clock:
-            skews[name] = found.clock - (asked + time.time()) / 2
+    with ThreadPoolExecutor(max_workers=api.AT_ONCE) as pool:
+        for name, (found, ours) in zip(agents, pool.map(premises_of, agents.values()), strict=True):
+            nodes[name] = found
+            if isinstance(found, Premises) and found.clock:
+                skews[name] = found.clock - ours
     return Side(cluster, _asked(cluster.apiserver, "/v1/status", ApiserverStatus), nodes)
 
 
@@ -239,21 +245,25 @@ def _reached(peering: Peering, reader: Side) -> Iterator[Finding]:
     if peering.reader.kvstoremesh:
         yield from _copied(peering, connected=connected)
         return
-    for node in peering.reader.nodes:
-        name = full_name(peering.reader, node)
-        if not isinstance(reader.nodes.get(name), Premises):
-            continue
-        where = f"{name} to {peering.source.name}"
+    try_ = _authorised if connected else _reachable
+    code = "ETCD_AUTHORISED" if connected else "ETCD_REACHED"
+
+    def tried(node: Node) -> list[Finding]:
+        where = f"{full_name(peering.reader, node)} to {peering.source.name}"
         try:
-            found = (_authorised if connected else _reachable)(node.agent, peering.source)
+            return list(_summary(try_(node.agent, peering.source), where, code))
         except api.NoAnswer as error:
-            yield Finding(
+            unknown = Finding(
                 code="REACH_UNKNOWN", result=Result.FAILED, where=where, seen=str(error),
                 fix=ELSEWHERE.format("agent"),
             )  # fmt: skip
-            continue
-        code = "ETCD_AUTHORISED" if connected else "ETCD_REACHED"
-        yield from _summary(found, where, code)
+            return [unknown]
+
+    answering = {name for name, said in reader.nodes.items() if isinstance(said, Premises)}
+    nodes = [it for it in peering.reader.nodes if full_name(peering.reader, it) in answering]
+    with ThreadPoolExecutor(max_workers=api.AT_ONCE) as pool:
+        for findings in pool.map(tried, nodes):
+            yield from findings
 
 
 def _copied(peering: Peering, *, connected: bool) -> Iterator[Finding]:

@@ -37,7 +37,6 @@ from clustermesh.status import (
 from clustermesh.trust import expiry
 
 POLL = 0.2
-AT_ONCE = 16
 FEW = 12
 """Nodes up to which each is shown without being asked for."""
 WAIT = 60.0
@@ -139,7 +138,7 @@ def _show(now: MeshStatus, output: Format, *, nodes: bool, again: bool = False) 
 
 def gather(mesh: Mesh) -> MeshStatus:
     """Ask everybody once, many at a time: those who do not answer cost the time of one."""
-    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+    with ThreadPoolExecutor(max_workers=api.AT_ONCE) as pool:
         apiservers = {
             cluster.name: pool.submit(_ask, cluster.apiserver, ApiserverStatus)
             for cluster in mesh.clusters

@@ -80,17 +80,10 @@ def troubleshoot(
 
 def gather(mesh: Mesh, remote: str = "", node: str = "") -> Troubles:
     """Ask every agent; nobody is asked about the own cluster."""
-    found: list[Diagnosis] = []
-    silent: dict[str, str] = {}
-    for cluster, entry in mesh.nodes(node):
-        if cluster.name == remote:
-            continue
-        path = f"/v1/troubleshoot?cluster={remote}" if remote else "/v1/troubleshoot"
-        try:
-            found += api.fetch(entry.agent, path, tuple[Diagnosis, ...], timeout=PATIENCE)
-        except api.NoAnswer as error:
-            silent[full_name(cluster, entry)] = str(error)
-    return Troubles(diagnoses=tuple(found), silent=silent)
+    path = f"/v1/troubleshoot?cluster={remote}" if remote else "/v1/troubleshoot"
+    asked = {full_name(*it): it[1].agent for it in mesh.nodes(node) if it[0].name != remote}
+    found, silent = api.fetch_all(asked, path, tuple[Diagnosis, ...], timeout=PATIENCE)
+    return Troubles(diagnoses=tuple(it for one in found.values() for it in one), silent=silent)
 
 
 def render(found: Troubles) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -59,15 +60,16 @@ def until(
 ) -> list[Outcome]:
     """Ask again until all are done or the time is over; the last outcome of each."""
     deadline = time.monotonic() + timeout
-    while True:
-        outcomes = [judge(pair) for pair in wanted]
-        open_ones = [outcome for outcome in outcomes if not outcome.done]
-        if not open_ones or time.monotonic() >= deadline:
-            return outcomes
-        first = open_ones[0]
-        done = len(outcomes) - len(open_ones)
-        report(f"{done} of {len(outcomes)}; {first.node} and {first.peer}: {first.why}")
-        time.sleep(POLL)
+    with ThreadPoolExecutor(max_workers=api.AT_ONCE) as pool:
+        while True:
+            outcomes = list(pool.map(judge, wanted))
+            open_ones = [outcome for outcome in outcomes if not outcome.done]
+            if not open_ones or time.monotonic() >= deadline:
+                return outcomes
+            first = open_ones[0]
+            done = len(outcomes) - len(open_ones)
+            report(f"{done} of {len(outcomes)}; {first.node} and {first.peer}: {first.why}")
+            time.sleep(POLL)
 
 
 def synced(pair: Pair) -> Outcome:
