@@ -201,22 +201,25 @@ def render(task: Task, result: Result, *, title: str) -> Iterator[str]:
     """What changed, what the nodes say, what the probes say, what was taken back."""
     yield title if result.changes else "nothing to change"
     yield from (f"  {change}" for change in result.changes)
-    for words, outcomes in ((task.done, result.nodes), ("answers", result.probes)):
+    for done, not_done, outcomes in (
+        (task.done, f"not {task.done}", result.nodes),
+        ("answers", "silent", result.probes),
+    ):
         if outcomes:
             yield ""
             yield columns(
                 ("NODE", "PEER", "STATE", "DETAIL"),
-                [(it.node, it.peer, _word(words, it), it.why) for it in outcomes],
+                [(it.node, it.peer, _word(done, not_done, it), it.why) for it in outcomes],
             )
     if result.undone:
         yield "\ntaken back:"
         yield from (f"  {change}" for change in result.undone)
 
 
-def _word(done: str, outcome: watch.Outcome) -> str:
+def _word(done: str, not_done: str, outcome: watch.Outcome) -> str:
     if not outcome.reached:
         return "unreached"
-    return done if outcome.done else f"not {done}"
+    return done if outcome.done else not_done
 
 
 def _causes(findings: Sequence[Finding]) -> str:

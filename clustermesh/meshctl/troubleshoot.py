@@ -16,7 +16,7 @@ from clustermesh.meshfile import Mesh, full_name
 
 PATIENCE = 30.0
 """Seconds for an agent to try every stage towards every cluster."""
-DEEP = re.compile(r"(?<!\S)/\S{24,}/([^/\s]+/[^/\s]+)")
+DEEP = re.compile(r"(?<!\S)/\S{16,}/([^/\s]+/[^/\s]+/[^/\s]+)")
 """A path of which a column shows the end only."""
 
 Remote = Annotated[

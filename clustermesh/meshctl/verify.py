@@ -97,12 +97,14 @@ def run(mesh: Mesh, node: str = "", *, audit: bool = True, lab: Paths | None = N
 
 
 def render(checks: Sequence[Case]) -> str:
-    """A line per check."""
+    """A line per check, and how many passed."""
     rows = [
         ("FAILED" if it.failure else "ok", it.suite, it.name, it.failure or it.said)
         for it in checks
     ]
-    return columns(("RESULT", "NODE", "CHECK", "SEEN"), rows)
+    failed = sum(bool(it.failure) for it in checks)
+    end = f"{failed} of {len(checks)} checks failed" if failed else f"{len(checks)} checks passed"
+    return f"{columns(('RESULT', 'NODE', 'CHECK', 'SEEN'), rows)}\n\n{end}"
 
 
 def _lab(given: Path | None) -> Paths | None:

@@ -1,6 +1,6 @@
 """Runs every command of a transcript anew and writes what they print now into it.
 
-    .venv/bin/python -m tests.support.retell docs/tour.md
+    python3 -m tests.support.retell docs/tour.md
 
 Commands are the lines that begin with ``$`` inside fences. Progress on standard error is left out.
 """
@@ -21,7 +21,7 @@ KEPT = re.compile(r"^export (\w+)=(\S+)$")
 def retold(text: str) -> Iterator[str]:
     """The lines of the transcript, with fresh answers."""
     inside = False
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env = {**os.environ, "PWD": str(Path.cwd())}
     env.pop("MESHCTL_MESH", None)
     for line in text.splitlines():
         if line.startswith(FENCE):

@@ -87,12 +87,17 @@ def sysdump(
     if output is Format.JSON:
         show_json(done)
         return
-    say(f"{done.file}: {len(done.parts)} parts, {done.size / 1e6:.1f} MB")
+    say(f"{done.file}: {len(done.parts)} parts, {sized(done.size)}")
     for part in done.parts:
         if part.missing:
             complain(f"missing {part.name}: {part.missing}")
         elif part.cut:
             complain(f"cut {part.name}: {part.cut} bytes are left out")
+
+
+def sized(number: int) -> str:
+    """``47 kB``, ``3.1 MB``."""
+    return f"{number / 1e3:.0f} kB" if number < 1e6 else f"{number / 1e6:.1f} MB"
 
 
 def index(parts: list[Part]) -> bytes:
