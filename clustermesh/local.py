@@ -12,7 +12,7 @@ import msgspec
 from clustermesh import gojson
 from clustermesh.checks import BadFact, address
 from clustermesh.keys import Kind
-from clustermesh.model import Uint16
+from clustermesh.model import Uint16, Uint32
 
 SERVICES_PREFIX: Final = "clustermesh/local/v1/services/"
 SYNCED: Final = "clustermesh/local/v1/synced/services"
@@ -84,7 +84,7 @@ class LocalService(msgspec.Struct, frozen=True, omit_defaults=True, rename="came
     affinity: str = "none"
     """``none``, ``local`` or ``remote`` (contract kvstore 6.1)."""
     annotations: dict[str, str] = {}
-    session_affinity_seconds: int = 0
+    session_affinity_seconds: Uint32 = 0
     """0: none."""
     internal_traffic_policy: str = "Cluster"
     external_traffic_policy: str = "Cluster"

@@ -13,6 +13,8 @@ PROTOCOLS = frozenset({"TCP", "UDP", "SCTP"})
 NEVER_EXPORTED = frozenset({"kube-scheduler", "kube-controller-manager"})
 DEFAULT_AFFINITY_SECONDS = 10800
 """What the API server fills in."""
+LONGEST_AFFINITY_SECONDS = 86400
+"""What it takes at most."""
 OTHER_PROXY = "service.kubernetes.io/service-proxy-name"
 HEADLESS = "service.kubernetes.io/headless"
 SERVICE_NAME = "kubernetes.io/service-name"
@@ -151,12 +153,13 @@ def is_serving(endpoint: Endpoint) -> bool:
 
 
 def affinity_seconds(spec: ServiceSpec) -> int:
-    """How long a client stays with its backend; 0 without session affinity."""
+    """How long a client stays with its backend; 0 without session affinity. A manifest may say what
+    no API server would take: then it counts as not said."""
     if spec.session_affinity != "ClientIP":
         return 0
     config = spec.session_affinity_config
     told = config.client_ip.timeout_seconds if config and config.client_ip else None
-    return told or DEFAULT_AFFINITY_SECONDS
+    return told if told and 0 < told <= LONGEST_AFFINITY_SECONDS else DEFAULT_AFFINITY_SECONDS
 
 
 def mistakes(service: Service, slices: Iterable[EndpointSlice]) -> Iterator[str]:

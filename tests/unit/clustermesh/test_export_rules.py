@@ -7,6 +7,7 @@ import pytest
 
 from clustermesh import gojson, keys, local, model, slices
 from clustermesh.export import Exporter, ExportSettings, Flavour, SliceExport, cluster_config, mcs
+from clustermesh.export.services import affinity_seconds
 from clustermesh.identities import Allocator
 from clustermesh.sources import objects
 from clustermesh.sources.objects import KubernetesObject, ObjectKind
@@ -622,3 +623,22 @@ def test_an_object_too_large_for_etcd_is_told_and_left_for_etcd_to_refuse() -> N
     [(what, reason)] = exporter.refusals()
     assert what == "CiliumNode big"
     assert "an etcd takes 1572864 a request" in reason
+
+
+@pytest.mark.parametrize(
+    ("affinity", "told", "seconds"),
+    [
+        ("None", 5, 0),
+        ("ClientIP", None, 10800),
+        ("ClientIP", 5, 5),
+        ("ClientIP", 86400, 86400),
+        ("ClientIP", 0, 10800),
+        ("ClientIP", -5, 10800),  # an export of another cluster may say anything
+        ("ClientIP", 86401, 10800),
+        ("ClientIP", 1 << 40, 10800),
+    ],
+)
+def test_seconds_of_session_affinity(affinity: str, told: int | None, seconds: int) -> None:
+    config = objects.SessionAffinityConfig(objects.ClientIPConfig(told))
+    spec = objects.ServiceSpec(session_affinity=affinity, session_affinity_config=config)
+    assert affinity_seconds(spec) == seconds

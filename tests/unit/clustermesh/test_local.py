@@ -64,6 +64,10 @@ def test_fields_that_an_earlier_release_did_not_write_take_their_defaults() -> N
         (b'{"namespace":"shop","name":"cart","backends":[{"address":"x"}]}', "backends[0]"),
         (b'{"namespace":"shop","name":"cart","frontends":[{"address":"x"}]}', "frontends[0]"),
         (b'{"namespace":"shop","name":"cart","frontends":[{"port":-1}]}', "$.frontends[0].port"),
+        (
+            b'{"namespace":"shop","name":"cart","sessionAffinitySeconds":-5}',
+            "$.sessionAffinitySeconds",
+        ),
         (b"\xff", ""),
     ],
 )
