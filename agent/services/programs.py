@@ -23,6 +23,7 @@ from bpf.datapath import Maps
 from bpf.errors import BpfError
 from bpf.layout_lb import SourceRangeKey, unpack_rev_nat
 from clustermesh.local import Frontend, LocalService
+from clustermesh.process import describe
 
 LAST_ID: Final = 65_534
 """Of a frontend; 65535 triggers the roll-over (contract datapath 5.4)."""
@@ -112,8 +113,14 @@ class Programs:
         """Write a round of turns for these services."""
         programs = (program for turn in turns for program in (turn.old, turn.new))
         named = {number for program in programs if program for number in program.backends}
-        fresh = self._backends.fresh(named)
-        self.writer.begin(Round(names, turns, fresh, list(plan(turns, fresh))))
+        try:
+            fresh = self._backends.fresh(named)
+            steps = list(plan(turns, fresh))
+        except Exception as error:  # noqa: BLE001  # a service that no map can hold stops no other
+            self._backends.distrust(BackendEntry(number, b"") for number in named)
+            self.failed(Round(names, turns, (), ()), BpfError(describe(error)))
+            return
+        self.writer.begin(Round(names, turns, fresh, steps))
 
     def distrust(self, places: Iterable[Place]) -> None:
         """The maps may not hold what we think: the next turns write all of these frontends."""

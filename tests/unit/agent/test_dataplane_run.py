@@ -115,6 +115,27 @@ async def test_a_service_that_is_refused_is_tried_again_and_stops_no_other(where
     await running(agent, story)
 
 
+async def test_a_service_that_no_map_can_hold_stops_no_other() -> None:
+    """What is read from the etcds is checked; this is for what nobody thought of."""
+    agent = Agent(maps())
+
+    async def story() -> None:
+        agent.expect().local(service(A1), other("api", "10.96.0.2", A2)).synced(OWN)
+        await until(lambda: lb.where(agent.maps, VIP, 80) == {f"{A1}:8080"})
+        agent.local(service(A2, session_affinity_seconds=-5), other("api", "10.96.0.2", A1))
+        await until(lambda: lb.where(agent.maps, "10.96.0.2", 80) == {f"{A1}:8080"})
+        await until(lambda: bool(agent.dataplane.trouble()))
+        assert "service shop/web: internal error" in agent.dataplane.trouble()[0]
+        assert lb.where(agent.maps, VIP, 80) == {f"{A1}:8080"}
+        agent.local(service(A2))
+        await until(lambda: lb.where(agent.maps, VIP, 80) == {f"{A2}:8080"})
+        await until(lambda: agent.dataplane.trouble() == [])
+        assert lb.broken_references(agent.maps) == []
+        assert garbage(agent.maps) == []
+
+    await running(agent, story)
+
+
 class RefusingTables(DictTables):
     """Tables that refuse a number of updates."""
 
