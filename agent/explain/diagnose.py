@@ -117,7 +117,8 @@ class Diagnoser:
         except Denied as error:
             yield _failed("ETCD_DENIED", where, f"etcd answers: {error}", _DENIED_FIX)
         except handshake.Refused as error:
-            yield _failed("CONFIG_REFUSED", where, str(error), "see the sentence itself")
+            seen, _, fix = str(error).partition("; ")
+            yield _failed("CONFIG_REFUSED", where, seen, fix or _CONFIG_FIX)
         except StoreError as error:
             yield _failed("ETCD_UNAVAILABLE", where, f"etcd fails: {error}", _SICK_FIX)
         except TimeoutError:
@@ -166,10 +167,10 @@ class Diagnoser:
             fix = "mend the objects in the peer, or bring both to the same release"
             yield _warning("VALUES_REFUSED", name, seen, fix)
         if status.held:
-            fix = "see the heartbeat and config of the peer"
+            fix = "start the peer's apiserver: they are believed again when it has been heard of"
             yield _warning("DELETIONS_HELD", name, status.held, fix)
         if reason := self._held().get(name):
-            fix = "see meshctl plan for the two clusters"
+            fix = "renumber one of the two: `meshctl plan` names what they both claim"
             yield _failed("NOT_USED", name, reason, fix)
 
 
@@ -177,14 +178,15 @@ _DENIED_FIX: Final = (
     "let the peer's apiserver make the user that the certificate names (its users file;"
     " meshctl connect writes it), and see in its status that it has"
 )
+_CONFIG_FIX: Final = "bring both clusters to releases that know each other"
 _SICK_FIX: Final = "see the health of the peer's etcd: quorum, disk, alarms"
 
 
 def _judged(cluster: str, value: bytes | None, me: Me) -> ClusterConfig:
     if value is None:
         raise handshake.Refused(
-            f"its etcd has no {keys.cluster_config(cluster)}: its control plane has not started,"
-            f" or the cluster's name is not {cluster}"
+            f"its etcd has no {keys.cluster_config(cluster)}; start its apiserver, or correct the"
+            f" name of the client file: it must be the cluster's, which may not be {cluster}"
         )
     return handshake.judge(cluster, value, me)
 

@@ -5,6 +5,7 @@ import subprocess
 
 from clustermesh.trust import token as tokens
 from tests.e2e.world import MESHCTL, World, eventually
+from tests.support.provoked import provokes, witnessed
 
 BOTH = {"cluster-a", "cluster-b"}
 
@@ -54,12 +55,14 @@ def connections(mesh: World) -> dict[tuple[str, str], tuple[float, int]]:
     }
 
 
+@provokes("CA_TAKEN", "PEER")
 def test_an_authority_is_replaced_and_no_node_connects_anew(mesh: World):
     before = connections(mesh)
     taken = mesh.json("ca", "rotate", "cluster-b")
     assert [one["step"] for one in taken] == ["trust", "issue", "drop"]
     for one in taken:
         found = {finding["code"]: finding["result"] for finding in one["findings"]}
+        witnessed(found)
         assert found == {"CA_TAKEN": "ok", "PEER": "ok"}, one
     assert connections(mesh) == before
     assert answering(mesh) == BOTH

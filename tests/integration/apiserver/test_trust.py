@@ -19,6 +19,7 @@ from kvstore.config import EtcdConfig
 from kvstore.etcd import open_etcd
 from tests.support.apiserver import Apiserver, Recording, node, shop, until
 from tests.support.etcd import Etcd, etcd_folder
+from tests.support.provoked import provokes, witnessed
 from tests.support.trust import Pki, member
 
 
@@ -45,6 +46,7 @@ class World:
         run: Callable[..., Any] = CliRunner().invoke
         done = await asyncio.to_thread(run, app, [*argv, "--mesh", str(self.mesh)])
         said = f"{done.output}\n{done.exception!r}"
+        witnessed(said.split())
         assert (done.exit_code == 0) == (code == 0), said
         return said
 
@@ -77,6 +79,7 @@ def world(tmp_path: Path) -> Iterator[World]:
             etcd.kill()
 
 
+@provokes("CA_TAKEN")
 async def test_a_new_authority_takes_over_under_a_reader_that_notices_nothing(
     world: World,
 ) -> None:
@@ -113,6 +116,7 @@ async def test_a_new_authority_takes_over_under_a_reader_that_notices_nothing(
     assert await world.is_refused(config)
 
 
+@provokes("CA_REFUSED")
 async def test_an_authority_that_may_have_none_below_it_asks_for_a_restart(world: World) -> None:
     _shorten(world)
     world.etcd.kill()

@@ -28,6 +28,7 @@ from tests.support.agents import agent
 from tests.support.kube.execs import relaying
 from tests.support.kube.faults import Fault
 from tests.support.kube.members import SPACE, Member, members
+from tests.support.provoked import provokes, witnessed
 
 PEERS = ["mine", "paris"]
 AGENTS, CACHE, USERS = "cilium-clustermesh", "cilium-kvstoremesh", "clustermesh-remote-users"
@@ -64,6 +65,7 @@ class World(NamedTuple):
 
     def failures(self) -> dict[str, Result]:
         made = plan.make(self.mesh(), PEERS)
+        witnessed(it.code for it in made.findings)
         bad = [it for it in made.findings if it.result is not Result.OK]
         assert all(it.fix for it in bad)
         return {it.code: it.result for it in bad}
@@ -299,6 +301,7 @@ def cilium(world: World, **settings: str) -> None:
     world.paris.put("ConfigMap", "cilium-config", {"data": data})
 
 
+@provokes()
 @pytest.mark.parametrize(
     ("settings", "code"),
     [
@@ -327,6 +330,7 @@ def test_a_key_that_a_cilium_node_announces_is_named(world: World):
     assert found["POD_CIDR_OVERLAP"] is Result.FAILED
 
 
+@provokes("PEER_USER_MISSING")
 def test_users_of_cilium_are_its_own(world: World):
     world.paris.put("ConfigMap", USERS, {"data": {"users.yaml": "users: []\n"}})
     assert world.failures()["PEER_USER_MISSING"] is Result.FAILED
@@ -351,6 +355,7 @@ def policy(*blocks: str) -> dict[str, Any]:
     return {"metadata": {"namespace": "shop"}, "spec": spec}
 
 
+@provokes("NETWORK_POLICY")
 def test_a_policy_that_lets_no_remote_pod_in_is_a_warning(world: World):
     world.mine.put("Namespace", "shop", {})
     annotations = {"service.cilium.io/global": "true"}
@@ -393,10 +398,12 @@ def test_a_kvstoremesh_is_asked_where_its_container_listens(world: World):
     assert process(mine.kvstoremesh)[4:] == ("kvstoremesh", "/run/y.sock", "9881")
 
 
+@provokes("KUBERNETES_SILENT")
 def test_an_api_server_that_is_silent_is_named(world: World):
     mesh = world.mesh()
     world.paris.kube.api.options.accepts = False
     made = plan.make(mesh, PEERS)
+    witnessed(it.code for it in made.failures)
     assert {"KUBERNETES_SILENT", "CA_UNUSABLE"} <= {it.code for it in made.failures}
 
 

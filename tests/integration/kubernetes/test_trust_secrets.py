@@ -16,6 +16,7 @@ from clustermesh.trust import token as tokens
 from kvstore.config import EtcdConfig
 from tests.support.kube.faults import Fault
 from tests.support.kube.members import SPACE, Member, members
+from tests.support.provoked import provokes, witnessed
 
 CA, REMOTES, USERS = "clustermesh-ca", names.FOR_AGENTS, names.USERS
 NOBODY = {"data": {"users.yaml": "users: []\n"}}
@@ -34,6 +35,7 @@ class World(NamedTuple):
         end, out, err = self.run(*words)
         assert end == code, f"{end}: {out}{err}"
         self.no_key_in(out + err)
+        witnessed((out + err).split())
         return out + err
 
     def told(self, *words: str) -> Any:
@@ -318,6 +320,7 @@ def served(world: World) -> CertificateStatus:
     )  # fmt: skip
 
 
+@provokes("CA_UNTRIED", "PEER_UNKNOWN", "SERVER_OLD", "SERVER_RENEWED")
 def test_an_authority_is_replaced_in_secrets_and_dropped_only_when_it_is_out_of_use(world: World):
     for kind in ("server", "admin"):
         world.told("ca", "issue", kind, "--cluster", "mine", "--context", "here")

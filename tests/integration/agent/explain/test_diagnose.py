@@ -24,6 +24,7 @@ from clustermesh.status import RemoteStatus
 from kvstore.client import Denied, Reader, Unavailable
 from kvstore.config import EtcdConfig
 from tests.support.etcd import free_port
+from tests.support.provoked import provokes, witnessed
 from tests.support.remote_world import ME, Peer, node, opener
 
 READY = RemoteStatus(name="paris", ready=True, connected=True, heartbeat_age=3.0, num_nodes=1)
@@ -59,6 +60,7 @@ class Scene:
         (diagnosis,) = await self.diagnoser.troubleshoot({"cluster": "paris"})
         assert (diagnosis.cluster, diagnosis.node, diagnosis.remote) == ("home", "node-a", "paris")
         findings = list(diagnosis.findings)
+        witnessed(one.code for one in findings)
         assert all(bool(one.fix) is (one.result is not Result.OK) for one in findings)
         return findings
 
@@ -104,6 +106,7 @@ async def test_files_that_are_not_there_are_named(tmp_path: Path, port: int) -> 
     assert await scene.bad() == ["CLIENT_CERT_UNREADABLE", "CA_UNREADABLE"]
 
 
+@provokes()
 @pytest.mark.parametrize(
     ("age", "code"),
     [(0, "CLIENT_CERT"), (350, "CLIENT_CERT_EXPIRES"), (400, "CLIENT_CERT_EXPIRED")],

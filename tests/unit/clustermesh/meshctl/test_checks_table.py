@@ -5,6 +5,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from tests.support.provoked import claims, provokes, witnessed
+
 ROOT = Path(__file__).parents[4]
 MAKERS = {"_ok", "_failed", "_warning", "Stopped"}
 """Functions and classes whose first argument is a code."""
@@ -47,10 +51,31 @@ def test_every_code_is_in_the_table_once_and_every_row_is_a_code():
     assert len(source) > 60
 
 
-def test_every_code_is_expected_by_a_test():
-    """Provoked or told by name somewhere: a check that nothing makes fail proves nothing."""
-    folders = (ROOT / "tests").rglob("*.py")
-    named = {
-        word for path in folders for word in re.findall(r"\b[A-Z][A-Z0-9_]+\b", path.read_text())
-    }
-    assert in_source() - named == set()
+INJECTED = {"CLOCK_SKEW": "machines of one test share a clock: an agent's reply tells another"}
+"""Codes that only an answer of the test's own can give, and why."""
+
+
+def test_every_code_is_provoked_by_something_real():
+    """A check that nothing makes fail proves nothing; what claims it fails where it is not seen."""
+    claimed = set(claims([ROOT / "tests/integration", ROOT / "tests/e2e"]))
+    assert in_source() - claimed - INJECTED.keys() == set(), (
+        "provoke these (tests/support/provoked)"
+    )
+    assert claimed - in_source() == set(), "no check gives these"
+    assert claimed & INJECTED.keys() == set(), "these are provoked: strike them from INJECTED"
+
+
+async def test_a_claim_that_is_not_seen_fails_the_test():
+    @provokes("TCP_REFUSED", "DNS")
+    def half() -> None:
+        witnessed(["DNS", "TCP"])
+
+    @provokes()
+    async def named(code: str) -> None:
+        witnessed(["DNS"])
+
+    with pytest.raises(AssertionError, match="not seen: TCP_REFUSED"):
+        half()
+    await named(code="DNS")
+    with pytest.raises(AssertionError, match="not seen: TCP"):
+        await named(code="TCP")

@@ -108,6 +108,25 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         yield World(tmp_path, stack)
 
 
+def plain(world: World) -> dict[Path, bytes]:
+    """Every file; a list of users that names nobody is none."""
+    return {path: held for path, held in world.files().items() if held != b"users: []\n"}
+
+
+@pytest.mark.parametrize("moment", [1, 4, 8])
+def test_ctrl_c_among_the_changes_leaves_none(world: World, moment: int):
+    before, said = plain(world), []
+
+    def report(text: str) -> None:
+        said.append(text)
+        if len(said) == moment:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        world.connect(A_B, report=report)
+    assert plain(world) == before
+
+
 def test_a_connection_that_works_is_proved_on_every_node(world: World):
     done = world.connect(A_B)
     assert done.late == []
