@@ -109,14 +109,16 @@ def connected(wanted: Sequence[Peering]) -> set[Pair]:
 
 
 def _change(changes: Sequence[Planned], *, keep: set[Pair], report: Report) -> list[Planned]:
-    """Do them in order; one that fails takes back those before it of pairs that are new."""
+    """Do them in order; one that fails, or Ctrl-C among them, takes back those before it of pairs
+    that are new.
+    """
     made: list[Planned] = []
     try:
         for each in changes:
             report(each.change.what)
             made.append(each)
             each.change.do()
-    except (OSError, MeshError, CertificateError, api.NoAnswer):
+    except (OSError, MeshError, CertificateError, api.NoAnswer, KeyboardInterrupt):
         _undo([it for it in made if it.pair not in keep], report)
         raise
     return made
