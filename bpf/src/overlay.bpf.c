@@ -7,8 +7,25 @@
 #include "events.h"
 #include "unreachable.h"
 
-/* A tunnel key up to, not including, local_ipv4: the kernel then picks the source by route. */
-enum { TUNNEL_KEY_SIZE = offsetof(struct bpf_tunnel_key, local_ipv4), TUNNEL_TTL = 64 };
+enum { TUNNEL_TTL = 64 };
+
+/* Before Linux 5.19 a tunnel key ended here. The kernel takes a short one still, but copies it first. */
+enum { OLDER_TUNNEL_KEY = offsetof(struct bpf_tunnel_key, local_ipv4) };
+
+/* A local address of 0 leaves it to the kernel to pick the source by route. */
+static __always_inline long set_tunnel(struct __sk_buff *skb, struct bpf_tunnel_key *tunnel)
+{
+	if (!bpf_skb_set_tunnel_key(skb, tunnel, sizeof(*tunnel), BPF_F_ZERO_CSUM_TX))
+		return 0;
+	return bpf_skb_set_tunnel_key(skb, tunnel, OLDER_TUNNEL_KEY, BPF_F_ZERO_CSUM_TX);
+}
+
+static __always_inline long get_tunnel(struct __sk_buff *skb, struct bpf_tunnel_key *tunnel)
+{
+	if (!bpf_skb_get_tunnel_key(skb, tunnel, sizeof(*tunnel), 0))
+		return 0;
+	return bpf_skb_get_tunnel_key(skb, tunnel, OLDER_TUNNEL_KEY, 0);
+}
 
 static __always_inline void clamp(struct __sk_buff *skb, const struct inner *inner)
 {
@@ -93,7 +110,7 @@ int cm_to_overlay(struct __sk_buff *skb)
 	tunnel.remote_ipv4 = bswap32(remote->tunnel_endpoint);
 	tunnel.tunnel_id = wire_identity(&inner.source, skb->mark, &line);
 	skb->mark &= ~FROM_NODE_MARK; /* it survives encapsulation: the outer source must stay */
-	if (bpf_skb_set_tunnel_key(skb, &tunnel, TUNNEL_KEY_SIZE, BPF_F_ZERO_CSUM_TX) < 0)
+	if (set_tunnel(skb, &tunnel) < 0)
 		return drop(skb, &inner, 0, DROP_NO_TUNNEL_KEY, EGRESS);
 	clamp(skb, &inner);
 	if (listener(MONITOR_ALL))
@@ -127,7 +144,7 @@ int cm_from_overlay(struct __sk_buff *skb)
 	struct inner inner = {};
 	enum reason reason;
 
-	if (bpf_skb_get_tunnel_key(skb, &tunnel, TUNNEL_KEY_SIZE, 0) < 0) {
+	if (get_tunnel(skb, &tunnel) < 0) {
 		if (skb->mark != UNREACHABLE_MARK)
 			return drop(skb, &inner, 0, DROP_NO_TUNNEL_KEY, INGRESS);
 		skb->mark = 0;
