@@ -5,12 +5,13 @@ median of the rounds' ratios is what counts. Of each round there is the wall's t
 of this process's CPUs, in which the kernel's work for its packets is contained.
 """
 
+import math
 import socket
 import statistics
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 CHUNK = 1 << 18
@@ -69,13 +70,35 @@ class Table:
     def median(self, name: str) -> float:
         return statistics.median(took.wall for took in self.seen[name])
 
-    def ratio(self, name: str, reference: str, of: str) -> str:
-        """The median of neighbours' ratios, and the quartiles around it."""
+    def ratio(self, name: str, reference: str, of: str) -> "Ratio":
         pairs = zip(self.seen[name], self.seen[reference], strict=True)
-        low, middle, high = statistics.quantiles(
-            [getattr(a, of) / getattr(b, of) for a, b in pairs], n=4
-        )
-        return f"{middle:.3f} ({low:.3f}-{high:.3f})"
+        return Ratio.among([getattr(a, of) / getattr(b, of) for a, b in pairs])
+
+
+CERTAIN = 0.98
+"""Half of 1.96: ranks so many roots of n off the middle have the median between them, 95 times of
+100."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The median of neighbours' ratios, the quartiles around it, and where the true median is with
+    95 % certainty: whatever the distribution, if rounds do not depend on each other."""
+
+    middle: float
+    quartiles: tuple[float, float]
+    within: tuple[float, float]
+
+    @classmethod
+    def among(cls, ratios: Sequence[float]) -> "Ratio":
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        ranked = sorted(ratios)
+        rank = max(1, math.floor(len(ranked) / 2 - CERTAIN * math.sqrt(len(ranked))))
+        return cls(middle, (low, high), (ranked[rank - 1], ranked[-rank]))
+
+    def __str__(self) -> str:
+        within, quartiles = (f"{low:.3f}-{high:.3f}" for low, high in (self.within, self.quartiles))
+        return f"{self.middle:.3f} [{within}] ({quartiles})"
 
 
 # --- kinds of work -------------------------------------------------------------------------------

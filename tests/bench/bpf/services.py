@@ -1,9 +1,14 @@
 """New connections: direct, by our socket programs, and by nftables rules of kube-proxy's shape.
 
 `python tests/bench/bpf/services.py`. Microseconds per connection (handshake and close) from a
-client to a server in the next namespace, with 10, 1,000 and 10,000 services present, in turns
-(rounds.py); CPU is the client's and the server's. And what one run of the connect program takes, by
-the kernel's own clock.
+client to a server in the next namespace; CPU is the client's and the server's. All of it is there
+at once and takes turns (rounds.py), so that ways can be compared with each other: three data paths
+with 10, 1,000 and 10,000 services on control groups of their own, three namespaces whose rules have
+as many, and one without either. A connection goes to the next service each time, and with 10,000
+also to one and the same: what a table costs, without what its memory costs.
+
+Ratios are medians [where the median is with 95 % certainty] (quartiles). And what one run of the
+connect program takes, by the kernel's own clock.
 """
 
 import argparse
@@ -15,8 +20,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -33,12 +39,15 @@ from bpf.layout_lb import (
     pack_table,
 )
 from bpf.specs import DatapathSettings
-from tests.bench.bpf.rounds import in_turns, reset_at_end
+from tests.bench.bpf.rounds import Table, in_turns, reset_at_end
 from tests.support.bpf import child_cgroup, inside, netns, own_cgroup, private_bpffs
 from tests.support.bpf_packets import packed
 
-SERVER, CLIENT, PORT = "192.168.78.2", "192.168.78.1", 8080
-CONNECTIONS = 200
+SERVER, PORT = "192.168.78.2", 8080
+COUNTS = (10, 1_000, 10_000)
+CONNECTIONS = 50
+BATCH = 200
+ONE = f"{COUNTS[-1]:,} (one)"
 
 
 def vip(number: int, base: str = "10.96") -> str:
@@ -118,31 +127,6 @@ def connect_many(targets: Sequence[tuple[str, int]]) -> None:
             client.connect(target)
 
 
-def measure(datapath: Datapath, client: str, cgroup: Path, count: int, turns: int) -> None:
-    fill(datapath, count)
-    rules = nft_rules(count)
-
-    def load_rules() -> None:
-        subprocess.run(["nft", "-f", "-"], input="flush ruleset\n" + rules, text=True, check=True)
-
-    inside(load_rules, namespace=client)
-    targets = {
-        "socket": [(vip(n % count), 80) for n in range(CONNECTIONS)],
-        "nftables": [(vip(n % count, "10.97"), 80) for n in range(CONNECTIONS)],
-        "direct": [(SERVER, PORT)] * CONNECTIONS,
-    }
-
-    ways = {
-        kind: partial(inside, partial(connect_many, them), namespace=client)
-        for kind, them in targets.items()
-    }
-    groups = {kind: cgroup if kind == "socket" else OUTSIDE for kind in targets}
-    entering = {kind: partial(enter, group) for kind, group in groups.items()}
-    table = in_turns(ways, turns, before=entering)
-    table.show(f"{count} services", lambda seconds: seconds / CONNECTIONS * 1e6, "us")
-    print(f"{'':36} connect program {program_time(datapath, client, cgroup, count):.0f} ns a run")
-
-
 def program_time(datapath: Datapath, client: str, cgroup: Path, count: int) -> float:
     """Nanoseconds of a run of the connect program by the kernel's clock: the least of some batches,
     since interruptions are counted, too; on their own, since counting costs something."""
@@ -157,51 +141,130 @@ def program_time(datapath: Datapath, client: str, cgroup: Path, count: int) -> f
         after = runs()
         return (after[1] - before[1]) / (after[0] - before[0]) * 1e9
 
-    targets = [(vip(n * 7 % count), 80) for n in range(CONNECTIONS)]
+    targets = [(vip(n * 7 % count), 80) for n in range(BATCH)]
     enter(cgroup)
     counting = syscalls.count_runs()
     try:
         return min(batch() for _ in range(20))
     finally:
         os.close(counting)
+        enter(OUTSIDE)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=40)
-    options = parser.parse_args()
-    tag = f"cm-test-{os.getpid()}"
+@dataclass
+class Way:
+    """Connections from a namespace and a control group, to the next of its services each time."""
+
+    client: str
+    targets: Sequence[str]
+    port: int = 80
+    cgroup: Path = OUTSIDE
+    at: int = 0
+
+    def work(self) -> None:
+        them = [self.targets[(self.at + n) % len(self.targets)] for n in range(CONNECTIONS)]
+        self.at = (self.at + CONNECTIONS) % len(self.targets)
+        inside(lambda: connect_many([(it, self.port) for it in them]), namespace=self.client)
+
+
+@contextmanager
+def clients(server: str, names: Sequence[str]) -> Iterator[None]:
+    """A namespace each, on a wire to the server's."""
+    subprocess.run(["ip", "-n", server, "address", "add", SERVER, "dev", "lo"], check=True)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        bpffs = stack.enter_context(private_bpffs(folder / "bpf"))
-        client = stack.enter_context(netns(f"{tag}-client"))
-        server = stack.enter_context(netns(f"{tag}-server"))
-        cgroup = stack.enter_context(child_cgroup(tag))
-        for line in (
-            f"-n {client} link add wire type veth peer name wire netns {server}",
-            f"-n {client} address add {CLIENT}/24 dev wire",
-            f"-n {server} address add {SERVER}/24 dev wire",
-            f"-n {client} link set wire up",
-            f"-n {server} link set wire up",
-            f"-n {client} route add default via {SERVER}",
-        ):
-            subprocess.run(["ip", *line.split()], check=True)
-        stop, wake = socket.socketpair()
+        for n, name in enumerate(names):
+            client = stack.enter_context(netns(name))
+            for line in (
+                f"-n {client} link add wire type veth peer name wire{n} netns {server}",
+                f"-n {client} address add 192.168.79.{4 * n + 1}/30 dev wire",
+                f"-n {server} address add 192.168.79.{4 * n + 2}/30 dev wire{n}",
+                f"-n {client} link set wire up",
+                f"-n {server} link set wire{n} up",
+                f"-n {client} route add default via 192.168.79.{4 * n + 2}",
+            ):
+                subprocess.run(["ip", *line.split()], check=True)
+        yield
+
+
+def load_rules(client: str, count: int) -> None:
+    rules = nft_rules(count)
+    nft = partial(subprocess.run, ["nft", "-f", "-"], input=rules, text=True, check=True)
+    inside(nft, namespace=client)
+
+
+def sockets(stack: ExitStack, folder: Path, tag: str, count: int) -> tuple[Datapath, Path]:
+    """A data path with so many services, on a control group of its own."""
+    cgroup = stack.enter_context(child_cgroup(f"{tag}-{count}"))
+    bpffs = stack.enter_context(private_bpffs(folder / f"bpf{count}"))
+    datapath = stack.enter_context(load(bpffs / "clustermesh", DatapathSettings()))
+    fill(datapath, count)
+    datapath.attach_sock_lb(cgroup)
+    stack.callback(datapath.detach_sock_lb)
+    return datapath, cgroup
+
+
+def show(table: Table) -> None:
+    """Each way against a direct connection, and against itself with fewer services."""
+    for name in table.seen:
+        took = table.median(name) / CONNECTIONS * 1e6
+        print(f"{name:24} {took:6.1f} us a connection", end="")
+        against = ["direct"] if name != "direct" else []
+        kind, _, size = name.partition(" ")
+        if size and size != f"{COUNTS[0]:,}":
+            against.append(f"{kind} {COUNTS[0]:,}")
+        for other in against:
+            wall, cpu = (table.ratio(name, other, of) for of in ("wall", "cpu"))
+            print(f"   / {other}: time {wall}, CPU {cpu}", end="")
+        print(flush=True)
+
+
+@contextmanager
+def served(server: str) -> Iterator[None]:
+    stop, wake = socket.socketpair()
+    with stop, wake:
         thread = threading.Thread(
             target=lambda: inside(lambda: serve(stop), namespace=server), daemon=True
         )
         thread.start()
         time.sleep(0.5)
-        datapath = stack.enter_context(load(bpffs / "clustermesh", DatapathSettings()))
-        datapath.attach_sock_lb(cgroup)
-        for count in (10, 1_000, 10_000):
-            measure(datapath, client, cgroup, count, options.rounds)
-        enter(OUTSIDE)
-        datapath.detach_sock_lb()
+        yield
         wake.send(b"x")
         thread.join()
-        stop.close()
-        wake.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=300)
+    options = parser.parse_args()
+    tag = f"cm-test-{os.getpid()}"
+    plain, server = f"{tag}-client", f"{tag}-server"
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(netns(server))
+        behind = {count: f"{tag}-{count}" for count in COUNTS}
+        stack.enter_context(clients(server, [plain, *behind.values()]))
+        stack.enter_context(served(server))
+        paths = {count: sockets(stack, folder, tag, count) for count in COUNTS}
+        ways = {}
+        for count, (_, cgroup) in paths.items():
+            load_rules(behind[count], count)
+            here = [vip(n) for n in range(count)], [vip(n, "10.97") for n in range(count)]
+            ways[f"socket {count:,}"] = Way(plain, here[0], cgroup=cgroup)
+            ways[f"nftables {count:,}"] = Way(behind[count], here[1])
+        for kind, base in (("socket", "10.96"), ("nftables", "10.97")):
+            last = ways[f"{kind} {COUNTS[-1]:,}"]
+            ways[f"{kind} {ONE}"] = replace(last, targets=[vip(COUNTS[-1] // 2, base)])
+        ways["direct"] = Way(plain, [SERVER], PORT)
+        stack.callback(enter, OUTSIDE)
+        entering = {name: partial(enter, way.cgroup) for name, way in ways.items()}
+        show(
+            in_turns(
+                {name: way.work for name, way in ways.items()}, options.rounds, before=entering
+            )
+        )
+        for count, (datapath, cgroup) in paths.items():
+            took = program_time(datapath, plain, cgroup, count)
+            print(f"{count} services: connect program {took:.0f} ns a run")
 
 
 if __name__ == "__main__":
