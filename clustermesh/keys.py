@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from clustermesh import checks, gojson, slices
+from clustermesh.addresses import packed
 from clustermesh.checks import BadFact
 from clustermesh.model import (
     CLUSTER_LABEL,
@@ -221,15 +222,17 @@ def _node_decoder(origin: Origin, place: str) -> Decoder:
 def _ip_decoder(origin: Origin, place: str) -> Decoder:
     own = identity_range(origin.cluster_id, origin.max_clusters)
     first, last = own[0], own[-1]
-    start, read = len(place), _ips.decode
+    start, read, host = len(place), _ips.decode, ""
 
     def decode_ip(key: str, value: bytes) -> IPEntry:
+        nonlocal host
         try:
             entry = read(value)
         except msgspec.MsgspecError as error:
             raise BadFact(str(error)) from None
         ip = entry.ip
-        if entry.mask is not None or key[start:] != ip or not checks.is_canonical(ip):
+        sound = checks.is_canonical(ip) if ":" in ip else packed(ip)
+        if not sound or entry.mask is not None or key[start:] != ip:
             checks.ip_key(entry, key.removeprefix(place))
         number = entry.id
         if not first <= number <= last and number >= FIRST_UNRESERVED:
@@ -237,8 +240,9 @@ def _ip_decoder(origin: Origin, place: str) -> Decoder:
                 f"ID: {number} is neither reserved (below {FIRST_UNRESERVED}) nor "
                 f"in the range of cluster {origin.cluster} ({first}-{last})"
             )
-        if entry.host_ip:
+        if entry.host_ip != host and entry.host_ip:
             checks.address("HostIP", entry.host_ip)
+            host = entry.host_ip  # the pods of a node come one after the other
         if number == HOST:  # the peer's host is a remote node here (contract kvstore 2.3)
             return msgspec.structs.replace(entry, id=REMOTE_NODE)
         return entry
