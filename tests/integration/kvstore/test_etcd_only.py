@@ -43,6 +43,25 @@ async def test_a_page_that_is_too_large_is_asked_for_in_smaller_ones(
         assert [len(entry.value) for entry in entries] == [200_000] * 40
 
 
+async def test_a_neighbours_many_keys_are_neither_read_nor_told(
+    shared_etcd: Etcd, prefix: str
+) -> None:
+    """A million of them: tests/soak/kvstore/test_million.py."""
+    places = [f"{prefix}{name}/" for name in ("rom", "rome", "romeo")]
+    async with open_etcd(shared_etcd.config(page_keys=50, first_page_keys=50)) as store:
+        for start in range(0, 12_800, 128):
+            await store.commit(
+                [PutOp(f"{places[0]}{at}", b"x" * 100) for at in range(start, start + 64)]
+                + [PutOp(f"{places[2]}{at}", b"x" * 100) for at in range(start, start + 64)]
+            )
+        await store.commit([PutOp(f"{places[1]}own", b"mine")])
+        pages = [page async for page in store.pages(places[1])]
+        assert [[entry.key for entry in page.entries] for page in pages] == [[f"{places[1]}own"]]
+        async with ending(store.changes(places[1], after=pages[0].point)) as batches:
+            await store.commit([PutOp(f"{place}new", b"") for place in places])
+            assert [it.key for it in await first_changes(batches, 1)] == [f"{places[1]}new"]
+
+
 async def test_replies_beyond_four_megabytes_are_taken(shared_etcd: Etcd, prefix: str) -> None:
     async with filled(shared_etcd, prefix, values=60, size=200_000) as store:
         entries, _ = await everything(store, prefix)
