@@ -89,8 +89,9 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name(" ".join(filter(None, ("clustermesh", cluster, "CA", generation))))
         builder = _builder(name, name, key.public_key(), AUTHORITY_DAYS, now)
-        certificate = _as_authority(builder, path_length=1).sign(key, hashes.SHA256())
-        return cls(certificate, key)
+        own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        builder = _as_authority(builder, path_length=1).add_extension(own, critical=False)
+        return cls(builder.sign(key, hashes.SHA256()), key)
 
     @classmethod
     def load(cls, certificate: Path, key: Path) -> Self:
@@ -155,9 +156,9 @@ class Authority:
     def certify(self, other: x509.Certificate, *, now: datetime.datetime | None = None) -> bytes:
         """Another authority's name and key, vouched for by this one."""
         key = public_key(other)
-        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = _builder(other.subject, self._certificate.subject, key, AUTHORITY_DAYS, now)
-        made = _as_authority(builder, path_length=0).add_extension(signer, critical=False)
+        builder = builder.add_extension(_key_id(other), critical=False)
+        made = _as_authority(builder, path_length=0).add_extension(self._signer(), critical=False)
         return pem_of(made.sign(self._key, hashes.SHA256()))
 
     def server(
@@ -238,6 +239,11 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         return KeyPair(self._certificate_for(name, key.public_key(), uses, also, now), _pem(key))
 
+    def _signer(self) -> x509.AuthorityKeyIdentifier:
+        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
+            _key_id(self._certificate)
+        )
+
     def _certificate_for(
         self,
         name: str,
@@ -247,12 +253,12 @@ class Authority:
         now: datetime.datetime | None,
     ) -> bytes:
         subject = self._certificate.subject
-        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = (
             _builder(_name(name), subject, key, CERTIFICATE_DAYS, now)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
-            .add_extension(signer, critical=False)
+            .add_extension(self._signer(), critical=False)
         )
         if also is not None:
             builder = builder.add_extension(also, critical=False)
@@ -280,6 +286,18 @@ def write_private(path: Path, content: bytes) -> None:
         raise
 
 
+def _key_id(certificate: x509.Certificate) -> x509.SubjectKeyIdentifier:
+    """What its key is called in certificates that it has signed.
+
+    That is the issuer's choice: Go, and so Helm, takes another hash than we do since 1.25. OpenSSL
+    finds no issuer by any other name.
+    """
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return x509.SubjectKeyIdentifier.from_public_key(public_key(certificate))
+
+
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
@@ -296,7 +314,6 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(began - CLOCK_SKEW)
         .not_valid_after(began + datetime.timedelta(days=days))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from clustermesh.certificates import CertificateError
@@ -55,6 +57,42 @@ def test_a_client_of_another_authority_is_refused(authority: Authority, tmp_path
     stranger = Authority.create("cluster-a").client("remote-cluster-b")
     with pytest.raises(ssl.SSLError):
         handshake(authority, stranger, tmp_path, name="cluster-a.mesh.cilium.io")
+
+
+def made_by_go(digest: bytes) -> Authority:
+    """As Helm makes one: an RSA key, and the hash that its Go calls it by."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Clustermesh CA")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    )
+    if digest:
+        made = made.add_extension(x509.SubjectKeyIdentifier(digest), critical=False)
+    return Authority(made.sign(key, hashes.SHA256()), key)
+
+
+@pytest.mark.parametrize("digest", [bytes(range(20)), b""])
+def test_an_authority_that_calls_its_key_otherwise_is_found_as_issuer(
+    digest: bytes, tmp_path: Path
+):
+    """Helm 4 does (Go 1.25): a cluster with such an authority could not be joined."""
+    old = made_by_go(digest)
+    assert handshake(old, old.client("remote-b"), tmp_path, name="172.30.1.1") == "remote-b"
+    new = made_by_go(bytes(20))
+    cross = x509.load_pem_x509_certificate(old.certify(new.root)).extensions
+    leaf = x509.load_pem_x509_certificate(new.server().certificate).extensions
+    called = cross.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    assert called.digest == bytes(20), "by which its certificates say who has signed them"
+    signer = leaf.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    assert signer.key_identifier == called.digest
 
 
 def test_keys_can_be_read_by_their_owner_only(authority: Authority, tmp_path: Path):
