@@ -2,11 +2,12 @@
 
 import asyncio
 import hashlib
+import itertools
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from heapq import heappop, heappush
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import structlog
@@ -20,8 +21,9 @@ log = structlog.get_logger()
 
 HALF_LIFE: Final = 0.2  # weight of the newest measurement in RTT and loss
 AT_ONCE: Final = 8  # nodes that one question is about
-PLACES: Final = 40
-"""Moments of a period at which clusters are asked: those of one moment are asked together."""
+EVERY: Final = 0.5
+"""Seconds between two moments at which clusters are asked, each at some of them: to ask many
+together costs little, to wake up for each costs ten times as much."""
 SLACK: Final = 0.001
 """Seconds within which moments are the same."""
 
@@ -76,10 +78,11 @@ class Prober:
         self._ask = ask
         self._offset = _number(node)
         self._probes: dict[str, _ClusterProbe] = {}
-        self._due: list[tuple[float, str]] = []
+        self._due: list[_Due] = []
         """A heap: when which cluster is to be asked."""
-        self._new: list[str] = []
-        """Clusters that were never asked."""
+        self._count = itertools.count()
+        self._new: list[_ClusterProbe] = []
+        """Those that were never asked."""
         self._answered: list[_ClusterProbe] = []
         """Those of which all answers are there."""
         self._news = asyncio.Event()
@@ -95,7 +98,7 @@ class Prober:
         if probe is None:
             probe = self._probes[cluster] = _ClusterProbe(cluster, Targets(self._offset))
             self._mute += 1
-            self._new.append(cluster)
+            self._new.append(probe)
             self._news.set()
         probe.targets.put(node, address)
         if not probe.targets:
@@ -153,51 +156,67 @@ class Prober:
             while True:
                 self._news.clear()
                 self._learn(loop.time())
-                self._ask_due(ask, loop.time() + SLACK)
+                self._ask_due(ask, loop.time())
                 if self._changed:
                     self._changed = False
                     self._tell()
-                timer = loop.call_at(self._due[0][0], self._news.set) if self._due else None
+                timer = loop.call_at(self._due[0].when, self._news.set) if self._due else None
                 await self._news.wait()
                 if timer is not None:
                     timer.cancel()
 
     def _learn(self, now: float) -> None:
-        for cluster in self._new:
-            heappush(self._due, (now, cluster))
+        for probe in self._new:
+            self._schedule(now, probe)
         self._new.clear()
         for probe in self._answered:
             if self._probes.get(probe.cluster) is probe:
                 before = probe.answers
-                doubtful = probe.learn(self._settings.limits)
-                self._mute += before - probe.answers
-                self._changed |= before is not probe.answers
-                pause = self._settings.again if doubtful else self._pause(probe, now)
-                heappush(self._due, (now + pause, probe.cluster))
+                if probe.learn(self._settings.limits):
+                    self._remember(now + self._settings.again, probe)
+                if before is not probe.answers:
+                    self._mute += before - probe.answers
+                    self._changed = True
+                    self._schedule(self._next(probe, now), probe)
         self._answered.clear()
 
-    def _pause(self, probe: "_ClusterProbe", now: float) -> float:
-        """Until the next round of a cluster. Each has its place in a period, so that not all are
-        asked together."""
+    def _schedule(self, when: float, probe: "_ClusterProbe") -> None:
+        """Ask it then as a matter of course, and not when it was to be asked before."""
+        probe.next = self._remember(when, probe)
+
+    def _remember(self, when: float, probe: "_ClusterProbe") -> int:
+        heappush(self._due, _Due(when, number := next(self._count), probe))
+        return number
+
+    def _ask_due(self, ask: Ask, now: float) -> None:
+        while self._due and self._due[0].when <= now + SLACK:
+            _, number, probe = heappop(self._due)
+            if self._probes.get(probe.cluster) is not probe:
+                continue
+            if number == probe.next:
+                self._schedule(self._next(probe, now), probe)
+            elif not probe.verdict.against:
+                continue
+            if not probe.asked:
+                for address in probe.choose(self._settings.nodes):
+                    ask(address, probe.hear(self._complete))
+
+    def _next(self, probe: "_ClusterProbe", now: float) -> float:
+        """When the cluster is to be asked again as a matter of course."""
         settings = self._settings
         if probe.answers:
             answering = len(self._probes) - self._mute
             period = max(settings.interval, min(settings.latest, answering / settings.rate))
         else:
             period = max(settings.interval, self._mute * settings.nodes / settings.rate)
-        begun = (now + 2 * SLACK - period * probe.place / PLACES) % period
-        return period - begun + 2 * SLACK
-
-    def _ask_due(self, ask: Ask, until: float) -> None:
-        while self._due and self._due[0][0] <= until:
-            probe = self._probes.get(heappop(self._due)[1])
-            if probe is not None and not probe.asked:
-                for address in probe.choose(self._settings.nodes):
-                    ask(address, probe.hear(self._complete))
+        moment = EVERY * (probe.number % max(int(period / EVERY), 1))
+        soonest = now + 2 * SLACK
+        return soonest + period - (soonest - moment) % period
 
     def _complete(self, probe: "_ClusterProbe") -> None:
         self._answered.append(probe)
-        self._news.set()
+        if not probe.as_expected:
+            self._news.set()  # else it is soon enough when others are asked
 
     def _tell(self) -> None:
         silent = frozenset(
@@ -215,14 +234,22 @@ class Prober:
         self._told(silent)
 
 
+class _Due(NamedTuple):
+    when: float
+    number: int
+    probe: "_ClusterProbe"
+
+
 class _ClusterProbe:
     """What the probes of one cluster gave."""
 
     def __init__(self, cluster: str, targets: Targets) -> None:
         self.cluster = cluster
         self.targets = targets
-        self.place = _number(cluster) % PLACES
+        self.number = _number(cluster)
         self.verdict = Verdict()
+        self.next = 0
+        """The number of the time when it is asked as a matter of course."""
         self.asked = 0
         """How many answers are waited for."""
         self._answers: list[float | None] = []
@@ -234,6 +261,12 @@ class _ClusterProbe:
     def answers(self) -> bool:
         """Whether it is thought to answer."""
         return self.verdict.reach is Reach.ANSWERS
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the round that has just ended is no news."""
+        trusted = self.answers and not self.verdict.against
+        return trusted and any(rtt is not None for rtt in self._answers)
 
     def choose(self, nodes: int) -> list[str]:
         """Whom to ask in a round: that begins now."""
