@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 
 from agent.audit.auditor import Impossible
-from agent.probes.prober import ProbeStatus
+from agent.probes.cluster import ProbeStatus
 from clustermesh.audit import AuditReport
 from clustermesh.findings import ProbeAnswer
 from clustermesh.flows import Filter

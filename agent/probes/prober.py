@@ -1,7 +1,6 @@
 """Connects to the overlay addresses of remote nodes, some at a time, and tells who is silent."""
 
 import asyncio
-import hashlib
 import itertools
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,14 +11,14 @@ from typing import Final, NamedTuple
 import msgspec
 import structlog
 
+from agent.probes.cluster import ClusterProbe, ProbeStatus, number_of
 from agent.probes.dialer import Answered, Dialer
 from agent.probes.targets import Targets
-from agent.probes.verdict import Limits, Reach, Verdict
+from agent.probes.verdict import Limits, Reach
 from clustermesh.findings import ProbeAnswer
 
 log = structlog.get_logger()
 
-HALF_LIFE: Final = 0.2  # weight of the newest measurement in RTT and loss
 AT_ONCE: Final = 8  # nodes that one question is about
 EVERY: Final = 0.5
 """Seconds between two moments at which clusters are asked, each at some of them: to ask many
@@ -52,14 +51,10 @@ class ProbeSettings(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
 
 
-class ProbeStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """GET /v1/probes: one remote cluster. ``loss`` is a share; ``rtt`` in seconds, if known."""
-
-    cluster: str
-    reach: Reach
-    rtt: float | None
-    loss: float
-    nodes: int
+class _Due(NamedTuple):
+    when: float
+    number: int
+    probe: ClusterProbe
 
 
 class Prober:
@@ -76,14 +71,14 @@ class Prober:
         self._settings = settings
         self._told = told
         self._ask = ask
-        self._offset = _number(node)
-        self._probes: dict[str, _ClusterProbe] = {}
+        self._offset = number_of(node)
+        self._probes: dict[str, ClusterProbe] = {}
         self._due: list[_Due] = []
         """A heap: when which cluster is to be asked."""
         self._count = itertools.count()
-        self._new: list[_ClusterProbe] = []
+        self._new: list[ClusterProbe] = []
         """Those that were never asked."""
-        self._answered: list[_ClusterProbe] = []
+        self._answered: list[ClusterProbe] = []
         """Those of which all answers are there."""
         self._news = asyncio.Event()
         self._silent: frozenset[str] = frozenset()
@@ -96,7 +91,7 @@ class Prober:
         """A node of a remote cluster is there to be asked; empty: it is not."""
         probe = self._probes.get(cluster)
         if probe is None:
-            probe = self._probes[cluster] = _ClusterProbe(cluster, Targets(self._offset))
+            probe = self._probes[cluster] = ClusterProbe(cluster, Targets(self._offset))
             self._mute += 1
             self._new.append(probe)
             self._news.set()
@@ -180,11 +175,11 @@ class Prober:
                     self._schedule(self._next(probe, now), probe)
         self._answered.clear()
 
-    def _schedule(self, when: float, probe: "_ClusterProbe") -> None:
+    def _schedule(self, when: float, probe: ClusterProbe) -> None:
         """Ask it then as a matter of course, and not when it was to be asked before."""
         probe.next = self._remember(when, probe)
 
-    def _remember(self, when: float, probe: "_ClusterProbe") -> int:
+    def _remember(self, when: float, probe: ClusterProbe) -> int:
         heappush(self._due, _Due(when, number := next(self._count), probe))
         return number
 
@@ -201,7 +196,7 @@ class Prober:
                 for address in probe.choose(self._settings.nodes):
                     ask(address, probe.hear(self._complete))
 
-    def _next(self, probe: "_ClusterProbe", now: float) -> float:
+    def _next(self, probe: ClusterProbe, now: float) -> float:
         """When the cluster is to be asked again as a matter of course."""
         settings = self._settings
         if probe.answers:
@@ -213,7 +208,7 @@ class Prober:
         soonest = now + 2 * SLACK
         return soonest + period - (soonest - moment) % period
 
-    def _complete(self, probe: "_ClusterProbe") -> None:
+    def _complete(self, probe: ClusterProbe) -> None:
         self._answered.append(probe)
         if not probe.as_expected:
             self._news.set()  # else it is soon enough when others are asked
@@ -234,82 +229,6 @@ class Prober:
         self._told(silent)
 
 
-class _Due(NamedTuple):
-    when: float
-    number: int
-    probe: "_ClusterProbe"
-
-
-class _ClusterProbe:
-    """What the probes of one cluster gave."""
-
-    def __init__(self, cluster: str, targets: Targets) -> None:
-        self.cluster = cluster
-        self.targets = targets
-        self.number = _number(cluster)
-        self.verdict = Verdict()
-        self.next = 0
-        """The number of the time when it is asked as a matter of course."""
-        self.asked = 0
-        """How many answers are waited for."""
-        self._answers: list[float | None] = []
-        self._turn = 0
-        self._rtt: float | None = None
-        self._loss = 0.0
-
-    @property
-    def answers(self) -> bool:
-        """Whether it is thought to answer."""
-        return self.verdict.reach is Reach.ANSWERS
-
-    @property
-    def as_expected(self) -> bool:
-        """Whether the round that has just ended is no news."""
-        trusted = self.answers and not self.verdict.against
-        return trusted and any(rtt is not None for rtt in self._answers)
-
-    def choose(self, nodes: int) -> list[str]:
-        """Whom to ask in a round: that begins now."""
-        trusted = self.answers and not self.verdict.against
-        chosen = self.targets.sample(1 if trusted else nodes, self._turn)
-        self.asked = len(chosen)
-        return chosen
-
-    def hear(self, complete: "Callable[[_ClusterProbe], None]") -> Answered:
-        """What to call with an answer; ``complete`` is called after the last one of a round."""
-
-        def answered(rtt: float | None) -> None:
-            self._answers.append(rtt)
-            self.asked -= 1
-            if not self.asked:
-                complete(self)
-
-        return answered
-
-    def learn(self, limits: Limits) -> bool:
-        """The round has ended; whether it speaks against the verdict."""
-        answers, self._answers = self._answers, []
-        for rtt in answers:
-            self._loss += HALF_LIFE * ((rtt is None) - self._loss)
-            if rtt is not None:
-                self._rtt = rtt if self._rtt is None else self._rtt + HALF_LIFE * (rtt - self._rtt)
-        answered = any(rtt is not None for rtt in answers)
-        if not answered:
-            self._turn += 1  # others may answer
-        self.verdict = self.verdict.after(answered=answered, limits=limits)
-        return self.verdict.against > 0
-
-    def status(self) -> ProbeStatus:
-        """As the API shows it."""
-        return ProbeStatus(
-            cluster=self.cluster,
-            reach=self.verdict.reach,
-            rtt=self._rtt,
-            loss=round(self._loss, 3),
-            nodes=len(self.targets),
-        )
-
-
 def _future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[float | None]":
     return loop.create_future()
 
@@ -317,8 +236,3 @@ def _future(loop: asyncio.AbstractEventLoop) -> "asyncio.Future[float | None]":
 def _set(answer: "asyncio.Future[float | None]", rtt: float | None) -> None:
     if not answer.done():  # nobody waits for it any more
         answer.set_result(rtt)
-
-
-def _number(name: str) -> int:
-    """Evenly spread over 32 bits, the same everywhere."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big")
