@@ -150,15 +150,23 @@ def _way_out(name: str, said: str) -> str:
 
 
 def _pairs(pairs: Sequence[PairStatus]) -> Iterator[Wrong]:
+    known = {(pair.cluster, pair.remote): pair for pair in pairs}
     for pair in pairs:
+        there = known.get((pair.remote, pair.remote))
+        follows = (pair.remote, pair.cluster) in known
+        one_way = not follows and there is not None and there.silent < there.nodes
         yield from (
             Wrong(level=Level.WARNING, cluster=pair.cluster, said=said, next=command)
-            for said, command in _pair(pair)
+            for said, command in _pair(pair, one_way=one_way)
         )
 
 
-def _pair(pair: PairStatus) -> Iterator[tuple[str, str]]:
-    if pair.loss is not None and LOSS < pair.loss < 1:
+def _pair(pair: PairStatus, *, one_way: bool) -> Iterator[tuple[str, str]]:
+    """``one_way``: the remote's agents answer, and know nothing of this cluster."""
+    if one_way:
+        said = f"{pair.remote} does not follow it: no packet comes back from there"
+        yield said, f"meshctl connect {pair.cluster} {pair.remote}"
+    elif pair.loss is not None and LOSS < pair.loss < 1:
         said = f"{pair.loss:.0%} of the probes to nodes of {pair.remote} get no answer"
         yield said, f"meshctl plan {pair.cluster} {pair.remote}"
     behind = pair.clock_behind

@@ -158,6 +158,19 @@ def test_lost_probes_and_several_releases_are_warnings():
     assert "several releases: a 1.0; b 1.1" in text
 
 
+def test_a_cluster_that_is_followed_and_does_not_follow_is_named():
+    """Connected one way only: that is the cause, lost probes are what comes of it."""
+    a, b = agent("a/1", remote("b", loss=1.0)), agent("b/1")
+    (one,) = status(a, b).wrong
+    assert one.level is Level.WARNING
+    assert (one.cluster, one.said) == ("a", "b does not follow it: no packet comes back from there")
+    assert one.next == "meshctl connect a b"
+    assert status(a, agent("b/1", remote("a"))).wrong == ()
+    assert status(a).wrong == (), "nobody there can be asked: a Cilium cluster, say"
+    silent = told({}, {"a/1": a, "b/1": None}, 100.0)
+    assert [it.cluster for it in silent.wrong] == ["b"]
+
+
 def test_a_silent_agent_and_apiserver_are_problems():
     now = told({"a": None}, {"a/1": None}, 100.0)
     assert [one.said for one in now.wrong] == [
