@@ -18,6 +18,16 @@ from clustermesh.errors import NoAnswer as NoAnswer  # noqa: PLC0414  # what eve
 T = TypeVar("T")
 
 TIMEOUT = 5.0
+
+
+class Refusal(NoAnswer):
+    """It answers, and does not do it (403); ``reason`` is the sentence that it gives."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
 AT_ONCE = 16
 """How many are asked at the same time."""
 
@@ -71,7 +81,10 @@ def post(url: str, path: str, kind: type[T], *, timeout: float = TIMEOUT) -> T:
 def _decoded(url: str, path: str, kind: type[T], answer: tuple[int, bytes]) -> T:
     code, body = answer
     if code != http.client.OK:
-        raise NoAnswer(f"{spoken(url)}{path} answers {code}{_reason(body)}")
+        text = f"{spoken(url)}{path} answers {code}{_reason(body)}"
+        if code == http.client.FORBIDDEN and (reason := _reason(body)):
+            raise Refusal(text, reason.removeprefix(": "))
+        raise NoAnswer(text)
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as error:

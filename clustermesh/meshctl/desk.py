@@ -74,9 +74,10 @@ def unasked(cluster: Cluster) -> str:
 
 
 class _Apiserver:
-    """Asks over the unix socket."""
+    """Asks over the unix socket. What it refuses is a ``MeshctlError``, as of the other desk."""
 
     def __init__(self, cluster: Cluster) -> None:
+        self._name = cluster.name
         self._url = cluster.apiserver
 
     def create(self, guest: str, hours: float) -> Made:
@@ -95,7 +96,10 @@ class _Apiserver:
         return self._ask("/v1/join", msgspec.structs.asdict(envelope), dict[str, str])["joined"]
 
     def _ask(self, path: str, body: dict[str, str], kind: type[api.T]) -> api.T:
-        return api.ask(self._url, path, body, kind, timeout=PATIENCE)
+        try:
+            return api.ask(self._url, path, body, kind, timeout=PATIENCE)
+        except api.Refusal as error:
+            raise MeshctlError(f"{self._name}: {error.reason}.") from None
 
 
 class _Secrets:
