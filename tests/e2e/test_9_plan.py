@@ -177,6 +177,18 @@ def test_addresses_that_two_clusters_cannot_both_have(mesh: World):
     until("the clashes are gone", mesh, set())
 
 
+def test_a_way_that_goes_one_way_only_is_named(lab: World):
+    """Unicast: cluster-a reads cluster-b; no packet comes back before both do."""
+    both = ("cluster-a", "cluster-b")
+    lab.meshctl("disconnect", *both)  # as the test before left them: that spares a connection
+    lab.meshctl("connect", *both, "--connection-mode", "unicast")
+    assert (lab.paths.remotes("cluster-a") / "cluster-b").exists()
+    assert not (lab.paths.remotes("cluster-b") / "cluster-a").exists()
+    assert "cluster-b does not follow it" in lab.meshctl("status").stdout
+    lab.meshctl("connect", *both, "--connection-mode", "bidirectional")
+    assert "does not follow" not in lab.meshctl("status").stdout
+
+
 @contextmanager
 def otherwise(mesh: World, target: str, *wrapper: str) -> Iterator[None]:
     """An agent started again under a wrapper, such as ``env``; afterwards as it was."""

@@ -221,17 +221,6 @@ def test_connecting_again_during_an_outage_changes_nothing(mesh: World):
     assert after == before
 
 
-def test_a_way_that_goes_one_way_only_is_named(mesh: World):
-    """Unicast: cluster-a reads cluster-b; no packet comes back before both do."""
-    mesh.meshctl("disconnect", *PEERS)
-    mesh.meshctl("connect", *PEERS, "--connection-mode", "unicast")
-    assert (mesh.paths.remotes("cluster-a") / "cluster-b").exists()
-    assert not (mesh.paths.remotes("cluster-b") / "cluster-a").exists()
-    assert "cluster-b does not follow it" in mesh.meshctl("status").stdout
-    mesh.meshctl("connect", *PEERS, "--connection-mode", "bidirectional")
-    assert "does not follow" not in mesh.meshctl("status").stdout
-
-
 @provokes("UDP_BLOCKED")
 def test_a_blocked_overlay_port_is_named_before_anything_is_connected(mesh: World):
     mesh.meshctl("disconnect", *PEERS)
