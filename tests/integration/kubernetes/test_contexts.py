@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from clustermesh.meshctl.kube import members as reading
 from clustermesh.meshctl.kube.pods import process
 from clustermesh.meshctl.peering import peerings
 from clustermesh.meshctl.sysdump import collect
+from clustermesh.meshctl.sysdump.archive import Archive
 from clustermesh.meshfile import Mesh
 from clustermesh.pki import Authority
 from clustermesh.status import ApiserverStatus
@@ -27,6 +29,7 @@ from kvstore.config import EtcdConfig
 from tests.support.agents import agent
 from tests.support.kube.execs import relaying
 from tests.support.kube.faults import Fault
+from tests.support.kube.kubeserver import ADMIN_TOKEN
 from tests.support.kube.members import SPACE, Member, members
 from tests.support.provoked import provokes, witnessed
 
@@ -381,6 +384,37 @@ def test_a_sysdump_has_the_logs_that_kubernetes_keeps(world: World):
     assert found["clusters/mine/logs/agent-0/agent.log"] == b"synced\n"
     asked = [it for it in world.mine.kube.api.requests if "/log?" in it]
     assert all("limitBytes=" in it for it in asked)
+
+
+def test_a_sysdump_of_contexts_has_no_secret(world: World, tmp_path: Path):
+    """Keys of Secrets, what a log told by mistake, and who asks: searched for in every part."""
+    world.connect()
+    names = (AGENTS, "clustermesh-ca", "cilium-ca")
+    secrets = [
+        piece
+        for member in (world.mine, world.paris)
+        for name in names
+        for piece in (member.data("Secret", name) or {}).values()
+        if b"PRIVATE KEY" in piece
+    ]
+    assert len(secrets) == 4
+    told = f"Authorization: Bearer {ADMIN_TOKEN}\n".encode() + secrets[0]
+    world.mine.kube.api.pods.logs = {"apiserver-0/apiserver": told.decode()}
+    with Archive(tmp_path / "dump.tar.gz") as kept:
+        for place, content, why in collect.everything(world.mesh(), ()):
+            if content is None:
+                kept.miss(place, why)
+            else:
+                kept.add(place, content)
+    with tarfile.open(tmp_path / "dump.tar.gz") as tar:
+        parts = [tar.extractfile(it) for it in tar.getmembers()]
+        everything = b"".join(it.read() for it in parts if it).replace(b"\\n", b"\n")
+    assert b"Authorization" in everything
+    assert ADMIN_TOKEN.encode() not in everything
+    for key in secrets:
+        for line in key.splitlines()[1:-1]:
+            assert line not in everything
+            assert base64.b64encode(line) not in everything
 
 
 def test_a_kvstoremesh_is_asked_where_its_container_listens(world: World):
