@@ -34,6 +34,7 @@ from bpf.layout_lb import (
 from bpf.maps import MapKind
 from clustermesh.meshctl import bpf as shown
 from clustermesh.meshctl.maps import PROTOCOLS
+from clustermesh.meshctl.pins import Here
 from clustermesh.process import Fault
 from tests.support.bpf import cgroup2_root
 from tests.support.bpf_packets import ethernet, packed
@@ -195,7 +196,7 @@ def test_the_ipcache_reads_the_same(filled: Path, bpffs: Path):
             f"{where}/{key['prefixlen'] - 32}@{key['cluster_id']}",
             f"{what} tunnelendpoint={endpoint}, flags={flags}",
         ))  # fmt: skip
-    assert seen == set(shown.read_ipcache(bpffs))
+    assert seen == set(shown.read_ipcache(Here(bpffs)))
     assert len(seen) == 2
 
 
@@ -206,7 +207,7 @@ def test_the_tunnel_map_reads_the_same(filled: Path, bpffs: Path):
         base = address_of(key["address"], 4 if key["family"] == 1 else 6)
         node = address_of(value["address"], 4 if value["family"] == 1 else 6)
         seen.add((f"{base}@{key['cluster_id']}", f"{node}:{value['key']}"))
-    assert seen == set(shown.read_tunnel(bpffs))
+    assert seen == set(shown.read_tunnel(Here(bpffs)))
     assert len(seen) == 2
 
 
@@ -220,7 +221,7 @@ def test_services_read_the_same(filled: Path, bpffs: Path, family: int):
         counts = f"{number} {value['count']}[{value['qcount']}] ({wire(value['rev_nat'])})"
         flags = f"[{value['flags'] & 255:#x} {value['flags'] >> 8:#x}]"
         seen.add((frontend_of(entry["key"], family), f"{counts} {flags}"))
-    assert seen == of(shown.read_frontends(bpffs), family)
+    assert seen == of(shown.read_frontends(Here(bpffs)), family)
     assert len(seen) == 3
 
 
@@ -231,7 +232,7 @@ def test_backends_read_the_same(filled: Path, bpffs: Path, family: int):
         value = entry["value"]
         where = f"{PROTOCOLS[value['proto']]}://{socket_of(value, family)}@{value['cluster_id']}"
         seen.add((str(entry["key"]), f"{where}[{value['zone']}]"))
-    assert seen == of(shown.read_backends(bpffs), family)
+    assert seen == of(shown.read_backends(Here(bpffs)), family)
     assert len(seen) == 1
 
 
@@ -241,7 +242,7 @@ def test_reverse_entries_read_the_same(filled: Path, bpffs: Path, family: int):
         (str(wire(entry["key"])), socket_of(entry["value"], family))
         for entry in dumped(filled, f"cilium_lb{family}_reverse_nat")
     }
-    assert seen == of(shown.read_reverse_nat(bpffs), family)
+    assert seen == of(shown.read_reverse_nat(Here(bpffs)), family)
     assert len(seen) == 1
 
 
@@ -254,7 +255,7 @@ def test_source_ranges_read_the_same(filled: Path, bpffs: Path, family: int):
         )
         for entry in dumped(filled, f"cilium_lb{family}_source_range")
     }
-    assert seen == of(shown.read_source_ranges(bpffs), family)
+    assert seen == of(shown.read_source_ranges(Here(bpffs)), family)
     assert seen == {("203.0.113.0/24", "7") if family == 4 else ("2001:db8::/33", "7")}
 
 
@@ -281,7 +282,7 @@ def test_connections_read_the_same(
         (into,) = (it for it in balancer.connections if it.name == table)
         into.put_many(entries)
         seen = {connection_of(entry, family) for entry in dumped(globals_, table)}
-        rows = dict(shown.read_connections(bpffs))
+        rows = dict(shown.read_connections(Here(bpffs)))
     told = "expires=5000 Packets=3 Bytes=180"
     assert seen == {(way, told, "RevNAT=300") for way in rows}
     assert set(rows) == {
@@ -313,7 +314,7 @@ def connection_of(entry: Entry, family: int) -> tuple[str, str, str]:
 @FAMILIES
 def test_selection_tables_read_the_same(filled: Path, bpffs: Path, family: int):
     """bpftool prints a map of maps as the inner maps' numbers, and an inner map as raw bytes."""
-    rows = {row for row in shown.read_tables(bpffs) if row[0].endswith(f"v{family}")}
+    rows = {row for row in shown.read_tables(Here(bpffs)) if row[0].endswith(f"v{family}")}
     (outer,) = dumped(filled, f"cilium_lb{family}_maglev")
     number = str(int.from_bytes(bytes(int(it, 16) for it in outer["value"]), "little"))
     command = ["bpftool", "-j", "map", "dump", "id", number]
@@ -333,7 +334,7 @@ def test_counters_read_the_same(filled: Path, bpffs: Path, root: Path):
     told = entry["formatted"]
     key, values = told["key"], [cpu["value"] for cpu in told["values"]]
     assert MetricsKey(key["reason"], key["direction"], key["line"], key["file"]).reason == 139
-    (row,) = shown.read_metrics(bpffs)
+    (row,) = shown.read_metrics(Here(bpffs))
     packets, size = (sum(value[what] for value in values) for what in ("count", "bytes"))
     assert row[2:5] == (str(packets), str(size), str(key["line"]))
     assert packets == 5

@@ -13,6 +13,7 @@ import pytest
 from clustermesh import local
 from clustermesh.local import Frontend, LocalBackend, LocalService, NamedPort, Scope
 from clustermesh.meshctl.bpf import read_connections
+from clustermesh.meshctl.pins import Here
 from kvstore.client import PutOp
 from tests.support.agent_process import NODE_IP, Place, agent, own_cluster, place
 from tests.support.bpf import inside, netns
@@ -106,7 +107,7 @@ def test_clients_outside_are_served_as_the_policy_says(node: Place, own: Etcd) -
             assert answer(client, NODE_IP, ELSEWHERE_PORT) == "ConnectionRefusedError"
             assert {"0.0.0.0:30081/TCP", "0.0.0.0:30081/TCP/i"} <= frontends(node)
             assert node.ask("/v1/audit")["differences"] == []
-            asked = [way for way, _ in read_connections(node.bpf) if "SVC" in way]
+            asked = [way for way, _ in read_connections(Here(node.bpf)) if "SVC" in way]
             assert any(way.endswith(f"-> {NODE_IP}:{NODE_PORT}") for way in asked)
             assert (theirs / "cilium_ct4_global").exists()
             told = node.ask("/metrics")
@@ -117,5 +118,5 @@ def test_clients_outside_are_served_as_the_policy_says(node: Place, own: Etcd) -
             with agent(node, node.arguments(own)):
                 assert not (node.bpf / "clustermesh" / "lb").exists()
                 assert list(theirs.iterdir()) == []
-                assert read_connections(node.bpf) == []
+                assert read_connections(Here(node.bpf)) == []
                 assert answer(client, NODE_IP, NODE_PORT) == "ConnectionRefusedError"
