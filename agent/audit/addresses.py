@@ -11,7 +11,7 @@ from struct import pack
 from typing import Final, NamedTuple
 
 from agent.audit.reading import Told
-from clustermesh.addresses import packed, prefix
+from clustermesh.addresses import packed, prefix, spelled
 from clustermesh.model import IPEntry, Node
 
 HOST: Final = 1
@@ -128,7 +128,8 @@ def _is_v4(address: str) -> bool:
 
 
 def _host(address: str) -> str:
-    return f"{address}/{8 * len(packed(address))}"
+    raw = packed(address)
+    return f"{spelled(raw)}/{8 * len(raw)}"
 
 
 # --- bytes (contract datapath 1.17) --------------------------------------------------------------

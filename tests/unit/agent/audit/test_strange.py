@@ -39,6 +39,7 @@ Facts = dict[str, object]
 
 USUAL = ["10.1.0.1", "10.2.0.1", "10.2.0.2", "10.3.0.1"]
 addresses = st.sampled_from([*USUAL, "10.2.0.0", "192.168.0.2", "fd01::1", "fd02::1", "fd02::"])
+mapped = st.just("::ffff:172.16.0.9")
 hosts = st.sampled_from(["", NODE_IP, "192.168.0.2", "192.168.0.3", "fd00::2"])
 protocols = st.sampled_from([*["TCP"] * 6, "UDP", "SCTP", "ANY", "", "tcp"])
 names = st.sampled_from(["", "http", "http", "grpc"])
@@ -95,9 +96,9 @@ nodes = st.builds(
         ipv4_health_ip=health,
         ipv6_ingress_ip=ingress,
     ),
-    st.lists(st.builds(NodeAddress, kinds, hosts | hosts | addresses), max_size=3),
+    st.lists(st.builds(NodeAddress, kinds, hosts | hosts | addresses | mapped), max_size=3),
     cidrs, cidrs | mistakes, cidrs6,
-    st.sampled_from(["", "10.2.0.9"]), st.sampled_from(["", "fd02::9"]),
+    st.sampled_from(["", "10.2.0.9", "::ffff:10.2.0.9"]), st.sampled_from(["", "fd02::9"]),
 )  # fmt: skip
 
 local_services = st.builds(
