@@ -29,6 +29,9 @@ class Condition(IntEnum):
     NOT_READY = 4
 
 
+_ACTIVE: Final = Condition.ACTIVE
+
+
 class OfferedPort(NamedTuple):
     """A target port under the name of its service port, empty when that has none."""
 
@@ -112,7 +115,7 @@ def of_remote(service: ClusterService) -> Offer | None:
             before = ports
         members.add(packed(address))
     offered = [
-        Group._make((shape, Condition.ACTIVE, False, tuple(sorted(members))))
+        Group._make((shape, _ACTIVE, False, tuple(sorted(members))))
         for shape, members in groups.items()
     ]
     offered.sort()
