@@ -157,8 +157,9 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def _document(text: bytes) -> object:
-    """What the file says, its names in lower case as Go takes them in any."""
+def document_of(text: bytes) -> object:
+    """What a file says, its outermost names in lower case as Go takes them in any. Raises
+    ``ConfigError`` for whatever is no YAML."""
     try:
         document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader with fewer types
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -172,7 +173,7 @@ def parse(text: bytes, *, beside: Path) -> EtcdConfig:
     """A client file's content as a configuration; relative certificate paths are taken from
     ``beside``.
     """
-    document = _document(text)
+    document = document_of(text)
     try:
         file = msgspec.convert(document, _File)
     except msgspec.ValidationError as error:

@@ -7,12 +7,11 @@ from pathlib import Path
 from random import Random
 
 import msgspec
-import yaml
 
 from kvstore._proto import etcd_pb2 as rpc
 from kvstore.channel import dial
 from kvstore.client import Conflict, StoreError, Unavailable
-from kvstore.config import ConfigError, EtcdConfig
+from kvstore.config import ConfigError, EtcdConfig, document_of
 from kvstore.dial import addresses
 from kvstore.lists import after_prefix, to_bytes
 from kvstore.wire import Link, Method
@@ -112,11 +111,9 @@ def load_users(path: Path) -> tuple[User, ...]:
 
 def parse_users(content: bytes) -> tuple[User, ...]:
     """The same from what such a file holds; nobody when it is empty. Raises ``ConfigError``."""
+    document = document_of(content)
     try:
-        document = yaml.safe_load(content)
         users = msgspec.convert({} if document is None else document, _File).users or ()
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"$: expected YAML: {' '.join(str(error).split())}") from None
     except msgspec.ValidationError as error:
         reason, _, at = str(error).partition(" - at ")
         raise ConfigError(f"{at.strip('`') or '$'}: {reason}") from None

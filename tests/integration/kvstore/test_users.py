@@ -177,6 +177,16 @@ def test_a_users_file_may_not_hand_out_other_roles(tmp_path: Path) -> None:
         load_users(file)
 
 
+@pytest.mark.parametrize(
+    "text", ["users: 2001-99-99", "users: " + "[" * 5_000, "- a", "users: [", "x"]
+)
+def test_a_users_file_that_is_none_is_a_mistake_with_a_place(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "users.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"\$"):
+        load_users(file)
+
+
 async def test_a_password_works_and_outlives_its_tokens() -> None:
     with running_etcd(WHEEL, options=["--auth-token-ttl=1"]) as etcd:
         async with open_etcd(etcd.config(**LOGIN)) as early:
