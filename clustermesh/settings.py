@@ -29,7 +29,15 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 import msgspec
-from msgspec.inspect import BoolType, LiteralType, Type, VarTupleType, type_info
+from msgspec.inspect import (
+    BoolType,
+    FloatType,
+    IntType,
+    LiteralType,
+    Type,
+    VarTupleType,
+    type_info,
+)
 
 from clustermesh.version import VERSION
 
@@ -38,6 +46,11 @@ S = TypeVar("S", bound=msgspec.Struct)
 ENVIRONMENT: Final = "CLUSTERMESH_"
 UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+PLACES: Final = (
+    f"A setting --some-thing is also read from the variable {ENVIRONMENT}SOME_THING, and as"
+    " some-thing: from the file that --config names; a flag wins over the variable, the variable"
+    " over the file. SECONDS may be written as 15m or 2m30s, a LIST as a,b."
+)
 DURATION: Final = re.compile(f"(?:{PART.pattern})+")
 
 
@@ -70,7 +83,14 @@ class _Field(msgspec.Struct, frozen=True):
     is_bool: bool
     is_list: bool
     is_time: bool
+    is_number: bool
     choices: tuple[object, ...]
+
+    @property
+    def value(self) -> str:
+        """What ``--help`` calls its value."""
+        known = {"LIST": self.is_list, "SECONDS": self.is_time, "NUMBER": self.is_number}
+        return next((word for word, fits in known.items() if fits), "VALUE")
 
     @property
     def flag(self) -> str:
@@ -144,6 +164,7 @@ def _fields(kind: type[msgspec.Struct]) -> Iterable[_Field]:
             is_bool=isinstance(bare, BoolType),
             is_list=isinstance(bare, VarTupleType),
             is_time=meta.get("unit") == "seconds",
+            is_number=isinstance(bare, IntType | FloatType),
             choices=tuple(bare.values) if isinstance(bare, LiteralType) else (),
         )
 
@@ -166,22 +187,34 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser(fields: Iterable[_Field], *, program: str, summary: str) -> argparse.ArgumentParser:
     parser = _Parser(
-        prog=program, description=summary, allow_abbrev=False, argument_default=argparse.SUPPRESS
+        prog=program,
+        usage=f"{program} [--SETTING VALUE ...]",
+        description=summary,
+        epilog=PLACES,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--version", action="version", version=f"{program} {VERSION}")
     parser.add_argument("--config", metavar="FILE", help="settings file (YAML)")
     for field in fields:
-        words = field.help.replace("%", "%%")
-        if field.choices:
-            words += f"; one of {', '.join(map(str, field.choices))}"
-        if not field.required and field.default not in ("", None, (), False):
-            words += f" (default: {_shown(field.default)})"
         if field.is_bool:
             action = argparse.BooleanOptionalAction
-            parser.add_argument(field.flag, dest=field.name, action=action, help=words)
+            parser.add_argument(field.flag, dest=field.name, action=action, help=_words(field))
         else:
-            parser.add_argument(field.flag, dest=field.name, metavar="VALUE", help=words)
+            metavar = field.value
+            parser.add_argument(field.flag, dest=field.name, metavar=metavar, help=_words(field))
     return parser
+
+
+def _words(field: _Field) -> str:
+    words = field.help.replace("%", "%%")
+    if field.choices:
+        words += f"; one of {', '.join(map(str, field.choices))}"
+    if field.required:
+        return f"{words} (required)"
+    if field.default in ("", None, (), False):
+        return words
+    return f"{words} (default: {_shown(field.default)})"
 
 
 def _unexpected(word: str, flags: Sequence[str]) -> str:
@@ -193,6 +226,8 @@ def _unexpected(word: str, flags: Sequence[str]) -> str:
 
 
 def _shown(default: object) -> str:
+    if isinstance(default, float):
+        return f"{default:g}"
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 

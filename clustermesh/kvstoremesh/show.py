@@ -15,6 +15,7 @@ from clustermesh.settings import SettingsError, about, load
 from clustermesh.status import KvstoremeshStatus, RemoteStatus
 
 COMMAND: Final = "status"
+SUMMARY: Final = "Shows what the kvstoremesh on this machine says of itself."
 SOCKET: Final = next(
     field.default for field in msgspec.structs.fields(ProcessSettings) if field.name == "api_socket"
 )
@@ -33,7 +34,7 @@ class Settings(
 def main(argv: Sequence[str]) -> int:
     """Show it; 0 when all is well, 1 when not or when nobody answers, 2 for a wrong flag."""
     try:
-        settings = load(Settings, argv, program=f"kvstoremesh {COMMAND}", summary=__doc__ or "")
+        settings = load(Settings, argv, program=f"kvstoremesh {COMMAND}", summary=SUMMARY)
         status = fetch(f"unix:{settings.api_socket}", "/v1/status", KvstoremeshStatus)
     except SettingsError as error:
         sys.stderr.write(f"kvstoremesh: {error}\n")

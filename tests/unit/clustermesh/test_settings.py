@@ -131,5 +131,13 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
         loaded("--help")
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    for flag in ("--cluster-name", "--lease-ttl", "--no-replace", "life of keys without us"):
+    for flag in (
+        "--cluster-name",
+        "--lease-ttl SECONDS",
+        "--no-replace",
+        "life of keys without us",
+    ):
         assert flag in shown
+    for told in ("(required)", "--cluster-id NUMBER", "--extra LIST", "CLUSTERMESH_SOME_THING"):
+        assert told in " ".join(shown.split())
+    assert len(shown.partition("options:")[0].splitlines()) < 8, "the flags are listed once"
