@@ -7,6 +7,7 @@ import pytest
 
 from clustermesh import model, slices
 from clustermesh.export import Exporter, ExportSettings, SliceExport, cluster_config, mcs
+from clustermesh.export.services import affinity_seconds
 from clustermesh.sources import objects
 from clustermesh.sources.objects import KubernetesObject, ObjectKind
 from tests.support.exports import (
