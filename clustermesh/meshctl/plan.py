@@ -1,7 +1,7 @@
 """``meshctl plan``: what connecting would change and what may keep it from working. Reads only."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -34,6 +34,7 @@ ELSEWHERE = (
     " nobody else"
 )
 
+BEHIND = frozenset({"APISERVER_SILENT", "AGENT_SILENT"})
 CATCHES_UP = frozenset({"AGENT_SILENT", "APISERVER_NOT_READY", "REACH_UNKNOWN"})
 
 Clusters = Annotated[
@@ -114,25 +115,26 @@ def make(mesh: Mesh, names: Sequence[str], mode: Mode = Mode.MESH) -> Plan:
     facts = {cluster.name: _facts(cluster) for cluster in mesh.clusters if cluster.context}
     sides = {cluster.name: side(cluster, skews) for cluster in mesh.clusters}
     for name, found in facts.items():
-        if found is not None:
+        if not isinstance(found, str):
             sides[name] = sides[name]._replace(declared=found.premises)
     chosen = [sides[name] for name in names]
     third = [side for name, side in sides.items() if name not in names]
-    findings = list(premises.judge(mesh, chosen, third))
+    silent = {name for name, found in facts.items() if isinstance(found, str)}
+    findings = [it for it in premises.judge(mesh, chosen, third) if not _follows(it, silent)]
     findings += conditions.judge(chosen, skews)
     for each in chosen:
         findings += _of_kubernetes(each, wanted, chosen, facts)
     findings += passing.judge(chosen)
     trusted = []
-    for cluster in (side.cluster for side in chosen):
+    for cluster in (side.cluster for side in chosen if side.cluster.name not in silent):
         finding = authority(cluster)
         findings.append(finding)
         if finding.result is not Result.FAILED:
             trusted.append(cluster.name)
-    for unknown in dict.fromkeys(it.source.name for it in wanted if not it.source.endpoints):
+    unexposed = (it.source.name for it in wanted if not it.source.endpoints)
+    for unknown in dict.fromkeys(name for name in unexposed if name not in silent):
         findings.append(_unexposed(unknown))
         trusted = [name for name in trusted if name != unknown]
-    silent = {name for name, found in facts.items() if found is None}
     usable = [it for it in wanted if it.source.name in trusted and it.reader.name not in silent]
     for peering in usable:
         findings += _reached(peering, sides[peering.reader.name])
@@ -162,37 +164,42 @@ def side(cluster: Cluster, skews: dict[str, float]) -> Side:
     return Side(cluster, _asked(cluster.apiserver, "/v1/status", ApiserverStatus), nodes)
 
 
-def _facts(cluster: Cluster) -> "Facts | None":
-    """None: its API server does not answer, which the findings say by themselves."""
+def _facts(cluster: Cluster) -> "Facts | str":
+    """A text: why its API server does not answer."""
     from clustermesh.meshctl.kube import facts
 
     try:
         return facts.read(cluster)
-    except api.NoAnswer:
-        return None
+    except api.NoAnswer as error:
+        return str(error)
+
+
+def _follows(finding: Finding, silent: Collection[str]) -> bool:
+    """Whether it is about processes that are asked through an API server that is silent."""
+    return finding.code in BEHIND and finding.where.partition("/")[0] in silent
 
 
 def _of_kubernetes(
     side: Side,
     wanted: Sequence[Peering],
     chosen: Sequence[Side],
-    facts: "Mapping[str, Facts | None]",
+    facts: "Mapping[str, Facts | str]",
 ) -> Iterator[Finding]:
     name = side.cluster.name
     found = facts.get(name)
-    if found is not None:
+    if isinstance(found, str):
+        yield Finding(
+            code="KUBERNETES_SILENT", result=Result.FAILED, where=name, seen=found,
+            fix="see what `kubectl --context` of it says: renew its credentials, or bring the API"
+            " server back",
+        )  # fmt: skip
+    elif found is not None:
         from clustermesh.meshctl.kube import checks
 
         readers = [it.reader.name for it in wanted if it.source.name == name]
         others = [it for each in chosen if each is not side for it in each.known]
         ranges = sorted({cidr for it in others for cidr in it.pod_ranges})
         yield from checks.judge(side.cluster, found, readers, ranges)
-    elif name in facts:
-        yield Finding(
-            code="KUBERNETES_SILENT", result=Result.FAILED, where=name,
-            seen=f"the API server of context {side.cluster.context} does not answer",
-            fix="see `kubectl --context` for the same context",
-        )  # fmt: skip
 
 
 def _unexposed(cluster: str) -> Finding:

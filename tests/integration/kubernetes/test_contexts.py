@@ -17,6 +17,7 @@ from clustermesh.meshctl import api, gitops, main, performing, plan
 from clustermesh.meshctl.context import hoisted
 from clustermesh.meshctl.errors import MeshctlError
 from clustermesh.meshctl.kube import members as reading
+from clustermesh.meshctl.kube import pods
 from clustermesh.meshctl.kube.pods import process
 from clustermesh.meshctl.peering import peerings
 from clustermesh.meshctl.sysdump import collect
@@ -433,12 +434,19 @@ def test_a_kvstoremesh_is_asked_where_its_container_listens(world: World):
 
 
 @provokes("KUBERNETES_SILENT")
-def test_an_api_server_that_is_silent_is_named(world: World):
+@pytest.mark.parametrize("context", ["there", "here"])
+def test_an_api_server_that_is_silent_is_named(world: World, context: str):
+    """Also where our own apiserver and agents are asked through it."""
     mesh = world.mesh()
-    world.paris.kube.api.options.accepts = False
+    member = world.mine if context == "here" else world.paris
+    member.kube.api.options.accepts = False
     made = plan.make(mesh, PEERS)
+    pods.hang_up()  # what was not to be had is remembered for as long as meshctl runs
     witnessed(it.code for it in made.failures)
-    assert {"KUBERNETES_SILENT", "CA_UNUSABLE"} <= {it.code for it in made.failures}
+    (found,) = made.failures  # what cannot be known without it is no failure of its own
+    assert found.code == "KUBERNETES_SILENT"
+    assert f"context {context}: " in found.seen
+    assert "503" in found.seen
 
 
 def test_a_context_that_is_none_is_refused_in_a_sentence(world: World):
