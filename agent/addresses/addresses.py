@@ -201,6 +201,8 @@ class Addresses:
 
     def write(self) -> None:
         """Write some: nodes before what is behind them (contract datapath 5.3)."""
+        if self._admission.doubtful or any(book.turning for book in self._books):
+            return  # or what is held out would be written, and removed again
         for book in self._books:
             if book.pending.puts:
                 book.pending.write(SLICE)

@@ -2,7 +2,7 @@
 
 from clustermesh.keys import Kind
 from tests.support import lb
-from tests.support.mesh import OWN, Agent, node, pod
+from tests.support.mesh import OWN, Agent, node, pod, writes
 
 IDENTITY = 2 << 16 | 9
 
@@ -41,3 +41,14 @@ def test_a_vanished_address_goes_however_many_lists_broke_off_before():
         agent.dataplane.unconfirmed("cluster-b")
     agent.synced("cluster-b", kinds=[Kind.NODES, Kind.IPS]).settle()
     assert lb.identity(agent.maps, "10.2.0.5") is None
+
+
+def test_a_restart_writes_nothing_of_a_cluster_that_is_held_out():
+    maps, at = Agent().maps, ("a1", "192.168.0.2", "10.2.0.0/24", "10.1.0.1")
+    written = []
+    for _ in range(2):
+        agent = Agent(maps).expect("cluster-b").nodes(node("cluster-b", *at), node(OWN, *at))
+        agent.synced(OWN, "cluster-b").settle()
+        written.append(writes(maps))
+        assert next(iter(agent.dataplane.trouble())).startswith("cluster cluster-b: its range")
+    assert written[0] == written[1]
