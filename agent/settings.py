@@ -135,7 +135,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
             "probes per second; beyond it clusters are asked less often, if they answer every 2 s",
             ge=0.1,
         ),
-    ] = 50.0
+    ] = 20.0
     network_interval: Annotated[
         float, seconds("how often device, routes and rules are compared without an event", ge=0.1)
     ] = 30.0

@@ -47,7 +47,7 @@ class ProbeSettings(msgspec.Struct, frozen=True, kw_only=True):
     again: float = 0.1
     """Between rounds as long as a round speaks against the verdict."""
     nodes: int = 3
-    rate: float = 50.0
+    rate: float = 20.0
     limits: Limits = Limits()
 
 
