@@ -11,7 +11,17 @@ from bpf.counters import Line, Reason
 from bpf.datapath import load
 from bpf.layout import IpcacheKey
 from bpf.specs import DatapathSettings
-from tests.support.bpf_nodes import DEVICE, arrives, datagram, listen, say, two_nodes
+from tests.support.bpf_nodes import (
+    DEVICE,
+    PORT,
+    Node,
+    arrives,
+    datagram,
+    family_of,
+    listen,
+    say,
+    two_nodes,
+)
 from tests.support.bpf_packets import packed
 
 pytestmark = pytest.mark.root
@@ -88,6 +98,57 @@ def test_a_node_speaks_for_its_own_cluster_only(nodes):
         two.datapath.maps.metrics.reset()
         assert datagram(one, two) is (reason is None), hex(identity)
         assert two.counted(Reason.FORWARDED if reason is None else reason) == 1, hex(identity)
+
+
+WIRE_IPV4, FROM_NODE = 0x0800, 0x1000
+NUMBERS = [
+    (0x10009, 0, 0x10009),
+    (1, 0, 6),  # a host is a remote node to everybody else
+    (1, FROM_NODE, 2),  # a client outside whose address the host has lent its own
+    (0x10009, FROM_NODE, 0x10009),
+    (9, 0, 2),
+    (10, 0, 2),
+    (0x1000001, 0, 2),  # known here only
+    (None, 0, 2),
+]
+
+
+@FAMILIES
+def test_the_number_on_the_wire_is_the_senders_identity(nodes, v6):
+    one, two = nodes
+    source, target = (one.pod6, two.pod6) if v6 else (one.pod4, two.pod4)
+    wire = two.run(
+        lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(WIRE_IPV4))
+    )
+    server = two.run(lambda: listen(target, socket.SOCK_DGRAM))
+    with wire, server:
+        wire.bind(("wire", WIRE_IPV4))
+        wire.settimeout(10)
+        seen = [_number_of_one(one, wire, source, target, *case[:2]) for case in NUMBERS]
+    assert seen == [number for *_, number in NUMBERS]
+
+
+def _number_of_one(
+    sender: Node, wire: socket.socket, source: str, target: str, identity: int | None, mark: int
+) -> int:
+    """The VNI of a datagram, as it passes the wire: after Ethernet, IPv4, UDP and four bytes."""
+    if identity is None:
+        raw = packed(source)
+        sender.datapath.maps.ipcache.drop_many([IpcacheKey(raw, len(raw) * 8).pack()])
+    else:
+        sender.know(source, identity)
+
+    def send() -> None:
+        with socket.socket(family_of(target), socket.SOCK_DGRAM) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            client.bind((source, 0))
+            client.sendto(b"x", (target, PORT))
+
+    sender.run(send)
+    while True:
+        frame = wire.recv(2000)
+        if frame[36:38] == (8472).to_bytes(2, "big"):
+            return int.from_bytes(frame[46:49], "big")
 
 
 def test_nobody_else_may_speak_as_the_host(nodes):
