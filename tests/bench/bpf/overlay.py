@@ -36,11 +36,20 @@ MTU = 1450
 
 
 def add_plain(node: Node, other: Node) -> None:
-    """The kernel's VXLAN with everything static: no programs, no learning, no neighbours.
-    The pod, or the node itself, has a second address for it."""
+    """The kernel's VXLAN with everything static: no programs, no learning, no neighbours, and as
+    with ours no sum over the outer packet. The pod, or the node, has a second address for it."""
     node.ip(
         *("link", "add", "plain", "mtu", "1450", "type", "vxlan", "id", "42"),
-        *("remote", other.underlay, "local", node.underlay, "dstport", "4789", "nolearning"),
+        *(
+            "remote",
+            other.underlay,
+            "local",
+            node.underlay,
+            "dstport",
+            "4789",
+            "nolearning",
+            "noudpcsum",
+        ),
     )
     for address in PLAIN[node.cluster]:
         if node.pod == node.namespace:
