@@ -205,6 +205,7 @@ class Addresses:
             return  # or what is held out would be written, and removed again
         for book in self._books:
             if book.pending.puts:
+                book.turn_first(SLICE)
                 book.pending.write(SLICE)
                 if book.pending.puts:
                     return

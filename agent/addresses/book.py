@@ -299,6 +299,14 @@ class Book:
         """Whether claims are still to be left out, or to be heeded again."""
         return self._turn is not None
 
+    def turn_first(self, most: int) -> None:
+        """What would be written next is held, or heeded, before all others: a cluster that is left
+        out is not written only to be removed again."""
+        if self._turn is not None:
+            for key in self.pending.next_puts(most):
+                if key not in self._turn.done:
+                    self._compare(key, self.wanted(key))
+
     def turn_some(self) -> None:
         """Leave some out, or heed them again."""
         turn = self._turn

@@ -90,9 +90,13 @@ class Pending:
 
     # -- doing it ---------------------------------------------------------------------------------
 
+    def next_puts(self, most: int) -> list[bytes]:
+        """Keys that ``write`` would write."""
+        return list(islice(self._puts, most))
+
     def write(self, most: int) -> None:
         """Write up to ``most`` entries."""
-        keys = list(islice(self._puts, most))
+        keys = self.next_puts(most)
         entries = [(key, value) for key in keys if (value := self._wanted(key)) is not None]
         try:
             self._put(entries)

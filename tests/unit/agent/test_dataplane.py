@@ -6,6 +6,8 @@ from clustermesh.local import Frontend
 from clustermesh.model import Port, SliceEndpoint
 from tests.support import lb
 from tests.support.mesh import (
+    NODE,
+    NODE_IP,
     OWN,
     REMOTE_KINDS,
     VIP,
@@ -381,6 +383,23 @@ def test_a_range_over_a_node_of_any_cluster_is_left_out_until_that_ends() -> Non
     assert lb.where(agent.maps, *WEB) == at(A1, B1)
     agent.dataplane.drain("cluster-c")
     assert agent.settle().dataplane.trouble() == []
+
+
+def test_a_restart_beside_a_cluster_that_is_left_out_writes_nothing() -> None:
+    def told(agent: Agent) -> Agent:
+        agent.expect("cluster-b", "cluster-c")
+        agent.nodes(node("cluster-c", "c1", "192.168.0.9", "10.2.0.128/25", "10.2.0.200"))
+        agent.pods("cluster-c", pod("172.16.0.1", "192.168.0.9", 3 << 16 | 1))
+        agent.nodes(node(OWN, NODE, NODE_IP, "10.1.0.0/24", "10.1.0.254"))
+        agent.nodes(node("cluster-b", "b1", "192.168.0.2", "10.2.0.0/24", "10.2.0.254"))
+        agent.local(service(A1)).remote(offer("cluster-b", B1), offer("cluster-c", C1))
+        return agent.synced(OWN, "cluster-b", "cluster-c").settle()
+
+    agent = told(Agent())
+    assert lb.where(agent.maps, *WEB) == at(A1, B1)
+    before = writes(agent.maps)
+    told(Agent(agent.maps))
+    assert writes(agent.maps) == before
 
 
 def test_a_node_that_cannot_be_reached_is_said() -> None:
