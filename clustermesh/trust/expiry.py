@@ -30,11 +30,17 @@ def warnings(certificates: Iterable[CertificateStatus], now: float) -> list[str]
     """A sentence for each certificate that has ended or ends within ``WARN_DAYS``."""
     found = []
     for one in sorted(certificates, key=lambda it: (it.not_after, it.what)):
-        if (left := days_left(one, now)) < WARN_DAYS:
-            days = f"{abs(left)} day{'' if abs(left) == 1 else 's'}"
-            when = f"ends in {days}" if left >= 0 else f"has expired {days} ago"
+        if days_left(one, now) < WARN_DAYS:
+            when = _when((one.not_after - now) / DAY)
             found.append(f"certificate of {one.what} ({one.subject}) {when}; {_way_out(one)}")
     return found
+
+
+def _when(days: float) -> str:
+    """In whole days that are over, or left."""
+    whole = math.floor(abs(days))
+    told = f"{whole} day{'' if whole == 1 else 's'}" if whole else "less than a day"
+    return f"ends in {told}" if days >= 0 else f"has expired {told} ago"
 
 
 def _way_out(one: CertificateStatus) -> str:

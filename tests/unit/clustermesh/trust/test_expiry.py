@@ -53,6 +53,8 @@ def test_thirty_days_ahead_is_soon_enough(used: InUse):
     assert "meshctl" in said
     (said,) = expiry.warnings(used.read(), NOW + 367 * DAY)
     assert "has expired 2 days ago" in said
+    (said,) = expiry.warnings(used.read(), NOW + 365 * DAY + 60)
+    assert "has expired less than a day ago" in said
 
 
 def test_an_authority_that_ends_is_told_with_its_own_way_out(used: InUse):
