@@ -1,6 +1,8 @@
 """Read the nodes' pinned maps: what forwards packets now, also while the agent is dead."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,11 +11,12 @@ import typer
 from bpf.errors import BpfError
 from clustermesh.errors import NoAnswer
 from clustermesh.meshctl import connections, maps, pins
+from clustermesh.meshctl.api import AT_ONCE
 from clustermesh.meshctl.context import MeshOption, NodeOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
 from clustermesh.meshctl.output import Format, Output, columns, complain, say, show_json
 from clustermesh.meshctl.pins import Pins
-from clustermesh.meshfile import full_name
+from clustermesh.meshfile import Node, full_name
 from clustermesh.pinned import PAIR
 
 Rows = Sequence[tuple[str, ...]]
@@ -196,26 +199,36 @@ def _entries(root: Pins, name: str, folder: Path = PINS) -> list[tuple[bytes, by
 def _show(
     mesh: Path | None, node: str, output: Format, header: tuple[str, ...], read: Read
 ) -> None:
-    chosen = open_mesh(mesh).nodes(node)
+    chosen = {full_name(*pair): pair[1] for pair in open_mesh(mesh).nodes(node)}
     found: dict[str, Rows] = {}
     failures = []
-    for cluster, entry in chosen:
-        name = full_name(cluster, entry)
-        try:
-            found[name] = read(pins.of(entry))
-        except OSError as error:
-            failures.append(f"{name}: cannot read its maps ({error.strerror}); are they here?")
-        except (BpfError, NoAnswer) as error:
-            failures.append(f"{name}: {error}")
+
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+        told = pool.map(partial(_tried, read), chosen.values())
+        for name, rows in zip(chosen, told, strict=True):
+            if isinstance(rows, str):
+                failures.append(f"{name}: {rows}")
+            else:
+                found[name] = rows
     if output is Format.JSON:
-        told = {name: as_object(header, rows) for name, rows in found.items()}
-        show_json(told.get(node, told) if node else told)
+        shown = {name: as_object(header, rows) for name, rows in found.items()}
+        show_json(shown.get(node, shown) if node else shown)
     elif found:
         say("\n\n".join(f"{name}:\n{columns(header, rows)}" for name, rows in found.items()))
     for line in failures:
         complain(line)
     if failures:
         raise MeshctlError(f"the maps of {len(failures)} of {len(chosen)} nodes could not be read")
+
+
+def _tried(read: Read, entry: Node) -> Rows | str:
+    """A node's, or why not."""
+    try:
+        return read(pins.of(entry))
+    except OSError as error:
+        return f"cannot read its maps ({error.strerror}); are they here?"
+    except (BpfError, NoAnswer) as error:
+        return str(error)
 
 
 def as_object(header: tuple[str, ...], rows: Rows) -> object:

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import aiohttp
 
+from clustermesh.places.connection import REVIEW, REVIEWS
 from tests.support.kube import manifests as make
 from tests.support.kube.kubeserver import ADMIN_TOKEN, READER_TOKEN, Kube, running
 from tests.support.kube.real import real_kube
@@ -108,7 +109,7 @@ def _named(found: Answer) -> object:
 def _status(found: Answer) -> Answer:
     found = _lasting(found)
     found.pop("metadata", None)
-    text = re.sub(r"\b\d+\b|[0-9a-f]{8}-[0-9a-f-]{27}", "N", found.pop("message", ""))
+    text = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|\b\d+\b", "N", found.pop("message", ""))
     if not any(word in text for word in WORDED):
         found["message"] = text.partition(" to display ")[0]
     return {key: value for key, value in found.items() if value}
@@ -134,6 +135,8 @@ async def talk(kube: Kube) -> dict[str, Answer]:
         await _deleting(with_)
         await kube.admin.apply(make.SERVICE_EXPORTS)
         await _custom(with_)
+        await kube.admin.apply(make.pod("p", "10.1.0.9"))
+        await _programs(with_)
         await kube.server.lose_history()
     async with Dialogue(kube) as after:
         await after.ask("a page of lost history", "GET", f"{SERVICES}?limit=2&continue={page}")
@@ -281,6 +284,24 @@ async def _custom(with_: Dialogue) -> None:
     await with_.ask("one of no version", "PUT", f"{EXPORTS}/a", make.service_export("a"))
     await with_.ask("a list of custom objects", "GET", EXPORTS)
     await with_.ask("a custom deletion", "DELETE", f"{EXPORTS}/a")
+
+
+async def _programs(with_: Dialogue) -> None:
+    """Rights to run them in pods, and who is refused before a kubelet is asked."""
+    for name, token in (("may", ADMIN_TOKEN), ("may not", READER_TOKEN)):
+        what = {"verb": "get", "resource": "pods", "subresource": "exec", "namespace": "default"}
+        body = {"apiVersion": REVIEWS, "kind": REVIEW, "spec": {"resourceAttributes": what}}
+        path = f"/apis/{REVIEWS}/{REVIEW.lower()}s?dryRun=All"
+        answer = await with_.ask(f"whether one {name}", "POST", path, body, token=token)
+        with_.answers[f"whether one {name}"]["says"] = answer["status"]["allowed"]
+    command = "command=true&stdin=true&stdout=true&stderr=true"
+    for name, path, token in (
+        ("a program in no pod", f"q/exec?container=main&{command}", ADMIN_TOKEN),
+        ("a program in no container", f"p/exec?container=none&{command}", ADMIN_TOKEN),
+        ("a program on no node", f"p/exec?container=main&{command}", ADMIN_TOKEN),
+        ("a program without the right", f"p/exec?container=main&{command}", READER_TOKEN),
+    ):
+        await with_.ask(name, "GET", f"{SPACE}/pods/{path}", token=token)
 
 
 async def _record() -> None:

@@ -38,6 +38,8 @@ class PodParts:
         if container not in {it["name"] for it in pod["spec"]["containers"]}:
             why = f"container {container} is not valid for pod {name}"
             raise Refused(400, "BadRequest", why)
+        if not pod["spec"].get("nodeName"):
+            raise Refused(400, "BadRequest", f"pod {name} does not have a host assigned")
         if not execs.upgrades(request):
             raise Refused(400, "BadRequest", "Upgrade request required")
         program = self.programs.get(f"{name}/{container}")

@@ -120,6 +120,7 @@ class Kubelet:
             self._endpoint = subprocess.Popen(
                 [
                     *(*LAUNCHER, self._place.netns, str(self._place.cgroup)),
+                    *("setpriv", "--pdeathsig", "KILL"),
                     *("env", f"PYTHONPATH={pods.PROJECT}", sys.executable, "-P"),
                     *("-m", endpoint.__name__, self.ip, str(self._containers)),
                     *(str(self._folder / name) for name in files),
@@ -139,8 +140,9 @@ class Kubelet:
         for pod, started in self._running.values():
             where = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
             for each, process in zip(pods.containers(pod, self._api_seen), started, strict=False):
+                log = self._log(pod["metadata"]["name"], each.name)
                 about = {"pid": process.pid, "user": each.user, "env": each.env}
-                found[f"{where}/{each.name}"] = about
+                found[f"{where}/{each.name}"] = {**about, "log": str(log)}
         fresh = self._containers.with_suffix(".new")
         fresh.write_text(json.dumps(found))
         fresh.rename(self._containers)
