@@ -130,7 +130,7 @@ def _show(now: MeshStatus, output: Format, *, nodes: bool, again: bool = False) 
     if again and page.is_terminal:
         page.clear()
     for part in render(now, time.time(), nodes=nodes):
-        page.print(part)
+        page.print(part, soft_wrap=isinstance(part, str))  # a pipe gets whole sentences
     if again:
         page.print(time.strftime("\n%H:%M:%S, Ctrl-C ends"))
         sys.stdout.flush()

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from clustermesh.meshctl.status import MeshStatus, render, told
+from clustermesh.meshctl.output import Format
+from clustermesh.meshctl.status import MeshStatus, _show, render, told
 from clustermesh.status import (
     AgentStatus,
     ApiserverStatus,
@@ -82,6 +83,12 @@ def test_what_is_wrong_is_a_problem_in_words(changes, said):
     now = mesh(msgspec.structs.replace(AGENT, **changes))
     assert not now.ready
     assert said in shown(now)
+
+
+def test_a_pipe_gets_whole_sentences(capsys: pytest.CaptureFixture[str]):
+    long = "word " * 60 + "end"
+    _show(mesh(msgspec.structs.replace(AGENT, trouble=(long,))), Format.TABLE, nodes=False)
+    assert long in capsys.readouterr().out
 
 
 def test_those_who_do_not_answer_are_problems():
