@@ -165,6 +165,10 @@ class Below(http.client.HTTPSConnection):
         """Headers that say who we are."""
         return self.access.headers
 
+    def refused(self) -> None:
+        """Who speaks more than HTTP here says that the server does not take our access."""
+        self._doubt(self.access)
+
     def connect(self) -> None:
         """Without TLS where the kubeconfig says so, or with the server name that it says."""
         http.client.HTTPConnection.connect(self)

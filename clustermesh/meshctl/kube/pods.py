@@ -53,9 +53,7 @@ def spoken(url: str) -> str:
 
 def reach(url: str, timeout: float) -> http.client.HTTPConnection:
     """A connection on which the process is asked. Raises ``UsageError``, ``NoAnswer``."""
-    if url not in (ways := _ways()):
-        ways[url] = _Way(url)
-    return ways[url].open(timeout)
+    return _ways().setdefault(url, _Way(url)).open(timeout)
 
 
 def run(url: str, command: Sequence[str]) -> bytes:
@@ -68,7 +66,7 @@ def run(url: str, command: Sequence[str]) -> bytes:
     except relays.Unable as error:
         raise NoAnswer(f"{spoken(url)} cannot be asked: {error}") from None
     except OSError as error:
-        raise NoAnswer(f"{spoken(url)} does not answer ({error.strerror})") from error
+        raise NoAnswer(f"{spoken(url)} does not answer ({error.strerror or error})") from error
 
 
 def _container(to: Process) -> relays.Container:
@@ -84,7 +82,9 @@ def hang_up() -> None:
 
 
 class _Way:
-    """To one process, remembered for as long as meshctl runs."""
+    """To one process, remembered for as long as meshctl runs. So is what bars relays for good; all
+    else may have passed when it is asked again.
+    """
 
     def __init__(self, url: str) -> None:
         self._to = process(url)
@@ -93,14 +93,18 @@ class _Way:
         self._barred = "" if self._to.socket else NO_RIGHT
 
     def open(self, timeout: float) -> http.client.HTTPConnection:
-        if not self._barred:
+        why = self._barred
+        if not why:
             try:
                 return relays.Inside(self._relay(), self._idle, timeout)
             except relays.Unable as error:
-                self._barred = str(error)
+                why = str(error)
+                if error.lasting:
+                    self._barred = why
             except OSError as error:
-                raise NoAnswer(f"{self._name} does not answer ({error.strerror})") from error
-        return self._proxied(timeout)
+                said = error.strerror or error
+                raise NoAnswer(f"{self._name} does not answer ({said})") from error
+        return self._proxied(timeout, why)
 
     def close(self) -> None:
         while self._idle:
@@ -116,9 +120,9 @@ class _Way:
                 relay.close()
         return relays.start(_container(self._to), self._to.socket)
 
-    def _proxied(self, timeout: float) -> http.client.HTTPConnection:
+    def _proxied(self, timeout: float, why: str) -> http.client.HTTPConnection:
         if not self._to.port:
-            raise NoAnswer(f"{self._name} cannot be asked: {self._barred}")
+            raise NoAnswer(f"{self._name} cannot be asked: {why}")
         made = connection(self._to.context, self._to.kubeconfig)
         where = f"/api/v1/namespaces/{self._to.namespace}/pods/{self._to.pod}:{self._to.port}"
         return made.open(f"{where}/proxy", timeout)

@@ -8,6 +8,7 @@ wrong than that no relay can be had is an ``OSError``, as of a socket.
 import errno
 import http.client
 import io
+import ssl
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -16,9 +17,14 @@ from urllib.parse import quote
 
 import msgspec
 
-from clustermesh.places.connection import Connection
+from clustermesh.places.connection import Below, Connection
 from clustermesh.relay import GREETING
-from clustermesh.sources.kubernetes.failures import failure
+from clustermesh.sources.kubernetes.failures import (
+    ApiFailure,
+    Forbidden,
+    Unauthorized,
+    failure,
+)
 
 if TYPE_CHECKING:
     from websocket import WebSocket
@@ -33,6 +39,11 @@ TIMEOUT: Final = 15.0
 
 class Unable(Exception):
     """No relay can be had there; the text is a clause that says why."""
+
+    def __init__(self, text: str, *, lasting: bool = False) -> None:
+        """``lasting``: nor will it be had, for as long as a command runs."""
+        super().__init__(text)
+        self.lasting = lasting
 
 
 class _Outcome(msgspec.Struct, frozen=True):
@@ -64,10 +75,10 @@ class Relay:
         while len(self._heard) < len(GREETING):
             piece = self._next()
             if not piece:
-                raise Unable(self._cause())
+                raise self._unable()
             self._heard += piece
         if not self._heard.startswith(GREETING):
-            raise Unable(f"{PROGRAM} there is of another release")
+            raise Unable(f"{PROGRAM} there is of another release", lasting=True)
         del self._heard[: len(GREETING)]
 
     def all(self) -> bytes:
@@ -75,7 +86,7 @@ class Relay:
         while piece := self._next():
             self._heard += piece
         if self._outcome().status != "Success":
-            raise Unable(self._cause())
+            raise self._unable()
         return bytes(self._heard)
 
     def sendall(self, data: bytes) -> None:
@@ -86,7 +97,7 @@ class Relay:
             for at in range(0, len(data), PIECE):
                 self._wire.send_binary(bytes([STDIN]) + data[at : at + PIECE])
         except WebSocketException as error:
-            raise OSError(errno.EPIPE, self._cause()) from error
+            raise OSError(errno.EPIPE, str(self._unable())) from error
 
     def makefile(self, *_: object) -> io.BufferedReader:
         """What the process says."""
@@ -146,14 +157,16 @@ class Relay:
             self._verdict = piece or b"{}"
         return piece if stream == STDOUT else b""
 
-    def _cause(self) -> str:
+    def _unable(self) -> Unable:
         """Why it has ended: in its own words, or those of who should have started it."""
         if said := self._complaint.decode(errors="replace").split():
-            return " ".join(said)[:300]
+            return Unable(" ".join(said)[:300])
         message = self._outcome().message
-        if "not found" in message or "no such file" in message:
-            return f"its image has no {self._program}: it is of an older release"
-        return message or "it ended at once"
+        absent = "not found" in message or "no such file" in message.lower()
+        if absent and self._program in message:  # a container can be absent, too: it starts again
+            why = f"its image has no {self._program}: it is of an older release"
+            return Unable(why, lasting=True)
+        return Unable(message or "it ended at once")
 
     def _outcome(self) -> "_Outcome":
         try:
@@ -238,11 +251,33 @@ def output(place: Container, command: Sequence[str]) -> bytes:
 
 
 def _run(place: Container, command: Sequence[str]) -> Relay:
-    from websocket import WebSocket, WebSocketBadStatusException, WebSocketException
-
     words = "".join(f"&command={quote(word, safe='')}" for word in command)
     path = f"/api/v1/namespaces/{place.namespace}/pods/{place.pod}/exec?container={place.name}"
-    opened = place.made.open(f"{path}{words}&stdin=true&stdout=true&stderr=true", TIMEOUT)
+    try:
+        wire = _open(place.made, f"{path}{words}&stdin=true&stdout=true&stderr=true")
+    except ApiFailure as error:
+        raise Unable(str(error), lasting=isinstance(error, Forbidden)) from None
+    wire.settimeout(TIMEOUT)
+    return Relay(wire, command[0])
+
+
+def _open(made: Connection, path: str) -> "WebSocket":
+    """With credentials that are read again when the server does not take them."""
+    opened = made.open(path, TIMEOUT)
+    try:
+        return _upgraded(opened)
+    except (Unauthorized, ssl.SSLError, ConnectionResetError):
+        opened.refused()
+        other = made.open(path, TIMEOUT)
+        if other.access is opened.access:
+            raise
+        return _upgraded(other)
+
+
+def _upgraded(opened: Below) -> "WebSocket":
+    """Raises ``ApiFailure`` and ``OSError``."""
+    from websocket import WebSocket, WebSocketBadStatusException, WebSocketException
+
     wire = WebSocket(skip_utf8_validation=True)
     try:
         opened.connect()
@@ -256,12 +291,11 @@ def _run(place: Container, command: Sequence[str]) -> Relay:
         )
     except WebSocketBadStatusException as error:
         opened.close()
-        raise Unable(str(failure(error.status_code, error.resp_body or b""))) from None
+        raise failure(error.status_code, error.resp_body or b"") from None
     except WebSocketException as error:
         opened.close()
         raise OSError(errno.EPROTO, str(error)) from error
     except OSError:
         opened.close()
         raise
-    wire.settimeout(TIMEOUT)
-    return Relay(wire, command[0])
+    return wire

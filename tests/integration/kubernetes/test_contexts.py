@@ -17,7 +17,6 @@ from clustermesh.meshctl import api, gitops, main, performing, plan
 from clustermesh.meshctl.context import hoisted
 from clustermesh.meshctl.errors import MeshctlError
 from clustermesh.meshctl.kube import members as reading
-from clustermesh.meshctl.kube import pods
 from clustermesh.meshctl.kube.pods import process
 from clustermesh.meshctl.peering import peerings
 from clustermesh.meshctl.sysdump import collect
@@ -441,7 +440,6 @@ def test_an_api_server_that_is_silent_is_named(world: World, context: str):
     member = world.mine if context == "here" else world.paris
     member.kube.api.options.accepts = False
     made = plan.make(mesh, PEERS)
-    pods.hang_up()  # what was not to be had is remembered for as long as meshctl runs
     witnessed(it.code for it in made.failures)
     (found,) = made.failures  # what cannot be known without it is no failure of its own
     assert found.code == "KUBERNETES_SILENT"

@@ -20,6 +20,7 @@ from clustermesh.meshctl import api, pins
 from clustermesh.meshctl.kube import members as reading
 from clustermesh.meshctl.kube import pods
 from clustermesh.meshfile import Node
+from clustermesh.places.connection import connection
 from tests.support.kube.catalog import RBAC
 from tests.support.kube.execs import Program, relaying
 from tests.support.kube.kubeserver import ADMIN_TOKEN, READER, READER_TOKEN
@@ -185,6 +186,43 @@ def test_why_a_process_cannot_be_asked_is_said(world: World):
     assert said.endswith("agent.sock: No such file or directory")
     assert "another release" in refused(world, lambda _: ("echo", "clustermesh-relay two"))
     assert "container not found" in refused(world, None)
+
+
+@pytest.mark.parametrize("protocol", ["v4.channel.k8s.io", "v5.channel.k8s.io"])
+def test_what_keeps_from_asking_now_is_forgotten(world: World, protocol: str):
+    """A command that goes on, such as `status --watch`, asks again."""
+    parts, options = world.mine.kube.api.pods, world.mine.kube.api.options
+    parts.protocols = (protocol,)
+    url, works = world.agent(), parts.programs["agent-0/agent"]
+
+    def silent(why: str) -> None:
+        with pytest.raises(api.NoAnswer, match=why):
+            api.fetch(url, "/v1/status", dict)
+
+    options.accepts = False
+    silent("503")
+    options.accepts = True
+    parts.programs.clear()
+    silent("cannot be asked: .*container not found")
+    parts.programs["agent-0/agent"] = relaying(world.folder / "elsewhere")
+    silent("No such file or directory")
+    parts.programs["agent-0/agent"] = works
+    assert api.fetch(url, "/v1/status", dict) == {"name": "n1"}
+
+
+def test_credentials_that_are_renewed_meanwhile_are_taken_up(world: World):
+    path, users = world.folder / "renewed", world.mine.kube.api.users
+    path.write_text(world.kubeconfig.read_text())
+    url = world.agent(path)
+    users["another"] = users.pop(ADMIN_TOKEN)
+    try:
+        with pytest.raises(api.NoAnswer, match="401"):
+            api.fetch(url, "/v1/status", dict)
+        path.write_text(world.kubeconfig.read_text().replace(ADMIN_TOKEN, "another"))
+        connection("here", str(path))._standing._not_before = 0.0
+        assert api.fetch(url, "/v1/status", dict) == {"name": "n1"}
+    finally:
+        users[ADMIN_TOKEN] = users.pop("another")
 
 
 def maps(world: World, said: str) -> pins.Pins:

@@ -65,6 +65,14 @@ async def serve(
     return streams
 
 
+async def refuse(request: web.Request, why: str, protocols: Sequence[str]) -> web.WebSocketResponse:
+    """As an API server does that has taken the streams before it asks the kubelet (v5)."""
+    streams = web.WebSocketResponse(protocols=protocols)
+    await streams.prepare(request)
+    await _end(streams, {"metadata": {}, "status": "Failure", "message": why, "code": 500})
+    return streams
+
+
 async def _carry(streams: web.WebSocketResponse, process: Process) -> None:
     assert process.stdin is not None
     assert process.stdout is not None

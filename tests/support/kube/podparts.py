@@ -45,5 +45,7 @@ class PodParts:
         program = self.programs.get(f"{name}/{container}")
         if program is None:
             why = f'unable to upgrade connection: container not found ("{container}")'
+            if "v5.channel.k8s.io" in self.protocols:
+                return await execs.refuse(request, why, self.protocols)
             raise Refused(500, "InternalError", why)
         return await execs.serve(request, program, self.protocols)
