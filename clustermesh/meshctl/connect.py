@@ -134,8 +134,8 @@ def disconnect(
 def _as_it_was(cluster: Cluster, why: str) -> str:
     if not cluster.context:
         return (
-            f"the apiserver of {cluster.name} does not answer: join tokens that it may have given"
-            " to the others are as they were; see `meshctl token list` when it runs"
+            f"{why}: join tokens that {cluster.name} may have given to the others are as they were;"
+            " see `meshctl token list` when its apiserver can be asked"
         )
     return (
         f"{cluster.name}: {why}: the others may be in its list of users, and have join tokens that"

@@ -4,6 +4,7 @@ On a host only the apiserver may write the record. In Kubernetes the record is a
 only as it was read, which the operator and every replica share.
 """
 
+from contextlib import suppress
 from typing import Final, Protocol
 
 import msgspec
@@ -68,6 +69,10 @@ def unasked(cluster: Cluster) -> str:
             desk_of(cluster).listed()
         else:
             api.get(cluster.apiserver, "/livez")
+            with suppress(api.NoAnswer):  # without a join listener there are none
+                desk_of(cluster).listed()
+    except MeshctlError as error:
+        return str(error).rstrip(".")
     except api.NoAnswer as error:
         return str(error) if cluster.context or cluster.apiserver else ""
     return ""

@@ -136,7 +136,7 @@ def unmaking(peering: Peering) -> Iterator[Change]:
                 yield _put(here.remotes, name, None, what, order=1)._replace(what=what)
     with suppress(api.NoAnswer):
         yield from _revoking(peering, place_of(peering.source))
-    with suppress(api.NoAnswer):  # told by who asks `desk.unasked`
+    with suppress(api.NoAnswer, MeshctlError):  # told by who asks `desk.unasked`
         yield from _tokens(peering)
 
 

@@ -84,6 +84,8 @@ def _end_tokens(member: Cluster, peer: str) -> str:
         desk = desk_of(member)
         for one in usable(desk, peer):
             desk.revoke(one.id)
+    except MeshctlError as error:
+        return str(error).rstrip(".")
     except api.NoAnswer as error:
         return str(error) if member.context else ""
     return ""

@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 
 from clustermesh.errors import MeshError
-from clustermesh.meshctl import performing
+from clustermesh.meshctl import connect, performing, revoke
+from clustermesh.meshctl.errors import MeshctlError
 from clustermesh.meshctl.peering import making, peerings, unmaking
 from clustermesh.meshfile import Cluster, Mesh
 from clustermesh.pki import Authority, CertificateError
 from kvstore.config import EtcdConfig
+from tests.support.agents import Said, agent
 
 PEERS = ["cluster-a", "cluster-b"]
 
@@ -111,6 +114,25 @@ def test_parting_undoes_connecting(mesh: Mesh):
     assert set(files(mesh)) == before
     assert users(mesh, "cluster-a") == ["remote-elsewhere"]
     assert perform(performing.DISCONNECT, mesh, PEERS) == ()
+
+
+def test_an_apiserver_that_keeps_its_tokens_to_itself_stops_no_parting(
+    mesh: Mesh, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """On TCP it lists no join tokens: a peer is parted and revoked all the same, and it is told."""
+    perform(performing.CONNECT, mesh, PEERS)
+    refusal = Said(403, {"error": "only on the unix socket"})
+    with agent(tmp_path / "s", {"/livez": b"ok", "/v1/tokens/list": refusal}) as url:
+        a, b, c = mesh.clusters
+        asked = Mesh(clusters=(msgspec.structs.replace(a, apiserver=url), b, c))
+        path = tmp_path / "mesh.yaml"
+        path.write_bytes(msgspec.yaml.encode(asked, enc_hook=str))
+        with pytest.raises(MeshctlError, match="remote-cluster-c is removed, but cluster-a: only"):
+            revoke.revoke("cluster-a", "cluster-c", path, timeout=0)
+        connect.disconnect(PEERS, path, wait=False)
+    assert "cluster-a: only on the unix socket: join tokens that" in capsys.readouterr().err
+    assert not list(a.config_dir.iterdir())
+    assert users(mesh, "cluster-a") == ["remote-elsewhere"]
 
 
 def test_three_clusters_are_connected_pairwise_and_parted_alone(mesh: Mesh):
