@@ -42,6 +42,8 @@ class Admission:
             self._settle(territory)
         if cluster != self._me.cluster and _underlay(old) != _underlay(node):
             self._move(cluster, _underlay(old), _underlay(node))
+        if old is not None and node is not None and old.cluster_id != node.cluster_id:
+            self._concern({cluster} & self._concerned)  # it has another place in the order
 
     def _settle(self, territory: Territory) -> None:
         """A territory has come or gone: in whose way?"""

@@ -108,12 +108,11 @@ class Nodes:
 
     def drain(self, cluster: str) -> None:
         """The cluster has no nodes any more; their entries are the books' to drain."""
-        self._early.pop(cluster, None)
         gone = self.known.drain(cluster)
         for name, node in gone.items():
             self._note(cluster, name, node, None)
-        self.again(cluster, gone)
-        self._early.pop(cluster, None)
+        # Those of a first list may have been judged with what was left of an earlier life.
+        self.again(cluster, {**self._early.pop(cluster, {}), **gone})
         self._owners.pop(cluster, None)
 
     # -- who has to be looked at ------------------------------------------------------------------
