@@ -81,6 +81,8 @@ class Book:
         """Keys of claims that had to be let go at once."""
         self._held: AbstractSet[int] = frozenset()
         """Clusters whose claims are left out of account."""
+        self._aim: AbstractSet[int] = frozenset()
+        """The same at the end of all turns."""
         self._turn: _Turn | None = None
         self._then_hold: frozenset[int] | None = None
 
@@ -162,12 +164,14 @@ class Book:
         return first
 
     def _compare(self, key: bytes, before: bytes | None) -> bool:
-        """Whether what is wanted is not what was wanted ``before``; if so, it will be written."""
-        if self._turn is not None:
-            self._turn.done.add(key)
+        """Whether what is wanted is not what was wanted ``before``; if so, it will be written.
+        Within a turn that may already be so of what is wanted at its end."""
+        turn = self._turn
+        if turn is not None:
+            turn.done.add(key)
         wanted = self.wanted(key)
         if wanted == before:
-            return False
+            return turn is not None
         self.pending.change(key, before, wanted)
         return True
 
@@ -180,13 +184,20 @@ class Book:
         held = turn.held if turn is not None and key in turn.done else self._held
         if not held or _who(first) >> 1 not in held:
             return first[: self._size]
+        waiting = self._waiting(key, held)
+        return waiting[: self._size] if waiting is not None else None
+
+    def _waiting(self, key: bytes, held: AbstractSet[int]) -> bytes | None:
+        """The best of the claims that wait for a key and are not left out."""
         claims = self._others.get(key, {})
         free = [who for who in claims if who >> 1 not in held]
-        return claims[min(free, key=self._standing)][: self._size] if free else None
+        return claims[min(free, key=self._standing)] if free else None
 
     def claim_of(self, key: bytes) -> Claim | None:
-        """The best claim on a key."""
+        """The best claim on a key, of those that are not to be left out."""
         claim = self._claims.get(key)
+        if claim is not None and self._aim and _who(claim) >> 1 in self._aim:
+            claim = self._waiting(key, self._aim)
         if claim is None:
             return None
         who = _who(claim)
@@ -287,6 +298,7 @@ class Book:
         """Claims of exactly these clusters are left out of account, bit by bit (``turn_some``);
         what is not done with yet is done first.
         """
+        self._aim = cluster_ids
         if self.turning:
             self._then_hold = frozenset(cluster_ids)
             return

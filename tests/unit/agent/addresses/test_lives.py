@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from clustermesh.keys import Kind
-from tests.support.mesh import OWN, REMOTE_KINDS, Agent, node
+from tests.support.mesh import OWN, REMOTE_KINDS, Agent, node, pod
 
 B1 = node("cluster-b", "b1", "192.168.1.1", "10.2.0.0/24")
 C1 = node("cluster-c", "c1", "192.168.2.1", "10.2.0.0/24")
@@ -37,3 +37,13 @@ def test_a_node_of_a_life_that_ended_during_its_first_list_leaves_no_route():
     agent.dataplane.drain("cluster-b")
     agent.settle()
     assert agent.dataplane.routes() == {}
+
+
+def test_an_address_of_a_cluster_that_is_held_out_leads_to_the_other_that_names_it():
+    agent = Agent().expect("cluster-b", "cluster-c").synced(OWN)
+    agent.nodes(B1, node("cluster-c", "c1", "192.168.2.1", "10.3.0.0/24"))
+    for cluster, host, number in (("cluster-b", "192.168.1.1", 2), ("cluster-c", "192.168.2.1", 3)):
+        agent.pods(cluster, pod("10.9.0.9", host, number << 16 | 9)).synced(cluster)
+    for cidr, leads_to in (("", "192.168.1.1"), ("10.2.0.0/24", "192.168.2.1")) * 2:
+        agent.nodes(node(OWN, "a1", "192.168.0.1", cidr)).settle()
+        assert agent.dataplane.routes()["10.9.0.9/32"].node_ip == leads_to
