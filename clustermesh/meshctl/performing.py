@@ -9,12 +9,15 @@ import msgspec
 from clustermesh.errors import MeshError
 from clustermesh.findings import Finding
 from clustermesh.meshctl import api, troubleshoot, watch
+from clustermesh.meshctl.output import complain
 from clustermesh.meshctl.peering import Change, Mode, Peering, exists, making, peerings, unmaking
 from clustermesh.meshfile import Mesh
 from clustermesh.pki import CertificateError
 
 LEAST = 10.0
 """Seconds that probes get, however long the nodes took to sync."""
+
+LEFT = "NOT undone"
 
 Report = Callable[[str], None]
 Pair = frozenset[str]
@@ -119,21 +122,29 @@ def _change(changes: Sequence[Planned], *, keep: set[Pair], report: Report) -> l
             made.append(each)
             each.change.do()
     except (OSError, MeshError, CertificateError, api.NoAnswer, KeyboardInterrupt):
-        _undo([it for it in made if it.pair not in keep], report)
+        for told in _undo([it for it in made if it.pair not in keep], report):
+            if told.startswith(LEFT):
+                complain(told)
         raise
     return made
 
 
 def _undo(made: Sequence[Planned], report: Report) -> tuple[str, ...]:
-    """Last made, first undone; what cannot be undone is said with the error that keeps it."""
-    told = []
+    """Last made, first undone; what cannot be undone is said with the error that keeps it. Ctrl-C
+    ends it, and what is left is told.
+    """
+    told: list[str] = []
     for each in reversed(made):
-        report(f"undoing: {each.change.what}")
         try:
+            report(f"undoing: {each.change.what}")
             each.change.undo()
             told.append(each.change.what)
         except (OSError, MeshError, api.NoAnswer) as error:
-            told.append(f"NOT undone, {error}: {each.change.what}")
+            told.append(f"{LEFT}, {error}: {each.change.what}")
+        except KeyboardInterrupt:
+            for left in reversed(made[: len(made) - len(told)]):
+                complain(f"{LEFT}, interrupted: {left.change.what}")
+            raise
     return tuple(told)
 
 

@@ -1,5 +1,6 @@
 """Connecting proves that it works, and takes back what was new when it does not."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -125,6 +126,37 @@ def test_ctrl_c_among_the_changes_leaves_none(world: World, moment: int):
     with pytest.raises(KeyboardInterrupt):
         world.connect(A_B, report=report)
     assert plain(world) == before
+
+
+def test_what_ctrl_c_could_not_take_back_is_told(world: World, capsys: pytest.CaptureFixture[str]):
+    def report(text: str) -> None:
+        if text.startswith("undoing: cluster-a"):
+            shutil.rmtree(world.clusters[0].config_dir, ignore_errors=True)
+        if "follows" in text and not text.startswith("undoing"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        world.connect(A_B, report=report)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert all(it.startswith("meshctl: NOT undone, [Errno 2]") for it in said)
+
+
+def test_a_second_ctrl_c_says_what_it_leaves(world: World, capsys: pytest.CaptureFixture[str]):
+    done: list[str] = []
+
+    def report(text: str) -> None:
+        if "follows" in text or len(done) == 2:
+            raise KeyboardInterrupt
+        if text.startswith("undoing"):
+            done.append(text)
+
+    with pytest.raises(KeyboardInterrupt):
+        world.connect(A_B, report=report)
+    said = capsys.readouterr().err.splitlines()
+    assert len(done) == 2
+    assert len(said) == 4
+    assert all(it.startswith("meshctl: NOT undone, interrupted: cluster-") for it in said)
 
 
 def test_a_connection_that_works_is_proved_on_every_node(world: World):
