@@ -142,8 +142,14 @@ def _arguments(workload: Object) -> dict[str, str]:
 
 
 def _pods(made: Connection, namespace: str, app: str) -> list[Object]:
+    """Those that run and are not about to end: beside one of a rollout its successor runs."""
     path = f"/api/v1/namespaces/{namespace}/pods?labelSelector=k8s-app%3D{app}"
-    return [pod for pod in made.items(path) if pod.get("status", {}).get("phase") == "Running"]
+    return [
+        pod
+        for pod in made.items(path)
+        if pod.get("status", {}).get("phase") == "Running"
+        and "deletionTimestamp" not in pod["metadata"]
+    ]
 
 
 def logs(cluster: Cluster) -> Iterator[tuple[str, str, str]]:

@@ -432,6 +432,20 @@ def test_a_kvstoremesh_is_asked_where_its_container_listens(world: World):
     assert process(mine.kvstoremesh)[4:] == ("kvstoremesh", "/run/y.sock", "9881")
 
 
+def test_of_a_rollout_the_pod_that_stays_is_asked(world: World):
+    for name, ending in (("apiserver-00", {"deletionTimestamp": "2026-01-01T00:00:00Z"}),
+                         ("apiserver-01", {})):  # fmt: skip
+        world.mine.put("Pod", name, {
+            "metadata": {"labels": {"k8s-app": "clustermesh-apiserver"}, **ending},
+            "spec": {"nodeName": "n1", "containers": [{"name": "apiserver"}]},
+            "status": {"phase": "Running"},
+        })  # fmt: skip
+    served = world.mine.kube.api.store.objects["pods"]
+    assert "deletionTimestamp" in served[SPACE, "apiserver-00"]["metadata"]
+    del served[SPACE, "apiserver-0"]
+    assert process(world.mesh().cluster("mine").apiserver).pod == "apiserver-01"
+
+
 @provokes("KUBERNETES_SILENT")
 @pytest.mark.parametrize("context", ["there", "here"])
 def test_an_api_server_that_is_silent_is_named(world: World, context: str):
