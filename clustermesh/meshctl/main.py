@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from clustermesh.meshctl.errors import Exit
+from clustermesh.meshctl.harmless import harmless
 
 DEBUG = "MESHCTL_DEBUG"
 SURROGATES = frozenset(map(chr, range(0xDC80, 0xDD00)))
@@ -97,7 +98,7 @@ def _unexpected(error: Exception) -> None:
 
 def _end(text: str, code: Exit) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not change the exit code
-    sys.stderr.write(f"meshctl: {text}\n")
+    sys.stderr.write(f"meshctl: {harmless(text)}\n")
     sys.exit(code)
 
 

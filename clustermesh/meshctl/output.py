@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from clustermesh.meshctl.harmless import harmless
+
 COLUMN_WIDTH = 5
 PADDING = 3
 
@@ -30,12 +32,12 @@ Output = Annotated[
 
 def say(text: str) -> None:
     """Print a line of plain text."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{harmless(text)}\n")
 
 
 def complain(text: str) -> None:
     """Print a line for the operator that is not part of the result."""
-    sys.stderr.write(f"meshctl: {text}\n")
+    sys.stderr.write(f"meshctl: {harmless(text)}\n")
 
 
 def show_json(value: object) -> None:

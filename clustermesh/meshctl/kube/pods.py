@@ -12,7 +12,7 @@ from functools import cache
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
-from clustermesh.errors import NoAnswer
+from clustermesh.errors import NoAnswer, UsageError
 from clustermesh.meshctl.kube import relays
 from clustermesh.places.connection import connection
 
@@ -41,8 +41,11 @@ class Process(NamedTuple):
 
 
 def process(url: str) -> Process:
-    """What a ``kube:`` URL names."""
-    return Process(*(unquote(part) for part in url.removeprefix(SCHEME).split("/")))
+    """What a ``kube:`` URL names. Raises ``UsageError``."""
+    parts = [unquote(part) for part in url.removeprefix(SCHEME).split("/")]
+    if len(parts) != len(Process._fields):
+        raise UsageError(f"{url!r} names no process of a pod: name the cluster's context instead.")
+    return Process(*parts)
 
 
 def spoken(url: str) -> str:

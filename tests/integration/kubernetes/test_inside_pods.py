@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from bpf.errors import BpfError
 from clustermesh import http, pinned
+from clustermesh.errors import UsageError
 from clustermesh.health import Board
 from clustermesh.logs import Control
 from clustermesh.meshctl import api, pins
@@ -268,6 +269,11 @@ def test_tcp_is_asked_where_an_older_image_has_no_relay(world: World):
     assert api.fetch(url, "/v1/status", dict) == {"name": "tcp"}
     assert api.fetch(url, "/v1/status", dict) == {"name": "tcp"}
     assert world.execs() == 1
+
+
+def test_a_url_that_somebody_has_typed_is_refused_in_a_sentence():
+    with pytest.raises(UsageError, match="'kube:agent-0' names no process of a pod"):
+        api.get("kube:agent-0", "/v1/status")
 
 
 def test_a_silent_process_is_no_answer(world: World):
