@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,13 @@ MARKERS = {
     "soak": ("root", "etcd", "soak"),
 }
 _TESTS = Path(__file__).parent
+
+
+def pytest_configure() -> None:
+    """Tests press Ctrl-C: started in the background by a shell without job control (``nohup``, some
+    CI), their processes would not hear it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
