@@ -102,9 +102,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     ] = 60.0
     config_interval: Annotated[
         float,
-        seconds(
-            "how often a peer's cluster-config is read again; of many together one a second", ge=0.1
-        ),
+        seconds("how often a peer's cluster-config is read again; of copies, all at once", ge=0.1),
     ] = 30.0
     retry_ceiling: Annotated[float, seconds("longest wait between two attempts", ge=0.1)] = 30.0
     connect_timeout: Annotated[

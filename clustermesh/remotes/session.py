@@ -61,8 +61,9 @@ COPY_LOOKS: Final = 50.0
 config vanishes a minute before the facts, and nothing else says that it is dead: its heartbeat is
 that of the etcd it is in (contract kvstore 5.5).
 """
-TOGETHER: Final = 1.0
-"""Seconds: how old another copy's look may be. Copies in one etcd are looked at together."""
+TOGETHER: Final = 10
+"""Copies in one etcd are looked at together: what another one saw is good for a tenth of the time
+between two looks."""
 
 
 class Role(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,7 +209,7 @@ class Session:
         key = keys.cluster_config(self._progress.cluster)
         if copy and isinstance(store, Looking):
             with suppress(Denied):  # who may not read the others' has to ask for its own
-                entry, took = await store.look(key, within=TOGETHER)
+                entry, took = await store.look(key, within=self._waits.config / TOGETHER)
                 self._round_trips.append(took)
                 return entry
         clock = asyncio.get_running_loop().time
