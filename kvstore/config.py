@@ -157,12 +157,16 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
+_BAD_SCALAR = (ValueError, LookupError, AttributeError)
+"""What PyYAML makes of a scalar that is not what its tag says."""
+
+
 def document_of(text: bytes) -> object:
     """What a file says, its outermost names in lower case as Go takes them in any. Raises
     ``ConfigError`` for whatever is no YAML."""
     try:
         document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader with fewer types
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, *_BAD_SCALAR, RecursionError) as error:
         raise ConfigError(f"$: expected YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         return document
@@ -175,7 +179,7 @@ def parse(text: bytes, *, beside: Path) -> EtcdConfig:
     """
     document = document_of(text)
     try:
-        file = msgspec.convert(document, _File)
+        file = msgspec.convert(_said(document), _File)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{_path(str(error))}") from None
     _check(file)
@@ -200,6 +204,13 @@ def parse(text: bytes, *, beside: Path) -> EtcdConfig:
     )
     given = {name: _seconds(value, f"$.{key}") for name, key, value in waits if value is not None}
     return msgspec.structs.replace(config, **given)
+
+
+def _said(document: object) -> object:
+    """A field without a value is as good as none, as it is for Go."""
+    if not isinstance(document, dict):
+        return document
+    return {name: value for name, value in document.items() if value is not None}
 
 
 def _check(file: _File) -> None:
@@ -252,7 +263,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 def _seconds(value: str, path: str) -> float:
     """A Go duration: a text such as ``1m30s``, or a number of nanoseconds."""
     if value.isascii() and value.isdecimal():
-        return int(value) / 1e9
+        return float(value) / 1e9
     if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", value):
         raise ConfigError(f"{path}: expected a duration such as 15s, got {value!r}")
     return sum(

@@ -84,7 +84,7 @@ def test_a_password_is_what_was_typed(written: str, meant: str) -> None:
 def test_what_is_empty_is_absent() -> None:
     text = (
         b"endpoints: [http://a:1]\ntrusted-ca-file: ''\ncert-file: ''\nkey-file:\n"
-        b"username: ''\npassword: ~\ncilium-host-aliases:\n"
+        b"username: ''\npassword: ~\ncilium-host-aliases:\ninsecure-skip-tls-verify:\n"
     )
     config = parse(text, beside=HERE)
     assert (config.trusted_ca_file, config.cert_file, config.key_file) == (None, None, None)
@@ -144,6 +144,9 @@ def test_secrets_are_not_shown() -> None:
         (b"a: [", r"\$: expected YAML"),
         (b"\x80", r"\$: expected YAML"),
         (b"- x", r"\$: Expected `object`"),
+        (b"endpoints: !!timestamp soon", r"\$: expected YAML"),
+        (b"endpoints: !!int ''", r"\$: expected YAML"),
+        (b"endpoints: !!bool perhaps", r"\$: expected YAML"),
         (b"endpoint: http://a:1", "missing required field `endpoints`"),
         (b"endpoints: http://a:1", r"\$.endpoints: Expected `array`"),
         (b"endpoints: []", r"\$.endpoints: expected at least one"),
