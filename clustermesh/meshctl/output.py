@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 import typer
@@ -66,9 +66,16 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
+class _Table(Table):
+    """Its cells are ``harmless``; style is markup."""
+
+    def add_row(self, *cells: Any, **how: Any) -> None:  # noqa: ANN401  # the base class's
+        super().add_row(*(harmless(it) if isinstance(it, str) else it for it in cells), **how)
+
+
 def table(*header: str, title: str = "") -> Table:
     """An empty table in the one style there is."""
-    made = Table(box=None, pad_edge=False, title=title or None, title_justify="left")
+    made = _Table(box=None, pad_edge=False, title=title or None, title_justify="left")
     for name in header:
         made.add_column(name, overflow="fold")
     return made

@@ -14,6 +14,7 @@ from rich.table import Table
 from clustermesh.meshctl import api, completing
 from clustermesh.meshctl.context import MeshOption, open_mesh
 from clustermesh.meshctl.errors import Exit, MeshctlError
+from clustermesh.meshctl.harmless import harmless
 from clustermesh.meshctl.output import (
     Format,
     Output,
@@ -130,7 +131,10 @@ def _show(now: MeshStatus, output: Format, *, nodes: bool, again: bool = False) 
     if again and page.is_terminal:
         page.clear()
     for part in render(now, time.time(), nodes=nodes):
-        page.print(part, soft_wrap=isinstance(part, str))  # a pipe gets whole sentences
+        if isinstance(part, str):
+            page.print(harmless(part), soft_wrap=True)  # a pipe gets whole sentences
+        else:
+            page.print(part)
     if again:
         page.print(time.strftime("\n%H:%M:%S, Ctrl-C ends"))
         sys.stdout.flush()

@@ -91,6 +91,22 @@ def test_a_pipe_gets_whole_sentences(capsys: pytest.CaptureFixture[str]):
     assert long in capsys.readouterr().out
 
 
+def test_what_agents_say_steers_no_terminal(capsys: pytest.CaptureFixture[str]):
+    evil = "\x1b]0;owned\x07\x9b2J"
+    certificate = CertificateStatus(
+        what=evil, subject=evil, fingerprint=evil, not_after=2000.0, authority=False
+    )
+    agent = msgspec.structs.replace(
+        AGENT, version=evil, trouble=(evil,), refusals=(Refusal(what=evil, reason=evil, since=0),),
+        certificates=(certificate,),
+        remotes=(msgspec.structs.replace(PEER, ready=False, last_failure_reason=evil),),
+    )  # fmt: skip
+    _show(mesh(agent), Format.TABLE, nodes=True)
+    out = capsys.readouterr().out
+    assert "owned" in out
+    assert out.replace("\n", "").isprintable()
+
+
 def test_those_who_do_not_answer_are_problems():
     now = mesh(None, None)
     assert not now.ready
