@@ -8,7 +8,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -18,6 +17,7 @@ from clustermesh.sources.kubernetes.access import (
     Access,
     Login,
     access_of,
+    authorization_in,
     log_in,
 )
 from clustermesh.sources.kubernetes.failures import CredentialsError
@@ -81,12 +81,8 @@ class Standing:
 
     def _take_token(self) -> None:
         """A pod's is replaced every hour. While the file is away the old one goes on."""
-        try:
-            token = Path(self._login.token_file).read_text().strip()
-        except OSError:
-            return
-        authorization = f"Bearer {token}"
-        if token and authorization != self._access.headers.get("Authorization"):
+        authorization = authorization_in(self._login.token_file)
+        if authorization and authorization != self._access.headers.get("Authorization"):
             headers = {**self._access.headers, "Authorization": authorization}
             self._access = msgspec.structs.replace(self._access, headers=headers)
 

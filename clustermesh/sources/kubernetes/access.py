@@ -104,12 +104,8 @@ class Credentials:
     def _reread(self, login: Login, access: Access) -> Access:
         """Take the token out of its file; the same access when it has not changed."""
         self._reread_at = self._now() + self._settings.token_reread
-        try:
-            token = Path(login.token_file).read_text().strip()
-        except OSError:
-            return access
-        authorization = f"Bearer {token}"
-        if not token or authorization == access.headers.get("Authorization"):
+        authorization = authorization_in(login.token_file)
+        if not authorization or authorization == access.headers.get("Authorization"):
             return access
         headers = {**access.headers, "Authorization": authorization}
         return self._hold(login, msgspec.structs.replace(access, headers=headers))
@@ -120,8 +116,24 @@ class Credentials:
         return access
 
 
+def authorization_in(token_file: str) -> str:
+    """The header that a token's file makes; empty where it holds none, or is away."""
+    try:
+        token = Path(token_file).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return f"Bearer {token}" if token and _is_header(token) else ""
+
+
+def _is_header(text: str) -> bool:
+    """Any other is refused by ``http.client`` with the whole text, which may be a secret."""
+    return text.isascii() and text.isprintable()
+
+
 def access_of(login: Login) -> Access:
-    """Headers and a TLS context. Raises ``CredentialsError`` for certificates that are none."""
+    """Headers and a TLS context. Raises ``CredentialsError`` for what cannot be used."""
+    if not _is_header(login.authorization):
+        raise CredentialsError(f"the token for {login.server} is not one line of ASCII")
     headers = {"Authorization": login.authorization} if login.authorization else {}
     if not login.server.startswith("https:"):
         return Access(login.server, headers, None, None)

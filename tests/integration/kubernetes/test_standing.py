@@ -115,6 +115,24 @@ def test_a_token_file_is_read_at_every_use(here: Member, config: Config, tmp_pat
     assert made.items(NAMESPACES), "while it is away the old one goes on"
 
 
+def test_a_token_that_is_no_line_is_neither_sent_nor_told(
+    here: Member, config: Config, tmp_path: Path
+):
+    """Python's HTTP client refuses it with an error that quotes it."""
+    token = tmp_path / "token"
+    token.write_text(ADMIN_TOKEN)
+    config.user(tokenFile=str(token))
+    made = config.connect()
+    for broken in (b"secret\nsecret", "secr\u00e9t".encode(), b"secret\xff"):
+        token.write_bytes(broken)
+        assert made.items(NAMESPACES), "the old one goes on"
+    for broken in ("secret\nsecret", "secr\u00e9t"):
+        config.user(token=broken)
+        with pytest.raises(UsageError, match="is not one line of ASCII") as error:
+            config.connect()
+        assert "secr" not in str(error.value)
+
+
 def plugin(folder: Path, token: str, end: str) -> dict[str, Any]:
     """A user whose token a program prints; it counts how often."""
     path = folder / "plugin.py"
