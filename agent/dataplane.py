@@ -98,7 +98,7 @@ class Dataplane:
         self._turns = Turns(self, retry_after=retry_after)
         self._services.on_landed = self._turns.wake
         self._services.programs.on_buried = self._removed
-        self._nodes_changed = False
+        self._routes_changed = False
         self._pruned_services = False
 
     # -- Sink -------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class Dataplane:
             self._addresses.apply(cluster, changes)
         elif kind is Kind.NODES:
             self._addresses.nodes.apply(cluster, changes)
-            self._nodes_changed |= not self._clusters.awaits_nodes(cluster)
+            self._routes_changed |= not self._clusters.awaits_nodes(cluster)
         elif kind in SERVICE_KINDS:
             self._services.apply(cluster, kind, changes)
         elif kind is Kind.IDENTITIES:
@@ -170,7 +170,7 @@ class Dataplane:
             self._services.synced(cluster, kind)
         elif kind is Kind.NODES or kind is Kind.IPS:
             self._addresses.confirm(cluster, kind, first=first)
-            self._nodes_changed = True
+            self._routes_changed = True
         elif kind is Kind.IDENTITIES:
             self._identities.sweep(cluster)
         else:
@@ -194,7 +194,7 @@ class Dataplane:
         self._exports.drain(cluster)
         self._clusters.forget(cluster)
         self.on_drained(cluster, cluster_id)
-        self._nodes_changed = True
+        self._routes_changed = True
         self._lives_changed()
 
     def unreachable(self, clusters: frozenset[str]) -> None:
@@ -241,11 +241,12 @@ class Dataplane:
         """See ``turns.Work``: everything in the right order, at least one service."""
         addresses, services = self._addresses, self._services
         busy = bool(addresses.puts)
-        routes = addresses.puts and addresses.review()
+        if addresses.puts and addresses.review():
+            self._routes_changed = True  # and stays so if a write fails before it is told
         self._hold()
         if addresses.puts:
             addresses.write()
-        self._tell(routes=routes)
+        self._tell()
         if services.dirty and not addresses.judging and self.routed():
             end = clock() + budget
             services.round(clock(), enough=lambda: clock() >= end)
@@ -262,9 +263,9 @@ class Dataplane:
             self._holding = (strange, overlapping)
             self._services.hold({**strange, **overlapping})
 
-    def _tell(self, *, routes: bool) -> None:
-        if routes or self._nodes_changed:
-            self._nodes_changed = False
+    def _tell(self) -> None:
+        if self._routes_changed:
+            self._routes_changed = False
             self.on_routes()
 
     def wake(self) -> None:

@@ -202,6 +202,21 @@ async def test_addresses_that_are_refused_are_tried_again() -> None:
     await running(agent, story)
 
 
+async def test_a_route_is_told_though_its_entry_was_refused_at_first() -> None:
+    faulty, told = FaultyMap(maps().ipcache), [set[str]()]
+    agent = Agent(maps(ipcache=faulty))
+    agent.dataplane.on_routes = lambda: told.append(set(agent.dataplane.routes()))
+
+    async def story() -> None:
+        agent.expect("cluster-b").synced("cluster-b", kinds=[Kind.NODES])
+        await until(lambda: len(told) == 2)
+        faulty.refuse(REFUSED)
+        agent.pods("cluster-b", pod(B1, "192.168.0.2", 131080))
+        await until(lambda: told[-1] == {f"{B1}/32"})
+
+    await running(agent, story)
+
+
 async def test_a_service_for_which_there_is_no_number_says_so_until_there_is_one() -> None:
     agent = Agent(maps())
     agent.dataplane._services.programs._ids = Ids(1, 1)
