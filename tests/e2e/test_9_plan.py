@@ -192,10 +192,10 @@ def test_a_way_that_goes_one_way_only_is_named(lab: World):
 @contextmanager
 def otherwise(mesh: World, target: str, *wrapper: str) -> Iterator[None]:
     """An agent started again under a wrapper, such as ``env``; afterwards as it was."""
-    operate.wait_restarted(
-        mesh.paths, operate.restart(mesh.paths, [target], wrapper=wrapper), _quiet
-    )
     try:
+        operate.wait_restarted(
+            mesh.paths, operate.restart(mesh.paths, [target], wrapper=wrapper), _quiet
+        )
         yield
     finally:
         operate.wait_restarted(mesh.paths, operate.restart(mesh.paths, [target]), _quiet)
@@ -255,14 +255,14 @@ def test_nodes_behind_a_translation(mesh: World):
 
     other = "172.30.2.200"
     run("ip", "address", "add", f"{other}/16", "dev", "eth0")
-    run("nft", "add table ip translated")
     try:
+        run("nft", "add table ip translated")
         run("nft", "add chain ip translated out { type nat hook postrouting priority 100; }")
         run("nft", f"add rule ip translated out udp dport 8472 snat to {other}")
         found = told(mesh)
     finally:
-        run("nft", "delete table ip translated")
         run("ip", "address", "del", f"{other}/16", "dev", "eth0")
+        run("nft", "delete table ip translated")
     assert found.keys() == {"UDP_TRANSLATED"}
     assert other in found["UDP_TRANSLATED"].seen
     assert found["UDP_TRANSLATED"].where.startswith("cluster-b/node-1 to cluster-a/")
@@ -282,9 +282,9 @@ def test_a_device_of_somebody_else_has_the_port(mesh: World):
         witnessed(it.code for it in made.findings)
         return next((it for it in made.findings if it.code == "TUNNEL_PORT_TAKEN"), None)
 
-    subprocess.run(mine, check=True)
-    subprocess.run(mesh.on_node("cluster-a", "node-2", *flannel), check=True)
     try:
+        subprocess.run(mine, check=True)
+        subprocess.run(mesh.on_node("cluster-a", "node-2", *flannel), check=True)
         found = eventually("ours has another port", finding)
         assert found.where == "cluster-a/node-2"
         assert "flannel.1" in found.seen

@@ -174,18 +174,18 @@ def firewalled(mesh: World, cluster: str, rule: str) -> Iterator[None]:
     """Every node of a cluster drops what the rule says on its way in."""
     nodes = ("node-1", "node-2")
 
-    def nft(node: str, *command: str) -> None:
-        subprocess.run(mesh.on_node(cluster, node, "nft", *command), check=True)
+    def nft(node: str, command: str, *, check: bool = True) -> None:
+        subprocess.run(mesh.on_node(cluster, node, "nft", command), check=check)
 
-    for node in nodes:
-        nft(node, "add table inet firewall")
-        nft(node, "add chain inet firewall in { type filter hook input priority 0; }")
-        nft(node, f"add rule inet firewall in {rule} drop")
     try:
+        for node in nodes:
+            nft(node, "add table inet firewall")
+            nft(node, "add chain inet firewall in { type filter hook input priority 0; }")
+            nft(node, f"add rule inet firewall in {rule} drop")
         yield
     finally:
         for node in nodes:
-            nft(node, "delete table inet firewall")
+            nft(node, "delete table inet firewall", check=False)  # which there may not be yet
 
 
 def test_a_connection_that_no_packet_passes_is_taken_back(mesh: World):
@@ -238,8 +238,8 @@ def test_a_blocked_overlay_port_is_named_before_anything_is_connected(mesh: Worl
 @provokes("MTU_PATH")
 def test_a_narrow_link_is_named(mesh: World):
     link = ("ip", "link", "set", "eth0", "mtu")
-    subprocess.run(mesh.on_node("cluster-b", "node-1", *link, "1400"), check=True)
     try:
+        subprocess.run(mesh.on_node("cluster-b", "node-1", *link, "1400"), check=True)
         assert "MTU_PATH" in plan(mesh)
     finally:
         subprocess.run(mesh.on_node("cluster-b", "node-1", *link, "1500"), check=True)
