@@ -72,6 +72,7 @@ class Addresses:
         said of that address before is not true any more."""
         who = self._claimant(cluster)
         native = cluster in self._me.native
+        host_routes, count = self.reach.host_routes, self._ipcache.count
         for name, fact in changes:
             value, fault = None, ""
             try:
@@ -84,8 +85,9 @@ class Addresses:
                     value = ip_value(fact, self._own_node, native=native)
             except BadEntry as error:
                 fault = str(error)
+            told = count(who) if host_routes.left_out else -1
             if self._ipcache.state(key, who, value):
-                self.reach.told(cluster, key, gone=value is None)
+                self.reach.told(cluster, key, known=-1 < told >= count(who))
             if fault:
                 self.refused[cluster, name] = fault
             elif self.refused:

@@ -44,9 +44,10 @@ class Reach:
 
     # -- told -------------------------------------------------------------------------------------
 
-    def told(self, cluster: str, key: bytes, *, gone: bool) -> None:
-        """The cluster has said something new about an address."""
-        if gone and self.host_routes.left_out and self._routed(cluster):
+    def told(self, cluster: str, key: bytes, *, known: bool) -> None:
+        """The cluster has said something new about an address; ``known``: about one that it had
+        named before, so that it has been counted."""
+        if known and self.host_routes.left_out and self._routed(cluster):
             address = _address(key)
             if address not in self.host_routes and not self._announced.covers(address):
                 self.host_routes.left_out -= 1
@@ -80,7 +81,7 @@ class Reach:
 
     def nodes_known(self, cluster: str) -> None:
         """Where the cluster's ranges are is known from now on."""
-        self.check(self._early.pop(cluster, []))
+        self.check(list(dict.fromkeys(self._early.pop(cluster, []))))
 
     def drain(self, cluster: str) -> None:
         """The cluster has no addresses any more."""

@@ -319,11 +319,12 @@ def test_routes_lead_to_remote_ranges_and_to_addresses_outside_of_them() -> None
 
 def test_routes_to_single_addresses_are_bounded_and_the_rest_is_said() -> None:
     agent = mesh(host_routes=2)
-    entries = [pod(f"172.20.0.{n}", "192.168.0.2", 2 << 16 | 8) for n in range(1, 5)]
-    agent.pods("cluster-b", *entries).settle()
-    assert len(agent.dataplane.routes()) == 1 + 2
-    (sentence,) = agent.dataplane.trouble()
-    assert sentence.startswith("2 addresses outside of announced pod ranges have no route")
+    for labels in (8, 9):  # an address is counted once, however often its labels change
+        entries = [pod(f"172.20.0.{n}", "192.168.0.2", 2 << 16 | labels) for n in range(1, 5)]
+        agent.pods("cluster-b", *entries).settle()
+        assert len(agent.dataplane.routes()) == 1 + 2
+        (sentence,) = agent.dataplane.trouble()
+        assert sentence.startswith("2 addresses outside of announced pod ranges have no route")
     agent.tell("cluster-b", Kind.IPS, dict.fromkeys(("172.20.0.1", "172.20.0.2"))).settle()
     assert {r.cidr for r in agent.dataplane.routes().values()} == {
         "10.2.0.0/24", "172.20.0.3/32", "172.20.0.4/32",
