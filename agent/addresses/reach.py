@@ -47,7 +47,8 @@ class Reach:
     def told(self, cluster: str, key: bytes, *, known: bool) -> None:
         """The cluster has said something new about an address; ``known``: about one that it had
         named before, so that it has been counted."""
-        if known and self.host_routes.left_out and self._routed(cluster):
+        counted = known and self.host_routes.left_out and is_single(key)
+        if counted and self._routed(cluster):
             address = _address(key)
             if address not in self.host_routes and not self._announced.covers(address):
                 self.host_routes.left_out -= 1

@@ -321,7 +321,8 @@ def test_routes_to_single_addresses_are_bounded_and_the_rest_is_said() -> None:
     agent = mesh(host_routes=2)
     for labels in (8, 9):  # an address is counted once, however often its labels change
         entries = [pod(f"172.20.0.{n}", "192.168.0.2", 2 << 16 | labels) for n in range(1, 5)]
-        agent.pods("cluster-b", *entries).settle()
+        range_ = {"172.30.0.0/24": pod("172.30.0.0", "192.168.0.2", 2 << 16 | labels)}
+        agent.pods("cluster-b", *entries).tell("cluster-b", Kind.IPS, range_).settle()
         assert len(agent.dataplane.routes()) == 1 + 2
         (sentence,) = agent.dataplane.trouble()
         assert sentence.startswith("2 addresses outside of announced pod ranges have no route")
