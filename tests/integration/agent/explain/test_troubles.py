@@ -193,7 +193,7 @@ def test_a_peer_whose_pods_are_ours(world: World):
     """Its node announces the pod range of this cluster."""
     ours = msgspec.structs.replace(node("paris", 1, "node-z"), cluster_id=7)
     world.put(BAD_NODE, keys.encode(ours))
-    assert "10.1.0.0/24" in world.until("NOT_USED")["NOT_USED"]["seen"]
+    world.process.until(lambda: "10.1.0.0/24" in world.until("NOT_USED")["NOT_USED"]["seen"])
 
 
 @provokes("FILE_UNREADABLE")

@@ -46,7 +46,7 @@ async def test_nothing_is_believed_before_its_canary(tmp_path: Path) -> None:
         assert status.num_failures == 0
         await peer.canaries()
         await until(lambda: remote.progress.ready)
-        assert remote.status(world.sink.count).status == ""
+        await until(lambda: not remote.status(world.sink.count).status)
 
 
 async def test_a_config_that_comes_late_is_noticed_soon(tmp_path: Path) -> None:
