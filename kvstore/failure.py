@@ -23,6 +23,7 @@ _BY_TEXT: tuple[tuple[str, type[StoreError]], ...] = (
     ("invalid auth token", Denied),
     ("auth store is old", Unavailable),
     ("user name is empty", Denied),
+    ("user name not found", Denied),  # 3.5.30 of a certificate; before: "permission denied"
     ("authentication failed", Denied),
     ("authentication is not enabled", Denied),
     ("lease not found", LeaseGone),

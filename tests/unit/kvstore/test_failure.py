@@ -50,6 +50,7 @@ def status(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
         (CODE.PERMISSION_DENIED, "etcdserver: permission denied", Denied, False),
         (CODE.UNAUTHENTICATED, "etcdserver: invalid auth token", Denied, False),
         (CODE.INVALID_ARGUMENT, "etcdserver: user name is empty", Denied, False),
+        (CODE.FAILED_PRECONDITION, "etcdserver: user name not found", Denied, False),
         (
             CODE.INVALID_ARGUMENT,
             "etcdserver: authentication failed, invalid user ID or password",
