@@ -94,7 +94,7 @@ def _settle_in_turns(claims: Sequence[_Claims], left: list[int], entries: list[i
     turns = min(size, 6 * size // len(claims) + 1)
     columns = zip(*(each.first(turns, size) for each in claims), strict=True)
     owners, spare = cycle(range(len(claims))), size - _FEW
-    for backend, entry in zip(owners, chain.from_iterable(columns)):  # noqa: B905 - one is endless
+    for backend, entry in zip(owners, chain.from_iterable(columns), strict=False):  # one is endless
         if entries[entry] < 0 and left[backend]:
             entries[entry] = backend
             left[backend] -= 1

@@ -9,6 +9,25 @@ from clustermesh import meshfile
 from clustermesh.errors import MeshError
 
 
+def cluster_argument(text: str) -> object:
+    """A cluster, or several, by position."""
+    return typer.Argument(metavar="CLUSTER", help=text, show_default=False, autocompletion=clusters)
+
+
+def cluster_option(text: str) -> object:
+    """One cluster, by ``--cluster``."""
+    return typer.Option(
+        "--cluster", metavar="CLUSTER", help=text, show_default=False, autocompletion=clusters
+    )
+
+
+def node_option(name: str, text: str) -> object:
+    """One node."""
+    return typer.Option(
+        name, metavar="CLUSTER/NODE", help=text, show_default=False, autocompletion=nodes
+    )
+
+
 def clusters(context: typer.Context, incomplete: str) -> list[str]:
     """Names of clusters that the command line does not have yet."""
     taken = context.params.get("clusters") or ()

@@ -33,15 +33,7 @@ from clustermesh.meshctl.performing import (
 from clustermesh.meshctl.quantities import SECONDS, seconds
 from clustermesh.meshfile import Cluster, Mesh
 
-Clusters = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="CLUSTER",
-        help="Two or more clusters.",
-        show_default=False,
-        autocompletion=completing.clusters,
-    ),
-]
+Clusters = Annotated[list[str], completing.cluster_argument("Two or more clusters.")]
 Timeout = Annotated[
     float,
     typer.Option(

@@ -23,16 +23,7 @@ MeshOption = Annotated[
         show_default=False,
     ),
 ]
-NodeOption = Annotated[
-    str,
-    typer.Option(
-        "--node",
-        metavar="CLUSTER/NODE",
-        help="Only this node.",
-        show_default=False,
-        autocompletion=completing.nodes,
-    ),
-]
+NodeOption = Annotated[str, completing.node_option("--node", "Only this node.")]
 
 NAMESPACE = "kube-system"
 

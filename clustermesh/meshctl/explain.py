@@ -16,16 +16,7 @@ from clustermesh.meshfile import Mesh, full_name
 app = typer.Typer(help="Why things are as they are.", no_args_is_help=True)
 
 Service = Annotated[str, typer.Argument(metavar="NAMESPACE/NAME", show_default=False)]
-From = Annotated[
-    str,
-    typer.Option(
-        "--from",
-        metavar="CLUSTER/NODE",
-        help="As this node sees it.",
-        show_default=False,
-        autocompletion=completing.nodes,
-    ),
-]
+From = Annotated[str, completing.node_option("--from", "As this node sees it.")]
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):

@@ -24,16 +24,7 @@ WIDTH: Final = 160
 
 app = typer.Typer(help="The clusters' etcds, decoded.", no_args_is_help=True)
 
-ClusterOption = Annotated[
-    str,
-    typer.Option(
-        "--cluster",
-        metavar="CLUSTER",
-        help="Only this cluster's etcd.",
-        show_default=False,
-        autocompletion=completing.clusters,
-    ),
-]
+ClusterOption = Annotated[str, completing.cluster_option("Only this cluster's etcd.")]
 Prefix = Annotated[str, typer.Argument(metavar="PREFIX", help="Beginning of the keys.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Values as they are, not decoded.")]
 

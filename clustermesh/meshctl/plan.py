@@ -38,13 +38,7 @@ BEHIND = frozenset({"APISERVER_SILENT", "AGENT_SILENT"})
 CATCHES_UP = frozenset({"AGENT_SILENT", "APISERVER_NOT_READY", "REACH_UNKNOWN"})
 
 Clusters = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="CLUSTER",
-        help="Two or more; all, when none is named.",
-        show_default=False,
-        autocompletion=completing.clusters,
-    ),
+    list[str] | None, completing.cluster_argument("Two or more; all, when none is named.")
 ]
 Connections = Annotated[
     Mode,

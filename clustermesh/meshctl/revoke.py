@@ -24,15 +24,7 @@ WAIT = 30.0
 
 
 def revoke(
-    cluster: Annotated[
-        str,
-        typer.Argument(
-            metavar="CLUSTER",
-            help="Whose etcd.",
-            show_default=False,
-            autocompletion=completing.clusters,
-        ),
-    ],
+    cluster: Annotated[str, completing.cluster_argument("Whose etcd.")],
     peer: Annotated[
         str, typer.Argument(metavar="PEER", help="Who is let in no more.", show_default=False)
     ],

@@ -39,15 +39,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
 
 def rotate(
-    cluster: Annotated[
-        str,
-        typer.Argument(
-            metavar="CLUSTER",
-            help="Whose authority.",
-            show_default=False,
-            autocompletion=completing.clusters,
-        ),
-    ],
+    cluster: Annotated[str, completing.cluster_argument("Whose authority.")],
     mesh: MeshOption = None,
     step: Annotated[
         Step | None,

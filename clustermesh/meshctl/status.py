@@ -60,16 +60,7 @@ class MeshStatus(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
 def status(
     mesh: MeshOption = None,
-    cluster: Annotated[
-        str,
-        typer.Option(
-            "--cluster",
-            metavar="CLUSTER",
-            help="Only this cluster's view.",
-            show_default=False,
-            autocompletion=completing.clusters,
-        ),
-    ] = "",
+    cluster: Annotated[str, completing.cluster_option("Only this cluster's view.")] = "",
     output: Output = Format.TABLE,
     *,
     nodes: Annotated[

@@ -32,14 +32,7 @@ app = typer.Typer(
     help="Invitations for other clusters to join (docs/trust.md).", no_args_is_help=True
 )
 ClusterOption = Annotated[
-    str,
-    typer.Option(
-        "--cluster",
-        metavar="CLUSTER",
-        help="The inviting cluster; else the only one of the mesh.",
-        show_default=False,
-        autocompletion=completing.clusters,
-    ),
+    str, completing.cluster_option("The inviting cluster; else the only one of the mesh.")
 ]
 
 

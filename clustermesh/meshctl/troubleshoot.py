@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import msgspec
-import typer
 
 from clustermesh.findings import Diagnosis, Finding, Result
 from clustermesh.meshctl import api, completing
@@ -19,16 +18,7 @@ PATIENCE = 30.0
 DEEP = re.compile(r"(?<!\S)/\S{16,}/([^/\s]+/[^/\s]+/[^/\s]+)")
 """A path of which a column shows the end only."""
 
-Remote = Annotated[
-    str,
-    typer.Option(
-        "--cluster",
-        metavar="CLUSTER",
-        help="Only the way to this cluster.",
-        show_default=False,
-        autocompletion=completing.clusters,
-    ),
-]
+Remote = Annotated[str, completing.cluster_option("Only the way to this cluster.")]
 
 
 class Troubles(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):

@@ -172,6 +172,17 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
+async def list_again(peer: Peer, remote: Remote) -> None:
+    """The peer's etcd is away, and comes back as another one with the same keys: its history is
+    lost, so that everything is listed again."""
+    peer.store.outage()
+    await until(lambda: not remote.progress.connected)
+    backup = peer.store.snapshot()
+    peer.store.replace_cluster_id(2)
+    peer.store.restore(backup)
+    peer.store.heal()
+
+
 async def settle() -> None:
     """Let everything that can happen by itself happen."""
     await asyncio.sleep(0.05)

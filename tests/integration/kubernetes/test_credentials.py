@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import sys
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -15,27 +13,8 @@ from clustermesh.sources.kubernetes.failures import CredentialsError, Unauthoriz
 from tests.support.kube import manifests as make
 from tests.support.kube.follow import QUICK, following
 from tests.support.kube.kubeserver import ADMIN_TOKEN, Kube, Opens, running
+from tests.support.kube.plugin import plugin
 from tests.support.kube.rbac import MASTERS
-
-
-def plugin(folder: Path, source: str) -> dict[str, Any]:
-    """A user whose credentials a program prints; ``source`` makes ``status``, a dict."""
-    path = folder / "plugin.py"
-    path.write_text(
-        "import json, os, pathlib, sys, time\n"
-        f"folder = pathlib.Path({str(folder)!r})\n"
-        f"{source}\n"
-        "info = json.loads(os.environ['KUBERNETES_EXEC_INFO'])\n"
-        "print(json.dumps({'apiVersion': info['apiVersion'], 'kind': 'ExecCredential',"
-        " 'status': status}))\n"
-    )
-    version = "client.authentication.k8s.io/v1"
-    return {
-        "command": sys.executable,
-        "args": [str(path)],
-        "apiVersion": version,
-        "interactiveMode": "Never",
-    }
 
 
 def quick(kubeconfig: Path, **more: object) -> Api:

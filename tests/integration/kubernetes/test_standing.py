@@ -1,7 +1,6 @@
 """Credentials of a long life: what is renewed under a process is taken up without a restart."""
 
 import json
-import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from clustermesh.places.standing import Standing
 from clustermesh.sources.kubernetes.settings import KubernetesSettings
 from tests.support.kube.kubeserver import ADMIN_TOKEN
 from tests.support.kube.members import Member, members
+from tests.support.kube.plugin import plugin
 from tests.support.kube.rbac import ADMIN, MASTERS
 
 NAMESPACES = "/api/v1/namespaces"
@@ -133,30 +133,19 @@ def test_a_token_that_is_no_line_is_neither_sent_nor_told(
         assert "secr" not in str(error.value)
 
 
-def plugin(folder: Path, token: str, end: str) -> dict[str, Any]:
-    """A user whose token a program prints; it counts how often."""
-    path = folder / "plugin.py"
-    path.write_text(
-        "import json, os, pathlib\n"
-        f"count = pathlib.Path({str(folder / 'count')!r})\n"
+def telling(folder: Path, token: str, end: str) -> dict[str, Any]:
+    """A user whose token a program tells; it counts how often."""
+    return plugin(
+        folder,
+        "count = folder / 'count'\n"
         "count.write_text((count.read_text() if count.exists() else '') + '.')\n"
-        "info = json.loads(os.environ['KUBERNETES_EXEC_INFO'])\n"
-        f"status = {{'token': {token!r}, 'expirationTimestamp': {end!r}}}\n"
-        "print(json.dumps({'apiVersion': info['apiVersion'], 'kind': 'ExecCredential',"
-        " 'status': status}))\n"
+        f"status = {{'token': {token!r}, 'expirationTimestamp': {end!r}}}",
     )
-    version = "client.authentication.k8s.io/v1"
-    return {
-        "command": sys.executable,
-        "args": [str(path)],
-        "apiVersion": version,
-        "interactiveMode": "Never",
-    }
 
 
 def test_a_plugin_is_asked_before_its_token_ends(here: Member, config: Config, tmp_path: Path):
     end = 2208988800.0
-    config.user(exec=plugin(tmp_path, ADMIN_TOKEN, "2040-01-01T00:00:00Z"))
+    config.user(exec=telling(tmp_path, ADMIN_TOKEN, "2040-01-01T00:00:00Z"))
     now = [end - 3600]
     settings = KubernetesSettings(kubeconfig=config.path, context="here")
     standing = Standing(settings, now=lambda: now[0])
@@ -171,7 +160,7 @@ def test_a_plugin_is_asked_before_its_token_ends(here: Member, config: Config, t
 def test_credentials_that_are_refused_for_good_say_so_and_are_not_read_at_every_use(
     here: Member, config: Config, tmp_path: Path
 ):
-    config.user(exec=plugin(tmp_path, "revoked", "2040-01-01T00:00:00Z"))
+    config.user(exec=telling(tmp_path, "revoked", "2040-01-01T00:00:00Z"))
     made = config.connect()
     for _ in range(3):
         with pytest.raises(NoAnswer, match=r"context here: .*401"):
@@ -186,10 +175,10 @@ def test_credentials_that_are_refused_for_good_say_so_and_are_not_read_at_every_
 
 
 def test_of_many_threads_one_renews(here: Member, config: Config, tmp_path: Path):
-    config.user(exec=plugin(tmp_path, ADMIN_TOKEN, "2040-01-01T00:00:00Z"))
+    config.user(exec=telling(tmp_path, ADMIN_TOKEN, "2040-01-01T00:00:00Z"))
     made = config.connect()
     here.kube.api.users["another"] = here.kube.api.users.pop(ADMIN_TOKEN)
-    config.user(exec=plugin(tmp_path, "another", "2040-01-01T00:00:00Z"))
+    config.user(exec=telling(tmp_path, "another", "2040-01-01T00:00:00Z"))
     found: list[int] = []
     threads = [
         threading.Thread(target=lambda: found.append(len(made.items(NAMESPACES)))) for _ in range(6)

@@ -119,13 +119,18 @@ def names_within(document: object, maps: int = 0) -> Iterator[tuple[dict, str]]:
             yield from names_within(document[name], maps - 1 if maps else MAPS.get(name, 0))
 
 
+def each_name(written: dict) -> Iterator[tuple[dict, dict, str]]:
+    """For each field at every level: a copy of the document, the object in it, and the name."""
+    for at in range(len(list(names_within(written)))):
+        changed = deepcopy(written)
+        yield changed, *list(names_within(changed))[at]
+
+
 @pytest.mark.parametrize("kind", WRITTEN)
 def test_any_one_name_may_be_spelled_otherwise(kind: Kind) -> None:
     name, written = WRITTEN[kind]
     wanted = read(kind, name, msgspec.json.encode(written))
-    for at in range(len(list(names_within(written)))):
-        changed = deepcopy(written)
-        place, field = list(names_within(changed))[at]
+    for changed, place, field in each_name(written):
         place[field.swapcase()] = place.pop(field)
         assert read(kind, name, msgspec.json.encode(changed)) == wanted, field
 
@@ -134,9 +139,7 @@ def test_any_one_name_may_be_spelled_otherwise(kind: Kind) -> None:
 def test_any_part_may_have_a_name_that_nobody_reads(kind: Kind) -> None:
     name, written = WRITTEN[kind]
     wanted = read(kind, name, msgspec.json.encode(written))
-    for at in range(len(list(names_within(written)))):
-        changed = deepcopy(written)
-        place, _ = list(names_within(changed))[at]
+    for changed, place, _ in each_name(written):
         place["future"] = {"a": [None, {"b": "\u20ac"}]}
         assert read(kind, name, msgspec.json.encode(changed)) == wanted
 

@@ -10,7 +10,7 @@ import msgspec
 from clustermesh import keys, logs
 from clustermesh.keys import Kind, Layout
 from clustermesh.remotes.progress import WARNINGS
-from tests.support.remote_world import KINDS, World, living, service, until
+from tests.support.remote_world import KINDS, World, list_again, living, service, until
 
 
 def hostile(prefix: str) -> Iterator[tuple[str, bytes]]:
@@ -52,12 +52,7 @@ async def test_garbage_of_every_sort_is_counted_named_and_passed_over(tmp_path: 
                 await peer.delete(key)
             await peer.publish(service("paris", 7, "desk"))
             await until(lambda: "shop/desk" in world.sink.names("paris", Kind.SERVICES))
-            peer.store.outage()
-            await until(lambda: not remote.progress.connected)
-            backup = peer.store.snapshot()
-            peer.store.replace_cluster_id(2)  # history is lost: everything is listed again
-            peer.store.restore(backup)
-            peer.store.heal()
+            await list_again(peer, remote)
             await until(lambda: "shop/cart" not in world.sink.names("paris", Kind.SERVICES))
             assert world.sink.names("paris", Kind.SERVICES) == {"shop/till", "shop/desk"}
             assert msgspec.json.encode(remote.status(world.sink.count))

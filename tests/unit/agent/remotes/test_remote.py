@@ -14,7 +14,17 @@ from clustermesh.model import Capabilities
 from clustermesh.remotes.session import Waits
 from kvstore.client import Denied, PutOp
 from tests.support.agent_sink import OTHER_FORM
-from tests.support.remote_world import QUICK, World, file_of, living, node, service, settle, until
+from tests.support.remote_world import (
+    QUICK,
+    World,
+    file_of,
+    list_again,
+    living,
+    node,
+    service,
+    settle,
+    until,
+)
 
 
 async def test_what_a_peer_says_becomes_facts(tmp_path: Path) -> None:
@@ -221,12 +231,7 @@ async def test_a_bad_value_is_counted_and_the_old_one_stays_until_the_next_list(
         await peer.put(cart, b'{"cluster":"lyon"}')
         await until(lambda: remote.progress.refused == 1)
         assert world.sink.names("paris", Kind.SERVICES) == {"shop/cart", "shop/till"}
-        peer.store.outage()
-        await until(lambda: not remote.progress.connected)
-        backup = peer.store.snapshot()
-        peer.store.replace_cluster_id(2)  # history is lost: everything is listed again
-        peer.store.restore(backup)
-        peer.store.heal()
+        await list_again(peer, remote)
         await until(lambda: world.sink.names("paris", Kind.SERVICES) == {"shop/till"})
 
 
