@@ -15,6 +15,7 @@ from tests.support.kube.admission import Admission
 from tests.support.kube.answers import done, event, open_, send, status, status_body
 from tests.support.kube.catalog import BUILT_IN, CRDS, Catalog, Kind, of_crd
 from tests.support.kube.faults import Fault, Faults
+from tests.support.kube.listening import Listening
 from tests.support.kube.podparts import PARTS, PodParts
 from tests.support.kube.questions import body_of, check, page_of, view_of
 from tests.support.kube.rbac import ADMIN, User, allowed
@@ -69,6 +70,7 @@ class TestApi:
     pods: PodParts = field(default_factory=PodParts)
     port: int = 0
     _runner: web.AppRunner | None = None
+    listening: Listening | None = None
     _open: set[asyncio.Transport] = field(default_factory=set)
 
     @property
@@ -80,18 +82,18 @@ class TestApi:
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
-        site = web.TCPSite(
-            self._runner, "127.0.0.1", self.port, ssl_context=self.tls, reuse_address=True
-        )
-        await site.start()
+        self.listening = Listening("127.0.0.1", self.port)
+        await web.SockSite(self._runner, self.listening, ssl_context=self.tls).start()
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         """Tear every connection down, as a killed process does."""
         self.cut()
-        if self._runner is not None:
+        if self._runner is not None and self.listening is not None:
+            self.listening.hang_up()
             await self._runner.cleanup()
-            self._runner = None
+            await self.listening.hung_up()
+            self._runner = self.listening = None
 
     def cut(self) -> None:
         """Tear every connection down and go on."""
